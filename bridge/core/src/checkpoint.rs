@@ -1,0 +1,37 @@
+//! The checkpoint: what one rollup is after one of its blocks.
+
+use alloy_primitives::{B256, keccak256};
+use switchyard_primitives::{RollupId, Writer};
+
+/// What operators attest and settlement chains accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Checkpoint {
+    /// The rollup.
+    pub rollup: RollupId,
+    /// The rollup block's number.
+    pub number: u64,
+    /// The last hub block that the rollup block was derived from.
+    pub hub_height: u64,
+    /// The rollup block's hash.
+    pub block_hash: B256,
+    /// State root after the block.
+    pub state_root: B256,
+    /// Root of the messages sent so far; zero while the rollup has no outbox.
+    pub outbox_root: B256,
+    /// Root of the bundle votes cast in the block; zero for none.
+    pub votes_root: B256,
+}
+
+impl Checkpoint {
+    /// keccak-256 of `rollup u64 | number u64 | hub_height u64 | block_hash | state_root | outbox_root | votes_root`.
+    pub fn hash(&self) -> B256 {
+        let mut w = Writer::with_capacity(152);
+        w.u64(self.rollup.0);
+        w.u64(self.number);
+        w.u64(self.hub_height);
+        for root in [self.block_hash, self.state_root, self.outbox_root, self.votes_root] {
+            w.raw(root.as_slice());
+        }
+        keccak256(w.into_vec())
+    }
+}

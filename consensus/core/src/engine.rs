@@ -1,0 +1,90 @@
+//! Between a consensus engine and the node: who fills and judges proposals, and what comes out.
+
+use futures::stream::BoxStream;
+use std::{future::Future, sync::Arc};
+use switchyard_primitives::{Block, BlockError, FinalityCertificate};
+use tokio::sync::oneshot;
+
+/// The blocks below a parent, newest first, down to genesis. Pull only as many as are needed: an ancestor that this
+/// node does not hold yet is fetched from its peers, and the stream waits for it.
+pub type Ancestors = BoxStream<'static, Arc<Block>>;
+
+/// Why a validator will not vote for a block.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidBlock {
+    /// The header and the body contradict each other.
+    #[error(transparent)]
+    Commitment(#[from] BlockError),
+    /// A rule of the chain is broken.
+    #[error("{rule}: {detail}")]
+    Rule {
+        /// The rule, a fixed word that also labels a metric.
+        rule: &'static str,
+        /// The values that break it.
+        detail: String,
+    },
+}
+
+/// Fills proposals and judges those of others.
+///
+/// Both are functions of the block's ancestry and, for `build`, of what waits in the mempool. `judge` must come to the
+/// same verdict on every honest node: where something is missing it waits; it never answers for lack of data.
+pub trait BlockBuilder: Clone + Send + Sync + 'static {
+    /// The block to propose on top of `parent`. Waits for the pace (heartbeat or minimum interval) itself and is
+    /// dropped when the view has moved on. `None` proposes nothing, and the view times out.
+    fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> impl Future<Output = Option<Block>> + Send;
+
+    /// Whether `block` may follow `parent`. The engine has already checked that the parent hash and height fit.
+    fn judge(
+        &self,
+        block: Arc<Block>,
+        parent: Arc<Block>,
+        ancestors: Ancestors,
+    ) -> impl Future<Output = Result<(), InvalidBlock>> + Send;
+}
+
+/// What an engine reports, in order.
+#[derive(Debug)]
+pub enum EngineEvent {
+    /// A final block. Heights come without gaps, at least once each: after a restart they go on from the first one that
+    /// was not acknowledged, so the receiver must take a height it already has as done.
+    Final {
+        /// The block.
+        block: Arc<Block>,
+        /// Its certificate, where consensus made one for it; else a descendant's finalises it.
+        certificate: Option<FinalityCertificate>,
+        /// To be sent once the block is durable with the receiver.
+        ack: oneshot::Sender<()>,
+    },
+    /// The newest height known to be final, which may be far above the last [`EngineEvent::Final`] while catching up.
+    Tip {
+        /// Its height.
+        height: u64,
+        /// The view that finalised it.
+        view: u64,
+    },
+    /// A validator has signed what no honest one signs.
+    Fault(Fault),
+}
+
+/// Proof that a seat signed two things that exclude each other.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// Index of the seat in its epoch's set.
+    pub seat: u32,
+    /// What it did.
+    pub kind: FaultKind,
+    /// The view in which it did it.
+    pub view: u64,
+}
+
+/// Kinds of provable misbehaviour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Two notarize votes for different blocks in one view.
+    ConflictingNotarize,
+    /// Two finalize votes for different blocks in one view.
+    ConflictingFinalize,
+    /// A nullify and a finalize vote in one view.
+    NullifyFinalize,
+}

@@ -1,0 +1,71 @@
+//! From final segments to rollup blocks.
+
+use switchyard_bridge_core::Checkpoint;
+use switchyard_primitives::{B256, Bytes, TxHash};
+
+/// What a rollup gets from one final hub block. A driver sees every hub block in order, those without a segment too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentInput {
+    /// The hub block's height.
+    pub hub_height: u64,
+    /// Its hash.
+    pub hub_hash: B256,
+    /// Its timestamp in milliseconds.
+    pub timestamp_ms: u64,
+    /// The rollup's transactions, empty where the block has none.
+    pub transactions: Vec<Bytes>,
+}
+
+/// What became of one transaction of a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TxOutcome {
+    /// Executed in a rollup block.
+    Executed {
+        /// The rollup block's number.
+        block: u64,
+        /// Position in it.
+        index: u32,
+        /// False where execution reverted or halted.
+        success: bool,
+    },
+    /// Not executed, and it never will be by this inclusion.
+    Skipped {
+        /// Why, for its sender to read.
+        reason: String,
+    },
+}
+
+/// What one hub block did to a rollup.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// A checkpoint for each rollup block that was closed.
+    pub checkpoints: Vec<Checkpoint>,
+    /// The outcome of each of the segment's transactions that is now decided, in order.
+    pub outcomes: Vec<(TxHash, TxOutcome)>,
+}
+
+/// Why a driver cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// Not the next hub block.
+    #[error("expected hub block {expected}, got {found}")]
+    OutOfOrder {
+        /// The next height.
+        expected: u64,
+        /// The height offered.
+        found: u64,
+    },
+    /// The state database failed or holds what it should not.
+    #[error("rollup state: {0}")]
+    Storage(String),
+}
+
+/// Runs one rollup. Pure with respect to the log: the same inputs in order give the same blocks on every node. Each
+/// call is atomic: after a crash, `next_hub_height` says where to go on.
+pub trait Driver: Send + 'static {
+    /// The height of the first hub block that has not been applied.
+    fn next_hub_height(&self) -> u64;
+
+    /// Applies one hub block. Blocking.
+    fn apply(&mut self, input: &SegmentInput) -> Result<Applied, DriverError>;
+}

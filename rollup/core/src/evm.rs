@@ -1,0 +1,102 @@
+//! The read interface of an EVM rollup: what a JSON-RPC server needs. Methods block on storage; call them off the
+//! async threads.
+
+use crate::TxOutcome;
+use alloy::{
+    consensus::{Header, ReceiptEnvelope, TxEnvelope},
+    rpc::types::{EIP1186AccountProofResponse, TransactionRequest, state::StateOverride},
+};
+use alloy_primitives::{Address, B256, Bytes, U256};
+use std::sync::Arc;
+use switchyard_primitives::Level;
+use tokio::sync::broadcast;
+
+/// A rollup block with everything that was computed in executing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecutedBlock {
+    /// Its header.
+    pub header: Header,
+    /// The header's hash.
+    pub hash: B256,
+    /// The hub block that it was derived from (the last, with one-second sealing).
+    pub hub_height: u64,
+    /// Its transactions, in order.
+    pub transactions: Vec<TxEnvelope>,
+    /// Their senders.
+    pub senders: Vec<Address>,
+    /// Their receipts; logs carry consensus fields only.
+    pub receipts: Vec<ReceiptEnvelope>,
+}
+
+/// Why a read or a simulated call failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvmError {
+    /// No such block, or its state is not kept.
+    #[error("state of block {0} is not available")]
+    NoState(u64),
+    /// The call reverted; the data is what the contract returned.
+    #[error("execution reverted")]
+    Revert(Bytes),
+    /// The call halted (out of gas, invalid opcode, ...).
+    #[error("{0}")]
+    Halt(String),
+    /// The call cannot be executed as asked (funds, nonce, gas below intrinsic, fields that exclude each other).
+    #[error("{0}")]
+    InvalidCall(String),
+    /// The state database failed.
+    #[error("rollup state: {0}")]
+    Storage(String),
+}
+
+/// An account as the state trie holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EvmAccount {
+    /// Next nonce.
+    pub nonce: u64,
+    /// Balance in wei.
+    pub balance: U256,
+    /// keccak-256 of the code.
+    pub code_hash: B256,
+}
+
+/// The executed chain of one EVM rollup.
+pub trait EvmChain: Send + Sync + 'static {
+    /// EIP-155 chain id.
+    fn chain_id(&self) -> u64;
+    /// The newest block; genesis at first. Cheap.
+    fn head(&self) -> Arc<ExecutedBlock>;
+    /// Number of the newest block at `level`: `Final` is the head, `Attested` is `safe`, `Settled` is `finalized`; 0 while
+    /// nothing has reached the level. Cheap.
+    fn number_at(&self, level: Level) -> u64;
+    /// Base fee of the block after the head, in wei. Cheap.
+    fn next_base_fee(&self) -> u64;
+    /// A block by number.
+    fn block_by_number(&self, number: u64) -> Result<Option<Arc<ExecutedBlock>>, EvmError>;
+    /// A block by hash.
+    fn block_by_hash(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, EvmError>;
+    /// A header alone, for scans over many blocks.
+    fn header(&self, number: u64) -> Result<Option<Header>, EvmError>;
+    /// Block number and position of an executed transaction.
+    fn locate(&self, tx: B256) -> Result<Option<(u64, usize)>, EvmError>;
+    /// What became of a transaction that the log holds; none while it has not been applied.
+    fn outcome(&self, tx: B256) -> Result<Option<TxOutcome>, EvmError>;
+    /// An account after block `number`, none if it is empty.
+    fn account(&self, number: u64, address: Address) -> Result<Option<EvmAccount>, EvmError>;
+    /// A storage slot after block `number`.
+    fn storage(&self, number: u64, address: Address, slot: B256) -> Result<U256, EvmError>;
+    /// An account's code after block `number`.
+    fn code(&self, number: u64, address: Address) -> Result<Bytes, EvmError>;
+    /// `eth_getProof` after block `number`.
+    fn proof(&self, number: u64, address: Address, slots: &[B256]) -> Result<EIP1186AccountProofResponse, EvmError>;
+    /// `eth_call` on the state after block `number`; returns the output.
+    fn call(&self, number: u64, request: TransactionRequest, state: Option<StateOverride>) -> Result<Bytes, EvmError>;
+    /// `eth_estimateGas` on the state after block `number`.
+    fn estimate_gas(
+        &self,
+        number: u64,
+        request: TransactionRequest,
+        state: Option<StateOverride>,
+    ) -> Result<u64, EvmError>;
+    /// New blocks from now on. A receiver that falls behind is told how many it missed.
+    fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>>;
+}

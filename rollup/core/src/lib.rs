@@ -1,0 +1,11 @@
+//! What every rollup is made of: its manifest, the driver that turns final segments into rollup blocks, the rules by
+//! which transactions are admitted, and the read interface of EVM rollups. Pure apart from notification channels.
+
+mod admission;
+mod driver;
+pub mod evm;
+mod manifest;
+
+pub use admission::{Account, Admission, Rejection, Sequenced};
+pub use driver::{Applied, Driver, DriverError, SegmentInput, TxOutcome};
+pub use manifest::{ManifestError, RollupManifest, Sealing, Vm};

@@ -1,0 +1,218 @@
+//! One typed configuration a process, a TOML file whose unknown keys are refused.
+
+use serde::{Deserialize, Serialize};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use switchyard_primitives::{B256, RollupId};
+
+/// A node's configuration. Relative paths are relative to the file's folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The network's genesis file.
+    pub genesis: PathBuf,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// The validator's keys.
+    pub keys: Keys,
+    /// The validators' network.
+    pub network: Network,
+    /// Pace of consensus.
+    #[serde(default)]
+    pub consensus: Consensus,
+    /// gRPC.
+    pub grpc: Listen,
+    /// Prometheus metrics and health over HTTP.
+    pub metrics: Listen,
+    /// One Ethereum JSON-RPC server (HTTP and WebSocket on one port) for each EVM rollup to serve.
+    #[serde(default)]
+    pub rpc: Vec<RollupRpc>,
+    /// The mempool's bounds.
+    #[serde(default)]
+    pub mempool: Mempool,
+    /// What the store keeps.
+    #[serde(default)]
+    pub store: Store,
+}
+
+/// Files with 32 secret bytes in hex each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    /// ed25519: the identity on the network.
+    pub identity: PathBuf,
+    /// BLS12-381: signs votes.
+    pub bls: PathBuf,
+}
+
+/// The validators' network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where the other validators listen.
+    pub peers: Vec<Peer>,
+}
+
+/// Another validator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Peer {
+    /// Its ed25519 key.
+    pub identity: B256,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// Pace of consensus. All validators of a network should have the same values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Consensus {
+    /// An idle hub makes a block this often.
+    pub heartbeat_ms: u64,
+    /// Least time from a block to the next.
+    pub min_interval_ms: u64,
+    /// How long a leader may take to propose before its view is skipped.
+    pub leader_timeout_ms: u64,
+    /// How long a view may take from its start to a certificate.
+    pub certification_timeout_ms: u64,
+    /// A leader that was silent for this many views is skipped at once.
+    pub skip_after_views: u64,
+}
+
+impl Default for Consensus {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 1000,
+            min_interval_ms: 50,
+            leader_timeout_ms: 1500,
+            certification_timeout_ms: 2500,
+            skip_after_views: 8,
+        }
+    }
+}
+
+/// A server's address; port 0 takes a free one, which `endpoints.json` in the data directory then names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+/// A rollup's JSON-RPC server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollupRpc {
+    /// The rollup.
+    pub rollup: RollupId,
+    /// Where to listen.
+    pub listen: SocketAddr,
+}
+
+/// The mempool's bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mempool {
+    /// Bytes over all rollups.
+    pub bytes: usize,
+    /// Transactions over all rollups.
+    pub transactions: usize,
+    /// Bytes of one rollup.
+    pub rollup_bytes: usize,
+    /// Transactions of one rollup.
+    pub rollup_transactions: usize,
+    /// Transactions of one sender.
+    pub sender_transactions: usize,
+    /// Seconds after which a transaction that cannot be included is dropped.
+    pub ttl_seconds: u64,
+}
+
+impl Default for Mempool {
+    fn default() -> Self {
+        Self {
+            bytes: 64 << 20,
+            transactions: 100_000,
+            rollup_bytes: 32 << 20,
+            rollup_transactions: 50_000,
+            sender_transactions: 1024,
+            ttl_seconds: 3600,
+        }
+    }
+}
+
+/// What the store keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// Keep the segments of this many of the newest blocks; absent: all (an archive). Never less than the network's
+    /// replay window, nor than a local rollup still needs.
+    pub keep_blocks: Option<u64>,
+}
+
+/// What a running node writes to `endpoints.json` in its data directory once every server answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// The process.
+    pub pid: u32,
+    /// gRPC, `http://HOST:PORT`.
+    pub grpc: String,
+    /// Metrics and health, `http://HOST:PORT`.
+    pub metrics: String,
+    /// One entry for each EVM rollup served.
+    pub rollups: Vec<RollupEndpoint>,
+}
+
+/// Where a rollup's JSON-RPC is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollupEndpoint {
+    /// The rollup's name.
+    pub name: String,
+    /// The rollup's id.
+    pub rollup: RollupId,
+    /// EIP-155 chain id.
+    pub chain_id: u64,
+    /// `http://HOST:PORT`.
+    pub http: String,
+    /// `ws://HOST:PORT`.
+    pub ws: String,
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read config {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("config {path}: {source}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+}
+
+impl Config {
+    /// Reads a file and makes its paths absolute.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+        let mut config: Self =
+            toml::from_str(&text).map_err(|e| ConfigError::Parse { path: name, source: Box::new(e) })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        for p in [&mut config.genesis, &mut config.data_dir, &mut config.keys.identity, &mut config.keys.bls] {
+            *p = base.join(&*p);
+        }
+        Ok(config)
+    }
+}

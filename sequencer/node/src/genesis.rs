@@ -1,0 +1,136 @@
+//! The network's genesis: what every node must have the same, and whose hash is the network's id.
+
+use alloy_primitives::{B256, FixedBytes, keccak256};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+use switchyard_consensus_core::{Seat, SeatSet};
+use switchyard_primitives::{Header, Limits};
+use switchyard_rollup_core::RollupManifest;
+
+/// The network's genesis, a JSON file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genesis {
+    /// The network's name.
+    pub name: String,
+    /// Timestamp of the genesis block in milliseconds.
+    pub timestamp_ms: u64,
+    /// The validators, one seat each.
+    pub validators: Vec<GenesisValidator>,
+    /// The rollups.
+    pub rollups: Vec<RollupManifest>,
+    /// Block limits.
+    #[serde(default)]
+    pub limits: GenesisLimits,
+    /// A transaction may not be in the log twice within this many blocks.
+    #[serde(default = "default_replay_window")]
+    pub replay_window_blocks: u64,
+}
+
+fn default_replay_window() -> u64 {
+    8192
+}
+
+/// A validator at genesis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisValidator {
+    /// Its seat.
+    #[serde(flatten)]
+    pub seat: Seat,
+    /// Proof of possession of the BLS key, compressed G2, 96 bytes.
+    pub possession: FixedBytes<96>,
+}
+
+/// [`Limits`] as the file has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenesisLimits {
+    /// Encoded body of a block, in bytes.
+    pub body_bytes: usize,
+    /// Rollups with a segment in one block.
+    pub segments: usize,
+    /// Transactions in one block.
+    pub transactions: usize,
+    /// One transaction, in bytes.
+    pub transaction_bytes: usize,
+}
+
+impl Default for GenesisLimits {
+    fn default() -> Self {
+        let Limits { body_bytes, segments, transactions, transaction_bytes } = Limits::default();
+        Self { body_bytes, segments, transactions, transaction_bytes }
+    }
+}
+
+/// Why a genesis is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum GenesisError {
+    /// The file cannot be read.
+    #[error("cannot read genesis {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not a genesis.
+    #[error("genesis {path}: {source}")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// Its values contradict each other.
+    #[error("genesis: {0}")]
+    Invalid(String),
+}
+
+impl Genesis {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, GenesisError> {
+        let name = path.display().to_string();
+        let text = std::fs::read(path).map_err(|source| GenesisError::Read { path: name.clone(), source })?;
+        let genesis: Self =
+            serde_json::from_slice(&text).map_err(|source| GenesisError::Parse { path: name, source })?;
+        genesis.check()?;
+        Ok(genesis)
+    }
+
+    fn check(&self) -> Result<(), GenesisError> {
+        self.seats()?;
+        let mut ids = std::collections::HashSet::new();
+        let mut names = std::collections::HashSet::new();
+        for rollup in &self.rollups {
+            rollup.check().map_err(|e| GenesisError::Invalid(e.to_string()))?;
+            if !ids.insert(rollup.id) || !names.insert(&rollup.name) {
+                return Err(GenesisError::Invalid(format!("rollup {} ({}) appears twice", rollup.id, rollup.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The seat set of epoch 0.
+    pub fn seats(&self) -> Result<SeatSet, GenesisError> {
+        SeatSet::new(self.validators.iter().map(|v| v.seat.clone()).collect())
+            .map_err(|e| GenesisError::Invalid(e.to_string()))
+    }
+
+    /// The network's id: keccak-256 of the compact JSON with object keys in order.
+    pub fn id(&self) -> Result<B256, GenesisError> {
+        let value = serde_json::to_value(self).map_err(|e| GenesisError::Invalid(e.to_string()))?;
+        Ok(keccak256(value.to_string()))
+    }
+
+    /// The genesis header.
+    pub fn header(&self) -> Result<Header, GenesisError> {
+        Ok(Header::genesis(self.id()?, self.timestamp_ms, self.seats()?.hash()))
+    }
+
+    /// Block limits.
+    pub fn limits(&self) -> Limits {
+        let GenesisLimits { body_bytes, segments, transactions, transaction_bytes } = self.limits;
+        Limits { body_bytes, segments, transactions, transaction_bytes }
+    }
+}

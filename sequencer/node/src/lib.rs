@@ -1,0 +1,4 @@
+//! The composition root: one process that is a validator, the store, the rollups' drivers and the servers.
+
+pub mod config;
+pub mod genesis;

@@ -1,0 +1,121 @@
+//! What the servers need of the node behind them.
+
+use alloy_primitives::{Address, B256, Bytes};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use switchyard_consensus_core::SeatSet;
+use switchyard_primitives::{FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey};
+use switchyard_rollup_core::{Rejection, RollupManifest, TxOutcome, evm::EvmChain};
+use tokio::sync::{broadcast, watch};
+
+/// What does not change while a node runs.
+#[derive(Clone, Debug)]
+pub struct NetworkInfo {
+    /// The network's name.
+    pub name: String,
+    /// Hash of the network's genesis: the domain of its signatures.
+    pub id: B256,
+    /// Hash of the genesis header.
+    pub genesis_hash: B256,
+    /// The seats.
+    pub seats: SeatSet,
+    /// The rollups.
+    pub rollups: Vec<RollupManifest>,
+    /// Block limits.
+    pub limits: Limits,
+    /// `switchyard/VERSION`.
+    pub client_version: String,
+}
+
+/// The newest final block that is durable here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HubTip {
+    /// Its height.
+    pub height: u64,
+    /// Its hash.
+    pub hash: B256,
+    /// Its timestamp in milliseconds.
+    pub timestamp_ms: u64,
+}
+
+/// Where a transaction is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TxStatus {
+    /// The level reached; none if this node knows nothing of it, or has refused it.
+    pub level: Option<Level>,
+    /// The hub block and the position in the rollup's segment, once final.
+    pub included: Option<(u64, u32)>,
+    /// What execution made of it, for rollups that this node runs.
+    pub outcome: Option<TxOutcome>,
+    /// Why it was refused or dropped, while remembered.
+    pub rejection: Option<Rejection>,
+}
+
+/// A rollup's part of one final block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentAt {
+    /// The block's header.
+    pub header: Header,
+    /// The rollup's transactions, empty where the block has none.
+    pub transactions: Vec<Bytes>,
+    /// Shows that these are all.
+    pub proof: SegmentProof,
+}
+
+/// Why the node cannot answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    /// Removed by the retention setting.
+    #[error("block {height} is not kept here: the earliest is {earliest}")]
+    Pruned {
+        /// The height asked for.
+        height: u64,
+        /// The earliest height kept.
+        earliest: u64,
+    },
+    /// The store failed.
+    #[error("store: {0}")]
+    Store(String),
+}
+
+/// The node, as its servers see it. Reads block on storage for at most a few point look-ups.
+pub trait Gateway: Send + Sync + 'static {
+    /// Fixed facts.
+    fn info(&self) -> &NetworkInfo;
+
+    /// Offers transactions to the mempool; answers once a quorum of validators holds each one, or with the reason.
+    fn submit(&self, rollup: RollupId, payloads: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, Rejection>>>;
+
+    /// Where a transaction is.
+    fn status(&self, key: TxKey) -> Result<TxStatus, GatewayError>;
+
+    /// The durable tip and its changes.
+    fn tip(&self) -> watch::Receiver<HubTip>;
+
+    /// The lowest height kept.
+    fn earliest(&self) -> u64;
+
+    /// A final header; none above the tip.
+    fn header(&self, height: u64) -> Result<Option<Header>, GatewayError>;
+
+    /// A rollup's part of a final block; none above the tip.
+    fn segment(&self, rollup: RollupId, height: u64) -> Result<Option<SegmentAt>, GatewayError>;
+
+    /// Proof that a block is final; none above the tip, or while no certificate above it is known.
+    fn finality(&self, height: u64) -> Result<Option<FinalityProof>, GatewayError>;
+
+    /// A transaction that waits in the mempool.
+    fn pending(&self, key: TxKey) -> Option<Bytes>;
+
+    /// The nonce after `sender`'s waiting transactions; none if it has none waiting.
+    fn pending_nonce(&self, rollup: RollupId, sender: Address) -> Option<u64>;
+
+    /// Hashes of newly accepted transactions.
+    fn subscribe_pending(&self, rollup: RollupId) -> broadcast::Receiver<TxHash>;
+
+    /// The executed chain of an EVM rollup that this node runs.
+    fn evm(&self, rollup: RollupId) -> Option<Arc<dyn EvmChain>>;
+
+    /// One line a problem, newest last, at most 16: what an operator should look at.
+    fn recent_errors(&self) -> Vec<String>;
+}

@@ -1,0 +1,94 @@
+//! Where final blocks are kept. One trait, two stores: RocksDB, and memory for tests.
+
+use switchyard_primitives::{B256, Block, Bytes, FinalityCertificate, Header, RollupId, TableEntry, TxKey};
+
+/// Why the store cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database belongs to another network.
+    #[error("{path} holds network {found}, this node is configured for {expected}; use another data directory")]
+    OtherNetwork {
+        /// The database's folder.
+        path: String,
+        /// The network it holds.
+        found: B256,
+        /// The network of the configuration.
+        expected: B256,
+    },
+    /// Written by newer software.
+    #[error("{path} has format {found}, this version reads up to {supported}; upgrade switchyard")]
+    NewerFormat {
+        /// The database's folder.
+        path: String,
+        /// The format found.
+        found: u32,
+        /// The newest format this software reads.
+        supported: u32,
+    },
+    /// Another process has the database open.
+    #[error("{path} is in use by another process")]
+    InUse {
+        /// The database's folder.
+        path: String,
+    },
+    /// A block that does not follow the tip.
+    #[error("block {height} does not follow the tip {tip}")]
+    Gap {
+        /// The block's height.
+        height: u64,
+        /// The store's tip.
+        tip: u64,
+    },
+    /// A block at a height that already has another one.
+    #[error("height {height} already holds {have}, refused {offered}")]
+    Conflict {
+        /// The height.
+        height: u64,
+        /// The block there.
+        have: B256,
+        /// The block offered.
+        offered: B256,
+    },
+    /// A record that does not decode.
+    #[error("corrupt record in {column}: {detail}")]
+    Corrupt {
+        /// The column family.
+        column: &'static str,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The database failed (disk full, I/O).
+    #[error("database: {0}")]
+    Database(String),
+}
+
+/// The log of final blocks. All methods block; they are point look-ups or one batch.
+pub trait Store: Send + Sync + 'static {
+    /// Appends a final block with its certificate, atomically and durably. A block already held is accepted again
+    /// (its certificate is added if it was missing).
+    fn append(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), StoreError>;
+    /// Header and hash of the highest block; genesis at first.
+    fn tip(&self) -> (Header, B256);
+    /// The lowest height whose segments are kept.
+    fn earliest(&self) -> u64;
+    /// A header by height.
+    fn header(&self, height: u64) -> Result<Option<Header>, StoreError>;
+    /// A height by block hash.
+    fn height_of(&self, hash: B256) -> Result<Option<u64>, StoreError>;
+    /// The segment table's rows of a block.
+    fn table(&self, height: u64) -> Result<Option<Vec<TableEntry>>, StoreError>;
+    /// A rollup's transactions in a block; none where it has no segment there.
+    fn transactions(&self, rollup: RollupId, height: u64) -> Result<Option<Vec<Bytes>>, StoreError>;
+    /// Whole block.
+    fn block(&self, height: u64) -> Result<Option<Block>, StoreError>;
+    /// The first certificate at or above a height, with its height.
+    fn certificate_from(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError>;
+    /// The latest block that holds a transaction, with the position in the rollup's segment.
+    fn locate(&self, key: TxKey) -> Result<Option<(u64, u32)>, StoreError>;
+    /// Many [`Store::locate`] at once, in the same order.
+    fn locate_many(&self, keys: &[TxKey]) -> Result<Vec<Option<(u64, u32)>>, StoreError>;
+    /// Removes segments, tables and index entries below `height` (never the tip's). Headers and certificates stay.
+    fn prune(&self, height: u64) -> Result<(), StoreError>;
+    /// Approximate bytes on disk.
+    fn size_bytes(&self) -> u64;
+}

@@ -216,3 +216,44 @@ impl Config {
         Ok(config)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    const EXAMPLE: &str = include_str!("../../../docs/node.example.toml");
+
+    #[test]
+    fn the_example_loads_and_shows_the_defaults() {
+        let config = load(EXAMPLE).unwrap();
+        assert_eq!(config.consensus, Consensus::default());
+        assert_eq!(config.mempool, Mempool::default());
+        assert!(config.genesis.is_absolute());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name_in_every_table() {
+        for (table, at) in [("", 0), ("consensus", 1), ("mempool", 1), ("store", 1), ("grpc", 1), ("keys", 1)] {
+            let text = match at {
+                0 => format!("surprise = 1\n{EXAMPLE}"),
+                _ => EXAMPLE.replacen(&format!("[{table}]"), &format!("[{table}]\nsurprise = 1"), 1),
+            };
+            let error = load(&text).unwrap_err().to_string();
+            let source = std::error::Error::source(&load(&text).unwrap_err()).map(ToString::to_string);
+            assert!(error.contains("surprise") || source.is_some_and(|s| s.contains("surprise")), "{table}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Path::new("/nonexistent/node.toml")).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/node.toml"), "{error}");
+    }
+}

@@ -79,8 +79,8 @@ pub struct Consensus {
     pub leader_timeout_ms: u64,
     /// How long a view may take from its start to a certificate.
     pub certification_timeout_ms: u64,
-    /// A leader that was silent for this many views is skipped at once.
-    pub skip_after_views: u64,
+    /// A leader from which nothing was heard for this long is skipped at once.
+    pub skip_timeout_ms: u64,
 }
 
 impl Default for Consensus {
@@ -89,8 +89,8 @@ impl Default for Consensus {
             heartbeat_ms: 1000,
             min_interval_ms: 50,
             leader_timeout_ms: 1500,
-            certification_timeout_ms: 2500,
-            skip_after_views: 8,
+            certification_timeout_ms: 2000,
+            skip_timeout_ms: 2100,
         }
     }
 }

@@ -198,10 +198,9 @@ impl Node {
         let builder =
             HubBuilder::new(rules, config.consensus, store.clone(), mempool.clone(), waiting_rx, metrics.clone());
         let listeners = Listeners::bind(&config)?;
-        let mut engine = switchyard_consensus_engine::start(
-            engine_config(&config, &genesis, &keys, network, seats.clone(), store.tip().0.height)?,
-            builder.clone(),
-        )?;
+        let engine = engine_config(&config, &genesis, &keys, network, seats.clone(), store.tip().0.height)?;
+        let engine = switchyard_consensus_engine::start(engine, builder.clone()).await?;
+        let Engine { events, gossip, status, metrics: engine_metrics, stopped, stop: stop_engine } = engine.split();
 
         let (ingest, outbox) = Ingest::new(IngestParts {
             mempool: mempool.clone(),

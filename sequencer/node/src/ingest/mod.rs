@@ -17,7 +17,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use switchyard_consensus_engine::GossipSender;
+use switchyard_consensus_engine::{GossipSender, To};
 use switchyard_mempool::{Mempool, Origin};
 use switchyard_primitives::{Bytes, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::Rejection;
@@ -236,7 +236,7 @@ impl Ingest {
                     .iter()
                     .map(|r| matches!(r, Ok(_) | Err(Rejection::AlreadyKnown(_) | Rejection::AlreadyFinal { .. })))
                     .collect();
-                self.gossip.send_to(from, Message::Ack { id, held }.encode());
+                self.gossip.send(To::One(from), Message::Ack { id, held }.encode().0);
             }
             Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
             Err(error) => {
@@ -281,7 +281,7 @@ impl Ingest {
             let held = vec![1; done.len()];
             in_flight.insert(id, InFlight { sent: Instant::now(), answered: HashSet::new(), held, done });
         }
-        self.gossip.send_all(Message::Batch { id, transactions }.encode());
+        self.gossip.send(To::All, Message::Batch { id, transactions }.encode().0);
     }
 
     fn give_up_old_batches(&self) {

@@ -4,8 +4,9 @@ use switchyard_primitives::{Bytes, DecodeError, Limits, Reader, RollupId, Writer
 
 /// Most transactions in one batch.
 pub const BATCH_TRANSACTIONS: usize = 1024;
-/// A batch is closed when it holds this many bytes; one more transaction may follow.
-pub const BATCH_BYTES: usize = 256 << 10;
+/// A batch is closed when it holds this many bytes. With one more transaction and its layout it is still within a
+/// message of the transactions channel, 256 KiB.
+pub const BATCH_BYTES: usize = 96 << 10;
 
 const BATCH: u8 = 1;
 const ACK: u8 = 2;

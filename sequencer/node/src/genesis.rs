@@ -4,7 +4,7 @@ use alloy_primitives::{B256, FixedBytes, keccak256};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use switchyard_consensus_core::{Seat, SeatSet, keys};
-use switchyard_primitives::{Header, Limits};
+use switchyard_primitives::{Header, Limits, RollupId};
 use switchyard_rollup_core::RollupManifest;
 
 /// Longest transaction that a gossip batch can carry beside its others.
@@ -141,6 +141,11 @@ impl Genesis {
     /// The genesis header.
     pub fn header(&self) -> Result<Header, GenesisError> {
         Ok(Header::genesis(self.id()?, self.timestamp_ms, self.seats()?.hash()))
+    }
+
+    /// The rollups' ids.
+    pub fn rollup_ids(&self) -> Vec<RollupId> {
+        self.rollups.iter().map(|m| m.id).collect()
     }
 
     /// Block limits.

@@ -50,7 +50,7 @@ impl NodeKeys {
 
     /// The identity on the network.
     pub fn identity_public(&self) -> B256 {
-        switchyard_consensus_core::keys::identity_public_key(&self.identity)
+        switchyard_consensus_network::identity(&self.identity)
     }
 
     /// The key that checks this validator's votes.

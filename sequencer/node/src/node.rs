@@ -7,7 +7,7 @@ use crate::{
     finalizer::Finalizer,
     gateway::NodeGateway,
     genesis::{Genesis, GenesisError},
-    ingest::{Ingest, IngestParts},
+    ingest::{Ingest, IngestParts, Outbox},
     keys::{KeyError, NodeKeys},
     logging::RecentErrors,
     metrics::{Metrics, gauge},
@@ -15,6 +15,7 @@ use crate::{
 use std::{
     collections::HashMap,
     net::{SocketAddr, TcpListener},
+    num::NonZeroUsize,
     path::Path,
     sync::{
         Arc,
@@ -24,9 +25,9 @@ use std::{
     time::Duration,
 };
 use switchyard_consensus_core::SeatSet;
-use switchyard_consensus_engine::{Engine, EngineConfig, EngineError};
+use switchyard_consensus_engine::{Engine, EngineConfig, EngineControl, EngineError, EngineStatus, MetricsReader};
 use switchyard_mempool::{Mempool, MempoolConfig};
-use switchyard_primitives::RollupId;
+use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmOpenError, EvmReader};
 use switchyard_rpc::{Gateway, HubTip, NetworkInfo};
@@ -34,6 +35,8 @@ use switchyard_store::{RocksStore, Store, StoreError, StoreOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+/// Threads of consensus and its network.
+const ENGINE_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
 /// How long servers and the engine may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -92,6 +95,9 @@ pub enum NodeError {
     /// The engine.
     #[error("consensus: {0}")]
     Engine(#[from] EngineError),
+    /// The engine ended while the node ran.
+    #[error("consensus: {0}")]
+    EngineFailed(Arc<EngineError>),
     /// A rollup's execution stopped.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
@@ -104,7 +110,7 @@ impl NodeError {
     /// 2 for what the operator must change before a start can succeed, 1 for failures while running.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Executor(_) | Self::Ended(_) => 1,
+            Self::Executor(_) | Self::Ended(_) | Self::EngineFailed(_) => 1,
             Self::Store(StoreError::Database(_)) => 1,
             _ => 2,
         }
@@ -121,7 +127,7 @@ struct OpenRollup {
 pub struct Node {
     /// Where it answers.
     pub endpoints: Endpoints,
-    engine: Engine,
+    engine: EngineControl,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     failures: mpsc::Receiver<NodeError>,
@@ -192,7 +198,7 @@ impl Node {
         metrics.height.set(gauge(tip_rx.borrow().height));
         let rules = Rules {
             limits: genesis.limits(),
-            rollups: genesis.rollups.iter().map(|m| m.id).collect(),
+            rollups: genesis.rollup_ids().into_iter().collect(),
             replay_window_blocks: genesis.replay_window_blocks,
         };
         let builder =
@@ -200,7 +206,7 @@ impl Node {
         let listeners = Listeners::bind(&config)?;
         let engine = engine_config(&config, &genesis, &keys, network, seats.clone(), store.tip().0.height)?;
         let engine = switchyard_consensus_engine::start(engine, builder.clone()).await?;
-        let Engine { events, gossip, status, metrics: engine_metrics, stopped, stop: stop_engine } = engine.split();
+        let Engine { events, gossip, status, metrics: engine_metrics, control } = engine;
 
         let (ingest, outbox) = Ingest::new(IngestParts {
             mempool: mempool.clone(),
@@ -208,15 +214,15 @@ impl Node {
             limits: genesis.limits(),
             validators: seats.seats().iter().map(|s| s.identity).collect(),
             need: seats.quorum(),
-            gossip: engine.gossip_sender(),
+            gossip: gossip.sender,
             waiting,
-            rollups: genesis.rollups.iter().map(|m| m.id).collect(),
+            rollups: genesis.rollup_ids(),
             metrics: metrics.clone(),
         });
         let stop = CancellationToken::new();
         let (fail, failures) = mpsc::channel(16);
-        spawn_gossip(ingest.clone(), outbox, &mut engine, &stop);
-        spawn_status(&engine, metrics.clone(), mempool.clone(), rules_rollups(&genesis), &stop);
+        spawn_gossip(ingest.clone(), outbox, gossip.receiver, &stop);
+        spawn_status(status, metrics.clone(), mempool.clone(), genesis.rollup_ids(), &stop);
 
         let chains: HashMap<RollupId, Arc<dyn EvmChain>> =
             rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
@@ -245,7 +251,6 @@ impl Node {
             metrics: metrics.clone(),
             keep_from: keep_from(&config, &genesis, progress),
         };
-        let events = engine.take_events();
         threads.push(spawn_part("finalizer".into(), fail.clone(), move || Ok(finalizer.run(events)?))?);
 
         let gateway = Arc::new(NodeGateway {
@@ -267,36 +272,39 @@ impl Node {
             errors,
             metrics: metrics.clone(),
         });
-        let endpoints = listeners.serve(gateway, metrics, engine.metrics(), &stop).await?;
+        let endpoints = listeners.serve(gateway, metrics, engine_metrics, &stop).await?;
         write_endpoints(&config.data_dir, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
-        Ok(Self { endpoints, engine, threads, stop, failures })
+        Ok(Self { endpoints, engine: control, threads, stop, failures })
     }
 
     /// Waits for the first part that fails.
     pub async fn failed(&mut self) -> NodeError {
         tokio::select! {
             Some(error) = self.failures.recv() => error,
-            error = self.engine.ended() => error.into(),
+            ended = self.engine.stopped.wait() => match ended {
+                Err(error) => NodeError::EngineFailed(error),
+                Ok(()) => NodeError::Ended("consensus"),
+            },
         }
     }
 
     /// Stops servers, engine and executors; what was final and durable stays so.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        if tokio::time::timeout(STOP_TIMEOUT, self.engine.shutdown()).await.is_err() {
-            tracing::error!("the engine did not stop in time");
-            return;
+        match tokio::time::timeout(STOP_TIMEOUT, self.engine.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the engine did not stop cleanly"),
+            Err(_) => {
+                tracing::error!("the engine did not stop in time");
+                return;
+            }
         }
         let join = tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|t| drop(t.join())));
         if tokio::time::timeout(STOP_TIMEOUT, join).await.is_err() {
             tracing::error!("a thread did not stop in time");
         }
     }
-}
-
-fn rules_rollups(genesis: &Genesis) -> Vec<RollupId> {
-    genesis.rollups.iter().map(|m| m.id).collect()
 }
 
 fn admission(rollups: &[OpenRollup], id: RollupId) -> Option<Arc<dyn Admission>> {
@@ -318,7 +326,7 @@ fn engine_config(
     config: &Config,
     genesis: &Genesis,
     keys: &NodeKeys,
-    network: switchyard_primitives::B256,
+    network: B256,
     seats: SeatSet,
     acknowledged_height: u64,
 ) -> Result<EngineConfig, NodeError> {
@@ -335,8 +343,8 @@ fn engine_config(
         data_dir: config.data_dir.join("consensus"),
         leader_timeout: Duration::from_millis(pace.leader_timeout_ms),
         certification_timeout: Duration::from_millis(pace.certification_timeout_ms),
-        skip_after_views: pace.skip_after_views,
-        worker_threads: 2,
+        skip_timeout: Duration::from_millis(pace.skip_timeout_ms),
+        worker_threads: ENGINE_THREADS,
         acknowledged_height,
     })
 }
@@ -366,34 +374,37 @@ fn spawn_part(
     std::thread::Builder::new().name(name).spawn(run).map_err(|source| NodeError::Io { path, source })
 }
 
-fn spawn_gossip(ingest: Arc<Ingest>, outbox: crate::ingest::Outbox, engine: &mut Engine, stop: &CancellationToken) {
-    let mut incoming = engine.take_gossip();
+fn spawn_gossip(
+    ingest: Arc<Ingest>,
+    outbox: Outbox,
+    mut incoming: mpsc::Receiver<(B256, bytes::Bytes)>,
+    stop: &CancellationToken,
+) {
     let (receiver, token) = (ingest.clone(), stop.clone());
     tokio::spawn(token.run_until_cancelled_owned(async move {
         while let Some((from, bytes)) = incoming.recv().await {
             // `admit` holds a permit a batch, so this neither queues without bound nor lets one peer stop the others.
             let ingest = receiver.clone();
-            tokio::spawn(async move { ingest.on_message(from, bytes).await });
+            tokio::spawn(async move { ingest.on_message(from, bytes.into()).await });
         }
     }));
     tokio::spawn(stop.clone().run_until_cancelled_owned(ingest.run(outbox)));
 }
 
 fn spawn_status(
-    engine: &Engine,
+    status: watch::Receiver<EngineStatus>,
     metrics: Arc<Metrics>,
     mempool: Arc<Mempool>,
     rollups: Vec<RollupId>,
     stop: &CancellationToken,
 ) {
-    let status = engine.status();
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
         let mut tick = tokio::time::interval(Duration::from_millis(500));
         loop {
             tick.tick().await;
             let engine = *status.borrow();
             metrics.view.set(gauge(engine.view));
-            metrics.peers.set(gauge(engine.peers));
+            metrics.peers.set(gauge(engine.peers_connected));
             for rollup in &rollups {
                 let (transactions, bytes) = mempool.totals(*rollup);
                 metrics.mempool_transactions.get_or_create(&(*rollup).into()).set(gauge(transactions));
@@ -426,7 +437,7 @@ impl Listeners {
         self,
         gateway: Arc<NodeGateway>,
         metrics: Arc<Metrics>,
-        engine_metrics: Arc<dyn Fn() -> String + Send + Sync>,
+        engine_metrics: MetricsReader,
         stop: &CancellationToken,
     ) -> Result<Endpoints, NodeError> {
         let _ = (&gateway, &metrics, &engine_metrics, stop);

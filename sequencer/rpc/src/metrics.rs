@@ -82,6 +82,12 @@ struct Call {
     code: Code,
 }
 
+impl Call {
+    fn ended(&mut self, code: Code) {
+        self.code = code;
+    }
+}
+
 impl Drop for Call {
     fn drop(&mut self) {
         self.metrics.calls.get_or_create(&labels(&self.method, self.code)).inc();
@@ -107,10 +113,10 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            call.code = match &answer {
+            call.ended(match &answer {
                 Ok(response) => Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code()),
                 Err(_) => Code::Unknown,
-            };
+            });
             answer
         })
     }

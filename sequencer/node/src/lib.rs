@@ -12,3 +12,4 @@ pub mod keys;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+mod servers;

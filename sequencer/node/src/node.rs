@@ -2,7 +2,7 @@
 
 use crate::{
     builder::{HubBuilder, Rules},
-    config::{Config, Endpoints, RollupEndpoint},
+    config::{Config, Endpoints},
     executor::{Executor, ExecutorError},
     finalizer::Finalizer,
     gateway::NodeGateway,
@@ -11,10 +11,11 @@ use crate::{
     keys::{KeyError, NodeKeys},
     logging::RecentErrors,
     metrics::{Metrics, gauge},
+    servers::Listeners,
 };
 use std::{
     collections::HashMap,
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     num::NonZeroUsize,
     path::Path,
     sync::{
@@ -22,15 +23,16 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
+use parking_lot::Mutex;
 use switchyard_consensus_core::SeatSet;
-use switchyard_consensus_engine::{Engine, EngineConfig, EngineControl, EngineError, EngineStatus, MetricsReader};
+use switchyard_consensus_engine::{Engine, EngineConfig, EngineControl, EngineError, EngineStatus};
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmOpenError, EvmReader};
-use switchyard_rpc::{Gateway, HubTip, NetworkInfo};
+use switchyard_rpc::{Gateway, HubTip, NetworkInfo, Readiness};
 use switchyard_store::{RocksStore, Store, StoreError, StoreOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -133,12 +135,6 @@ pub struct Node {
     failures: mpsc::Receiver<NodeError>,
 }
 
-fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, NodeError> {
-    let listener = TcpListener::bind(address).map_err(|source| NodeError::Listen { what, address, source })?;
-    listener.set_nonblocking(true).map_err(|source| NodeError::Listen { what, address, source })?;
-    Ok(listener)
-}
-
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> NodeError + '_ {
     |source| NodeError::Io { path: path.display().to_string(), source }
 }
@@ -204,6 +200,7 @@ impl Node {
         let builder =
             HubBuilder::new(rules, config.consensus, store.clone(), mempool.clone(), waiting_rx, metrics.clone());
         let listeners = Listeners::bind(&config)?;
+        let heartbeat = Duration::from_millis(config.consensus.heartbeat_ms);
         let engine = engine_config(&config, &genesis, &keys, network, seats.clone(), store.tip().0.height)?;
         let engine = switchyard_consensus_engine::start(engine, builder.clone()).await?;
         let Engine { events, gossip, status, metrics: engine_metrics, control } = engine;
@@ -272,7 +269,8 @@ impl Node {
             errors,
             metrics: metrics.clone(),
         });
-        let endpoints = listeners.serve(gateway, metrics, engine_metrics, &stop).await?;
+        let ready = readiness(gateway.tip(), heartbeat, &stop);
+        let endpoints = listeners.serve(&gateway, &metrics, engine_metrics, ready, fail, &stop)?;
         write_endpoints(&config.data_dir, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
         Ok(Self { endpoints, engine: control, threads, stop, failures })
@@ -358,6 +356,22 @@ fn keep_from(config: &Config, genesis: &Genesis, progress: Vec<Arc<AtomicU64>>) 
     })
 }
 
+/// Ready while blocks keep coming: at least one within ten heartbeats.
+fn readiness(mut tip: watch::Receiver<HubTip>, heartbeat: Duration, stop: &CancellationToken) -> Readiness {
+    let newest: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let seen = newest.clone();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+        while tip.changed().await.is_ok() {
+            *seen.lock() = Some(Instant::now());
+        }
+    }));
+    Arc::new(move || match newest.lock().map(|at| at.elapsed()) {
+        Some(age) if age <= heartbeat * 10 => Ok(()),
+        Some(age) => Err(format!("no final block for {} s", age.as_secs())),
+        None => Err("no final block since the start".into()),
+    })
+}
+
 fn spawn_part(
     name: String,
     fail: mpsc::Sender<NodeError>,
@@ -412,51 +426,6 @@ fn spawn_status(
             }
         }
     }));
-}
-
-/// The servers' sockets, bound before anything runs so that a taken port is found at once.
-struct Listeners {
-    grpc: TcpListener,
-    metrics: TcpListener,
-    rpc: Vec<(RollupId, TcpListener)>,
-}
-
-impl Listeners {
-    fn bind(config: &Config) -> Result<Self, NodeError> {
-        // The engine binds its own port; finding it taken here gives a better message.
-        drop(bind("the validators' network", config.network.listen)?);
-        let rpc = config.rpc.iter().map(|r| Ok((r.rollup, bind("JSON-RPC", r.listen)?)));
-        Ok(Self {
-            grpc: bind("gRPC", config.grpc.listen)?,
-            metrics: bind("metrics", config.metrics.listen)?,
-            rpc: rpc.collect::<Result<_, NodeError>>()?,
-        })
-    }
-
-    async fn serve(
-        self,
-        gateway: Arc<NodeGateway>,
-        metrics: Arc<Metrics>,
-        engine_metrics: MetricsReader,
-        stop: &CancellationToken,
-    ) -> Result<Endpoints, NodeError> {
-        let _ = (&gateway, &metrics, &engine_metrics, stop);
-        let mut rollups = Vec::new();
-        for (rollup, _listener) in self.rpc {
-            let chain = gateway.evm(rollup);
-            let chain =
-                chain.ok_or_else(|| NodeError::Config(format!("rpc: rollup {rollup} is not an EVM rollup here")))?;
-            let _ = chain.chain_id();
-            rollups.push(RollupEndpoint {
-                name: String::new(),
-                rollup,
-                chain_id: chain.chain_id(),
-                http: String::new(),
-                ws: String::new(),
-            });
-        }
-        Ok(Endpoints { pid: std::process::id(), grpc: String::new(), metrics: String::new(), rollups })
-    }
 }
 
 fn write_endpoints(data_dir: &Path, endpoints: &Endpoints) -> Result<(), NodeError> {

@@ -1,0 +1,4 @@
+//! Properties of the workspace and of whole networks.
+
+mod arrows;
+mod layout;

@@ -63,7 +63,7 @@ impl MetricsReader {
     }
 }
 
-/// A running engine. Dropping it stops the engine without waiting for the end; prefer [`Engine::shutdown`].
+/// A running engine.
 pub struct Engine {
     /// What has happened, in order. Must be read: delivery waits when it is full (votes do not).
     pub events: mpsc::Receiver<EngineEvent>,
@@ -73,19 +73,33 @@ pub struct Engine {
     pub status: watch::Receiver<EngineStatus>,
     /// The engine's metrics.
     pub metrics: MetricsReader,
+    /// Its end, wished for or not.
+    pub control: EngineControl,
+}
+
+/// Stops an engine, and tells when it has ended. Dropping it stops the engine without waiting for the end; prefer
+/// [`EngineControl::shutdown`].
+pub struct EngineControl {
     /// The engine's end. Whoever runs the node should watch it: without the engine the node is blind.
     pub stopped: Stopped,
     stop: oneshot::Sender<()>,
 }
 
+impl EngineControl {
+    /// Stops and waits until every thread has ended and the folder is free. Events not read yet come again after the
+    /// next start.
+    pub async fn shutdown(mut self) -> Result<(), Arc<EngineError>> {
+        // It may have ended by itself.
+        let _ = self.stop.send(());
+        self.stopped.wait().await
+    }
+}
+
 impl Engine {
-    /// Stops and waits until every thread has ended and the folder is free. Events not read yet are lost here and come
-    /// again after the next start.
+    /// [`EngineControl::shutdown`], and drops what has not been read.
     pub async fn shutdown(self) -> Result<(), Arc<EngineError>> {
-        let Self { events, gossip, mut stopped, stop, .. } = self;
-        let _ = stop.send(());
-        drop((events, gossip));
-        stopped.wait().await
+        drop((self.events, self.gossip));
+        self.control.shutdown().await
     }
 }
 
@@ -116,7 +130,8 @@ pub async fn start(config: EngineConfig, builder: impl BlockBuilder) -> Result<E
             return Err(EngineError::Failed(reason));
         }
     };
-    Ok(Engine { events: events_out, gossip, status: status_out, metrics, stopped, stop })
+    let control = EngineControl { stopped, stop };
+    Ok(Engine { events: events_out, gossip, status: status_out, metrics, control })
 }
 
 pub(crate) type Ready = oneshot::Sender<Result<MetricsReader, EngineError>>;

@@ -31,9 +31,9 @@ use switchyard_consensus_engine::{Engine, EngineConfig, EngineControl, EngineErr
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm, evm::EvmChain};
-use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmOpenError, EvmReader};
+use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmOpenError, EvmReader, EvmRollup};
 use switchyard_rpc::{Gateway, HubTip, NetworkInfo, Readiness};
-use switchyard_store::{RocksStore, Store, StoreError, StoreOptions};
+use switchyard_store::{RocksStore, Store, StoreError, RocksOptions};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -146,7 +146,7 @@ fn open_rollups(config: &Config, genesis: &Genesis) -> Result<Vec<OpenRollup>, N
         let path = config.data_dir.join("rollups").join(manifest.id.to_string());
         std::fs::create_dir_all(&path).map_err(io(&path))?;
         let evm = EvmConfig { rollup: manifest.id, genesis: genesis.clone(), sealing: manifest.sealing };
-        let (driver, reader) = switchyard_rollup_evm::open(&path, evm)
+        let (driver, reader) = EvmRollup::open(&path, evm)
             .map_err(|source| NodeError::Rollup { rollup: manifest.id, source: Box::new(source) })?;
         open.push(OpenRollup { manifest: manifest.clone(), driver, reader });
     }
@@ -179,7 +179,7 @@ impl Node {
         let metrics = Arc::new(Metrics::default());
         let store_path = config.data_dir.join("store");
         let store: Arc<dyn Store> =
-            Arc::new(RocksStore::open(&store_path, network, header, StoreOptions::default())?);
+            Arc::new(RocksStore::open(&store_path, network, header, RocksOptions::default())?);
         let rollups = open_rollups(&config, &genesis)?;
         let mempool = Arc::new(Mempool::new(
             mempool_config(&config.mempool),

@@ -159,7 +159,7 @@ async fn replay(client: &Client, testnet: &Testnet, node: &Endpoints, rollup: Ro
     let manifest = testnet.dir().genesis().unwrap().rollups.into_iter().find(|r| r.id == rollup).unwrap();
     let Vm::Evm { genesis } = manifest.vm else { panic!("rollup {rollup} is no EVM rollup") };
     let config = switchyard_rollup_evm::EvmConfig { rollup, genesis, sealing: manifest.sealing };
-    let (mut driver, reader) = switchyard_rollup_evm::open(&dir.join(rollup.to_string()), config).unwrap();
+    let (mut driver, reader) = switchyard_rollup_evm::EvmRollup::open(&dir.join(rollup.to_string()), config).unwrap();
     let inputs = log.inputs.clone();
     tokio::task::spawn_blocking(move || {
         for input in &inputs {

@@ -35,7 +35,7 @@ pub struct EngineStatus {
     pub peers_connected: usize,
 }
 
-/// Resolves when the engine has ended: `Ok` after [`Engine::shutdown`] or when the node has dropped its channels, an error
+/// Resolves when the engine has ended: `Ok` after [`EngineHandle::shutdown`] or when the node has dropped its channels, an error
 /// when the engine failed. Clones see the same.
 #[derive(Clone, Debug)]
 pub struct Stopped(watch::Receiver<Option<Result<(), Arc<EngineError>>>>);
@@ -63,12 +63,18 @@ impl MetricsReader {
     }
 }
 
-/// A running engine. Dropping it stops the engine without waiting for the end; prefer [`Engine::shutdown`].
+/// A running engine, to be taken apart: each field usually goes to a task of its own.
 pub struct Engine {
     /// What has happened, in order. Must be read: delivery waits when it is full (votes do not).
     pub events: mpsc::Receiver<EngineEvent>,
     /// The transactions channel.
     pub gossip: GossipHandle,
+    /// Status, metrics and the way to stop.
+    pub handle: EngineHandle,
+}
+
+/// Keeps the engine running: dropping it stops the engine without waiting for the end.
+pub struct EngineHandle {
     /// What the engine is doing, refreshed twice a second.
     pub status: watch::Receiver<EngineStatus>,
     /// The engine's metrics.
@@ -78,14 +84,12 @@ pub struct Engine {
     stop: oneshot::Sender<()>,
 }
 
-impl Engine {
-    /// Stops and waits until every thread has ended and the folder is free. Events not read yet are lost here and come
-    /// again after the next start.
-    pub async fn shutdown(self) -> Result<(), Arc<EngineError>> {
-        let Self { events, gossip, mut stopped, stop, .. } = self;
-        let _ = stop.send(());
-        drop((events, gossip));
-        stopped.wait().await
+impl EngineHandle {
+    /// Stops and waits until every thread has ended and the folder is free. Blocks that were not acknowledged come again
+    /// after the next start.
+    pub async fn shutdown(mut self) -> Result<(), Arc<EngineError>> {
+        let _ = self.stop.send(());
+        self.stopped.wait().await
     }
 }
 
@@ -116,7 +120,8 @@ pub async fn start(config: EngineConfig, builder: impl BlockBuilder) -> Result<E
             return Err(EngineError::Failed(reason));
         }
     };
-    Ok(Engine { events: events_out, gossip, status: status_out, metrics, stopped, stop })
+    let handle = EngineHandle { status: status_out, metrics, stopped, stop };
+    Ok(Engine { events: events_out, gossip, handle })
 }
 
 pub(crate) type Ready = oneshot::Sender<Result<MetricsReader, EngineError>>;

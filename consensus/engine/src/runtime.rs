@@ -35,7 +35,7 @@ pub struct EngineStatus {
     pub peers_connected: usize,
 }
 
-/// Resolves when the engine has ended: `Ok` after [`Engine::shutdown`] or when the node has dropped its channels, an error
+/// Resolves when the engine has ended: `Ok` after [`EngineHandle::shutdown`] or when the node has dropped its channels, an error
 /// when the engine failed. Clones see the same.
 #[derive(Clone, Debug)]
 pub struct Stopped(watch::Receiver<Option<Result<(), Arc<EngineError>>>>);
@@ -63,43 +63,33 @@ impl MetricsReader {
     }
 }
 
-/// A running engine.
+/// A running engine, to be taken apart: each field usually goes to a task of its own.
 pub struct Engine {
     /// What has happened, in order. Must be read: delivery waits when it is full (votes do not).
     pub events: mpsc::Receiver<EngineEvent>,
     /// The transactions channel.
     pub gossip: GossipHandle,
+    /// Status, metrics and the way to stop.
+    pub handle: EngineHandle,
+}
+
+/// Keeps the engine running: dropping it stops the engine without waiting for the end.
+pub struct EngineHandle {
     /// What the engine is doing, refreshed twice a second.
     pub status: watch::Receiver<EngineStatus>,
     /// The engine's metrics.
     pub metrics: MetricsReader,
-    /// Its end, wished for or not.
-    pub control: EngineControl,
-}
-
-/// Stops an engine, and tells when it has ended. Dropping it stops the engine without waiting for the end; prefer
-/// [`EngineControl::shutdown`].
-pub struct EngineControl {
     /// The engine's end. Whoever runs the node should watch it: without the engine the node is blind.
     pub stopped: Stopped,
     stop: oneshot::Sender<()>,
 }
 
-impl EngineControl {
-    /// Stops and waits until every thread has ended and the folder is free. Events not read yet come again after the
-    /// next start.
+impl EngineHandle {
+    /// Stops and waits until every thread has ended and the folder is free. Blocks that were not acknowledged come again
+    /// after the next start.
     pub async fn shutdown(mut self) -> Result<(), Arc<EngineError>> {
-        // It may have ended by itself.
         let _ = self.stop.send(());
         self.stopped.wait().await
-    }
-}
-
-impl Engine {
-    /// [`EngineControl::shutdown`], and drops what has not been read.
-    pub async fn shutdown(self) -> Result<(), Arc<EngineError>> {
-        drop((self.events, self.gossip));
-        self.control.shutdown().await
     }
 }
 
@@ -130,8 +120,8 @@ pub async fn start(config: EngineConfig, builder: impl BlockBuilder) -> Result<E
             return Err(EngineError::Failed(reason));
         }
     };
-    let control = EngineControl { stopped, stop };
-    Ok(Engine { events: events_out, gossip, status: status_out, metrics, control })
+    let handle = EngineHandle { status: status_out, metrics, stopped, stop };
+    Ok(Engine { events: events_out, gossip, handle })
 }
 
 pub(crate) type Ready = oneshot::Sender<Result<MetricsReader, EngineError>>;

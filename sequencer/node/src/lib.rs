@@ -1,7 +1,7 @@
 //! The composition root: one process that is a validator, the store, the rollups' drivers and the servers.
 
 pub mod builder;
-
+pub mod cli;
 pub mod config;
 pub mod executor;
 pub mod finalizer;

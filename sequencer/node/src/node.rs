@@ -27,7 +27,7 @@ use std::{
 };
 use parking_lot::Mutex;
 use switchyard_consensus_core::SeatSet;
-use switchyard_consensus_engine::{Engine, EngineConfig, EngineControl, EngineError, EngineStatus};
+use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, EngineError, EngineStatus};
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm, evm::EvmChain};
@@ -129,7 +129,7 @@ struct OpenRollup {
 pub struct Node {
     /// Where it answers.
     pub endpoints: Endpoints,
-    engine: EngineControl,
+    engine: EngineHandle,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     failures: mpsc::Receiver<NodeError>,
@@ -203,7 +203,7 @@ impl Node {
         let heartbeat = Duration::from_millis(config.consensus.heartbeat_ms);
         let engine = engine_config(&config, &genesis, &keys, network, seats.clone(), store.tip().0.height)?;
         let engine = switchyard_consensus_engine::start(engine, builder.clone()).await?;
-        let Engine { events, gossip, status, metrics: engine_metrics, control } = engine;
+        let Engine { events, gossip, handle } = engine;
 
         let (ingest, outbox) = Ingest::new(IngestParts {
             mempool: mempool.clone(),
@@ -219,7 +219,7 @@ impl Node {
         let stop = CancellationToken::new();
         let (fail, failures) = mpsc::channel(16);
         spawn_gossip(ingest.clone(), outbox, gossip.receiver, &stop);
-        spawn_status(status, metrics.clone(), mempool.clone(), genesis.rollup_ids(), &stop);
+        spawn_status(handle.status.clone(), metrics.clone(), mempool.clone(), genesis.rollup_ids(), &stop);
 
         let chains: HashMap<RollupId, Arc<dyn EvmChain>> =
             rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
@@ -270,10 +270,10 @@ impl Node {
             metrics: metrics.clone(),
         });
         let ready = readiness(gateway.tip(), heartbeat, &stop);
-        let endpoints = listeners.serve(&gateway, &metrics, engine_metrics, ready, fail, &stop)?;
+        let endpoints = listeners.serve(&gateway, &metrics, handle.metrics.clone(), ready, fail, &stop)?;
         write_endpoints(&config.data_dir, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
-        Ok(Self { endpoints, engine: control, threads, stop, failures })
+        Ok(Self { endpoints, engine: handle, threads, stop, failures })
     }
 
     /// Waits for the first part that fails.

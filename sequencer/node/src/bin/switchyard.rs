@@ -28,6 +28,14 @@ enum Cmd {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Submit opaque transactions to a rollup.
+    Submit(cli::SubmitArgs),
+    /// Where a transaction is, with the reason where it failed.
+    Status(cli::StatusArgs),
+    /// A rollup's segments, from any height on.
+    Stream(cli::StreamArgs),
+    /// Check a rollup's segments against the validator set alone.
+    Verify(cli::VerifyArgs),
     /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
     #[command(external_subcommand)]
     External(Vec<String>),

@@ -2,11 +2,14 @@
 
 use clap::{Parser, Subcommand};
 use std::{
+    io::Write,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
+    pin::Pin,
     process::{Command, ExitCode},
 };
 use switchyard_node::{
+    cli::{self, CliError},
     config::Config,
     logging,
     node::{Node, NodeError},
@@ -44,7 +47,24 @@ enum Cmd {
 fn main() -> ExitCode {
     match Args::parse().command {
         Cmd::Run { config } => run(&config),
+        Cmd::Submit(args) => client(|out| Box::pin(cli::submit(args, out))),
+        Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
+        Cmd::Stream(args) => client(|out| Box::pin(cli::stream(args, out))),
+        Cmd::Verify(args) => client(|out| Box::pin(cli::verify(args, out))),
         Cmd::External(words) => external(&words),
+    }
+}
+
+type Outcome<'a> = Pin<Box<dyn Future<Output = Result<(), CliError>> + 'a>>;
+
+fn client(command: impl for<'a> FnOnce(&'a mut (dyn Write + Send)) -> Outcome<'a>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(1, format!("cannot start: {error}")),
+    };
+    match runtime.block_on(command(&mut std::io::stdout())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(error.exit_code(), error),
     }
 }
 

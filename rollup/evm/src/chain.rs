@@ -143,12 +143,12 @@ fn size(block: &ExecutedBlock) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloy::consensus::{Header, TxEip1559, TxEnvelope};
+    use alloy::consensus::{Header, Signed, TxEip1559, TxEnvelope};
     use alloy_primitives::{B256, Bytes, Signature};
 
     fn block(number: u64, bytes: usize) -> Arc<ExecutedBlock> {
         let tx = TxEip1559 { input: Bytes::from(vec![1; bytes]), ..Default::default() };
-        let tx = TxEnvelope::new_unhashed(tx.into(), Signature::test_signature());
+        let tx = TxEnvelope::from(Signed::new_unchecked(tx, Signature::test_signature(), B256::ZERO));
         Arc::new(ExecutedBlock {
             header: Header { number, ..Default::default() },
             hash: B256::ZERO,

@@ -175,5 +175,10 @@ fn too_many_subscriptions(max: u32) -> ErrorObjectOwned {
 }
 
 fn is_notification(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Id {
+        id: Option<IgnoredAny>,
+    }
     serde_json::from_slice::<Notification<'_, Option<&RawValue>>>(body).is_ok()
+        && serde_json::from_slice::<Id>(body).is_ok_and(|message| message.id.is_none())
 }

@@ -29,6 +29,9 @@ mod subscribe;
 mod web3;
 mod ws;
 
+#[cfg(test)]
+mod tests;
+
 pub use errors::ServeError;
 pub use metrics::EthMetrics;
 

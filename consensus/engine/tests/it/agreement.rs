@@ -11,9 +11,8 @@ async fn four_validators_finalise_what_they_were_given_and_every_certificate_ver
     let mut validators = Vec::new();
     let mut given: Vec<Bytes> = Vec::new();
     for name in 0..4 {
-        let builder = Builder::new(name, Manner::Honest);
         let payload = Bytes::from(vec![u8::try_from(name).unwrap(); 10_000 * (name + 1)]);
-        builder.queue.lock().unwrap().push(payload.clone());
+        let builder = Builder { given: vec![payload.clone()], ..Builder::new(name, Manner::Honest) };
         given.push(payload);
         validators.push(cluster.start(builder, 0).await);
     }
@@ -93,7 +92,8 @@ async fn after_a_restart_of_all_heights_go_on_without_a_gap() {
     let after = stop_all(validators).await;
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(after.blocks.keys().next(), Some(&(before.height() + 1)));
-        let whole = crate::cluster::Log { blocks: before.blocks.clone().into_iter().chain(after.blocks.clone()).collect() };
+        let whole =
+            crate::cluster::Log { blocks: before.blocks.clone().into_iter().chain(after.blocks.clone()).collect() };
         whole.assert_is_a_chain();
     }
     assert_agree(&[before, after].concat());

@@ -45,9 +45,7 @@ async fn open<V: commonware_codec::CodecShared>(
         value_write_buffer: VALUE_BUFFER,
         replay_buffer: REPLAY_BUFFER,
     };
-    prunable::Archive::init(context, config)
-        .await
-        .map_err(|e| EngineError::Archive { name, detail: e.to_string() })
+    prunable::Archive::init(context, config).await.map_err(|e| EngineError::Archive { name, detail: e.to_string() })
 }
 
 /// Opens both archives.

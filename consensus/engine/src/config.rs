@@ -103,7 +103,9 @@ pub enum EngineError {
         expected: String,
     },
     /// The archives on disk do not open.
-    #[error("consensus archive {name}: {detail}; restore the folder, or start with an empty one only if another copy of this validator has not signed since")]
+    #[error(
+        "consensus archive {name}: {detail}; restore the folder, or start with an empty one only if another copy of this validator has not signed since"
+    )]
     Archive {
         /// Which archive.
         name: &'static str,

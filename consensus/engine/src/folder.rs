@@ -23,12 +23,7 @@ impl Folder {
         let path = &config.data_dir;
         let failed = |source| EngineError::Folder { path: path.clone(), source };
         fs::create_dir_all(path).map_err(failed)?;
-        let lock = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path.join("lock"))
-            .map_err(failed)?;
+        let lock = File::options().write(true).create(true).truncate(false).open(path.join("lock")).map_err(failed)?;
         lock.try_lock().map_err(|e| match e {
             TryLockError::WouldBlock => EngineError::FolderInUse { path: path.clone() },
             TryLockError::Error(source) => failed(source),

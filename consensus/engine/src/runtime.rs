@@ -113,7 +113,11 @@ pub async fn start(config: EngineConfig, builder: impl BlockBuilder) -> Result<E
     let mut stopped = Stopped(stopped);
     let metrics = match is_ready.await {
         Ok(Ok(metrics)) => metrics,
-        Ok(Err(error)) => return Err(error),
+        Ok(Err(error)) => {
+            // Only then is the folder free for another attempt.
+            let _ = stopped.wait().await;
+            return Err(error);
+        }
         // The thread has ended before it was ready, and left the reason.
         Err(_) => {
             let reason = stopped.wait().await.err().map_or_else(|| "ended early".into(), |e| e.to_string());

@@ -230,12 +230,8 @@ async fn assemble<B: BlockBuilder>(
         },
     );
     let simplex = simplex.start(network.votes, network.certificates, network.resolver);
-    let status = StatusKeeper {
-        view: view_out,
-        tip: mailroom.tip.clone(),
-        connected: network.connected,
-        status: ports.status,
-    };
+    let status =
+        StatusKeeper { view: view_out, tip: mailroom.tip.clone(), connected: network.connected, status: ports.status };
     Ok(Parts {
         tasks: vec![("simplex", simplex), ("marshal", actor), ("blocks", broadcast), ("network", network.task)],
         courier: Courier::new(mailroom, faults_out, ports.events, mailbox, config.acknowledged_height),

@@ -6,7 +6,7 @@ use std::{
     num::NonZeroUsize,
     path::Path,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
@@ -50,18 +50,18 @@ pub(crate) enum Manner {
 pub(crate) const FORBIDDEN: &[u8] = b"forbidden";
 const ROLLUP: RollupId = RollupId(7);
 
-/// Puts the transactions that it was given, and one that names itself, into its blocks.
+/// Puts the transactions that it was given, and one that names itself, into each of its blocks.
 #[derive(Clone)]
 pub(crate) struct Builder {
     pub(crate) name: usize,
-    manner: Manner,
-    pub(crate) queue: Arc<Mutex<Vec<Bytes>>>,
+    pub(crate) manner: Manner,
+    pub(crate) given: Vec<Bytes>,
     pub(crate) built: Arc<AtomicU64>,
 }
 
 impl Builder {
     pub(crate) fn new(name: usize, manner: Manner) -> Self {
-        Self { name, manner, queue: Arc::default(), built: Arc::default() }
+        Self { name, manner, given: Vec::new(), built: Arc::default() }
     }
 
     pub(crate) fn mark(name: usize) -> Bytes {
@@ -78,7 +78,7 @@ impl BlockBuilder for Builder {
         match self.manner {
             Manner::Panics => panic!("the builder has a defect"),
             Manner::Forbidden => transactions.push(Bytes::from_static(FORBIDDEN)),
-            Manner::Honest | Manner::WrongCommitment => transactions.append(&mut self.queue.lock().unwrap()),
+            Manner::Honest | Manner::WrongCommitment => transactions.extend(self.given.iter().cloned()),
         }
         let header = Header {
             parent: parent.hash(),
@@ -148,10 +148,7 @@ impl Cluster {
             identity_secret: identity_secret(i),
             bls_secret: bls_secret(i),
             listen: self.addresses[i],
-            peers: (0..self.addresses.len())
-                .filter(others)
-                .map(|j| (self.identities[j], self.addresses[j]))
-                .collect(),
+            peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),
             data_dir: self.folder.path().join(format!("validator-{i}")),
             leader_timeout: Duration::from_millis(1250),
             certification_timeout: Duration::from_millis(1300),

@@ -45,7 +45,8 @@ impl EvmDriver {
             Sealing::HubBlock => step.seal_hub_block(input)?,
             Sealing::OneSecond => step.seal_by_second(input)?,
         }
-        let Step { changes, applied, parent, .. } = step;
+        let Step { changes, mut applied, parent, pending, .. } = step;
+        applied.executed_to = pending.oldest().map_or(input.hub_height, |oldest| oldest.hub_height.saturating_sub(1));
         let progress = Progress {
             next_hub_height: input.hub_height + 1,
             head: parent.header.number,
@@ -184,6 +185,7 @@ impl<'a> Step<'a> {
             outbox_root: B256::ZERO,
             votes_root: B256::ZERO,
         });
+        self.applied.senders.extend(&senders);
         self.parent = Arc::new(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts });
         self.changes.blocks.push(self.parent.clone());
         Ok(())

@@ -71,6 +71,11 @@ impl Pending {
         }
     }
 
+    /// The oldest hub block of which something waits.
+    pub(crate) fn oldest(&self) -> Option<Source> {
+        self.sources.front().copied()
+    }
+
     /// The newest hub block of which something waits.
     pub(crate) fn newest(&self) -> Option<Source> {
         self.sources.back().copied()

@@ -5,7 +5,7 @@ use alloy_primitives::B256;
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     num::NonZeroUsize,
     sync::Arc,
     time::Duration,
@@ -116,9 +116,9 @@ impl Inner {
         let since_parent = || now_ms().saturating_sub(parent.timestamp_ms);
         loop {
             waiting.mark_unchanged();
-            let (count, bytes) = self.mempool.waiting_totals();
-            let anything = count > already;
-            if anything && bytes >= self.rules.limits.body_bytes / 4 && count > 2 * already {
+            let usage = self.mempool.usage();
+            let anything = usage.transactions > already;
+            if anything && usage.bytes >= self.rules.limits.body_bytes / 4 && usage.transactions > 2 * already {
                 return;
             }
             let target_ms = if anything { self.pace.min_interval_ms } else { self.pace.heartbeat_ms };
@@ -185,8 +185,7 @@ impl BlockBuilder for HubBuilder {
         let inner = &self.0;
         let excluded = inner.undurable(&parent, ancestors).await;
         inner.pace(&parent.header, &excluded).await;
-        let Limits { body_bytes, segments, transactions, .. } = inner.rules.limits;
-        let budget = Budget { bytes: body_bytes - 4, transactions, segments };
+        let budget = Budget::from(&inner.rules.limits);
         let header = Header {
             parent: parent.hash(),
             height: parent.header.height + 1,
@@ -196,6 +195,7 @@ impl BlockBuilder for HubBuilder {
         };
         let worker = self.clone();
         let built = tokio::task::spawn_blocking(move || {
+            let excluded = excluded.iter().flat_map(|keys| keys.iter().copied()).collect();
             let segments = worker.0.mempool.select(budget, &excluded);
             let block = Block::new(header, segments);
             worker.0.keys(block.hash(), &block);
@@ -248,13 +248,4 @@ impl HubBuilder {
             }
         }
     }
-}
-
-/// Groups keys by rollup, as the mempool wants final transactions.
-pub fn by_rollup(block: &Block) -> HashMap<RollupId, Vec<TxKey>> {
-    block
-        .segments
-        .iter()
-        .map(|s| (s.rollup, s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx)).collect()))
-        .collect()
 }

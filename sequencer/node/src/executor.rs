@@ -90,7 +90,7 @@ impl<D: Driver> Executor<D> {
         let input = self.input(height)?;
         let applied = self.driver.apply(&input).map_err(|source| ExecutorError::Driver { rollup, source })?;
         self.next.store(height + 1, Ordering::Release);
-        self.mempool.on_executed(rollup, height);
+        self.mempool.on_executed(rollup, applied.executed_to, applied.senders.iter().copied());
         self.count(&applied, tip - height);
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! Final blocks on their way from the engine into the store, the mempool and the servers' view.
 
 use crate::{
-    builder::{by_rollup, now_ms},
+    builder::now_ms,
     metrics::{Metrics, ReasonLabel, gauge},
 };
 use std::sync::Arc;
 use switchyard_consensus_core::{EngineEvent, FaultKind};
-use switchyard_mempool::Mempool;
+use switchyard_mempool::{Included, Mempool};
 use switchyard_primitives::{Block, Segment};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
@@ -63,7 +63,8 @@ impl Finalizer {
         if header.height <= self.tip.borrow().height {
             return;
         }
-        self.mempool.on_final(header.height, &by_rollup(block));
+        let included: Vec<Included> = block.segments.iter().map(Included::from).collect();
+        self.mempool.on_final(header.height, &included);
         self.metrics.height.set(gauge(header.height));
         self.metrics.blocks.inc();
         let latency_ms = u32::try_from(now_ms().saturating_sub(header.timestamp_ms)).unwrap_or(u32::MAX);

@@ -63,7 +63,7 @@ impl Gateway for NodeGateway {
             }
         } else if self.builder.is_ordered(&key) {
             status.level = Some(Level::Ordered);
-        } else if self.mempool.contains(&key) {
+        } else if self.mempool.get(&key).is_some() {
             status.level = Some(Level::Accepted);
         } else {
             status.rejection = self.mempool.drop_reason(&key);

@@ -184,7 +184,7 @@ impl Node {
         let mempool = Arc::new(Mempool::new(
             mempool_config(&config.mempool),
             genesis.limits(),
-            genesis.rollups.iter().map(|m| (m.id, admission(&rollups, m.id))).collect(),
+            genesis.rollups.iter().map(|m| (m.id, admission(&rollups, m.id))),
         ));
         let (waiting, waiting_rx) = watch::channel(0);
         let (tip, tip_rx) = {
@@ -219,7 +219,7 @@ impl Node {
         let stop = CancellationToken::new();
         let (fail, failures) = mpsc::channel(16);
         spawn_gossip(ingest.clone(), outbox, gossip.receiver, &stop);
-        spawn_status(handle.status.clone(), metrics.clone(), mempool.clone(), genesis.rollup_ids(), &stop);
+        spawn_status(handle.status.clone(), metrics.clone(), mempool.clone(), &stop);
 
         let chains: HashMap<RollupId, Arc<dyn EvmChain>> =
             rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
@@ -409,7 +409,6 @@ fn spawn_status(
     status: watch::Receiver<EngineStatus>,
     metrics: Arc<Metrics>,
     mempool: Arc<Mempool>,
-    rollups: Vec<RollupId>,
     stop: &CancellationToken,
 ) {
     tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
@@ -419,10 +418,9 @@ fn spawn_status(
             let engine = *status.borrow();
             metrics.view.set(gauge(engine.view));
             metrics.peers.set(gauge(engine.peers_connected));
-            for rollup in &rollups {
-                let (transactions, bytes) = mempool.totals(*rollup);
-                metrics.mempool_transactions.get_or_create(&(*rollup).into()).set(gauge(transactions));
-                metrics.mempool_bytes.get_or_create(&(*rollup).into()).set(gauge(bytes));
+            for (rollup, usage) in mempool.usage_by_rollup() {
+                metrics.mempool_transactions.get_or_create(&rollup.into()).set(gauge(usage.transactions));
+                metrics.mempool_bytes.get_or_create(&rollup.into()).set(gauge(usage.bytes));
             }
         }
     }));

@@ -74,6 +74,7 @@ pub async fn stream(args: StreamArgs, out: &mut (dyn Write + Send)) -> Result<()
             }
         }
     }
+    Ok(())
 }
 
 fn trust(args: &StreamArgs) -> Result<Option<Trust>, CliError> {

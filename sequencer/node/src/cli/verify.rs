@@ -101,7 +101,9 @@ async fn verify_range(
     };
     let mut messages = node.blocks.stream_segments(request).await?.into_inner();
     let mut follower = Follower::new(trust, rollup, from);
-    while let Some(message) = messages.message().await? {
+    // Stops at the last block asked for, whatever the node goes on to send.
+    while summary.last.is_none_or(|(last, _)| last < to) {
+        let Some(message) = messages.message().await? else { break };
         for block in follower.accept(message)? {
             summary.add(&block);
         }

@@ -171,8 +171,8 @@ impl Ingest {
         now: Instant,
     ) -> Result<TxKey, Rejection> {
         let key = TxKey::of(rollup, payload);
-        if self.mempool.contains(&key) {
-            return Err(Rejection::AlreadyKnown(key.hash));
+        if let Some(rejection) = self.mempool.known(&key) {
+            return Err(rejection);
         }
         match self.store.locate(key) {
             Ok(Some((height, _))) => return Err(Rejection::AlreadyFinal { hash: key.hash, height }),
@@ -183,7 +183,7 @@ impl Ingest {
             }
         }
         let checked = self.mempool.check(rollup, payload)?;
-        self.mempool.insert(checked, origin, now)
+        self.mempool.insert(checked, origin, now).map(|accepted| accepted.key)
     }
 
     /// Takes a client's transactions; answers when a quorum holds each, or with the reason why not.
@@ -298,12 +298,16 @@ impl Ingest {
         });
     }
 
-    fn send_again(&self) {
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for (key, payload) in self.mempool.waiting(REGOSSIP_AFTER, REGOSSIP_LIMIT, Instant::now()) {
-            bytes += payload.len();
-            batch.push(Outgoing { rollup: key.rollup, payload, done: None });
+    /// Sends local transactions that have waited for a while to the others, who may have been away; returns from which
+    /// arrival to go on.
+    fn send_again(&self, from: u64) -> u64 {
+        let Some(older_than) = Instant::now().checked_sub(REGOSSIP_AFTER) else { return from };
+        let waiting = self.mempool.waiting(from, older_than, REGOSSIP_LIMIT);
+        let next = waiting.last().map_or(0, |last| last.arrival + 1);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for tx in waiting.into_iter().filter(|tx| tx.origin == Origin::Local) {
+            bytes += tx.payload.len();
+            batch.push(Outgoing { rollup: tx.key.rollup, payload: tx.payload, done: None });
             if bytes >= wire::BATCH_BYTES || batch.len() == wire::BATCH_TRANSACTIONS {
                 self.send_batch(std::mem::take(&mut batch));
                 bytes = 0;
@@ -312,12 +316,14 @@ impl Ingest {
         if !batch.is_empty() {
             self.send_batch(batch);
         }
+        next
     }
 
-    /// Sends batches and gives up on old ones until every [`Ingest`] handle is gone.
+    /// Sends batches, gives up on old ones and sends again what waits for long.
     pub async fn run(self: Arc<Self>, mut outbox: Outbox) {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again_from = 0;
         loop {
             tokio::select! {
                 first = outbox.0.recv() => match first {
@@ -327,7 +333,7 @@ impl Ingest {
                 _ = tick.tick() => {
                     self.give_up_old_batches();
                     self.mempool.expire(Instant::now());
-                    self.send_again();
+                    again_from = self.send_again(again_from);
                 }
             }
         }

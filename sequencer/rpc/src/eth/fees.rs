@@ -2,7 +2,7 @@
 
 use super::{
     errors::EthError,
-    node::{Json, Node, json},
+    node::{Deadline, Json, Node, json},
     params::Args,
 };
 use alloy::{
@@ -18,6 +18,8 @@ use switchyard_rollup_core::evm::ExecutedBlock;
 
 /// Blocks that one `eth_feeHistory` covers at most, as in geth.
 const MAX_HISTORY_BLOCKS: u64 = 1024;
+/// The same with percentiles of rewards, for which all transactions of the blocks are read.
+const MAX_REWARD_BLOCKS: u64 = 128;
 /// Percentiles that one `eth_feeHistory` takes at most, as in geth.
 const MAX_PERCENTILES: usize = 100;
 /// What to offer where nobody has offered anything lately, in wei: geth's least tip.
@@ -118,7 +120,8 @@ pub(super) async fn fee_history(node: Arc<Node>, mut args: Args) -> Result<Json,
     let newest: BlockNumberOrTag = args.required()?;
     let percentiles: Vec<f64> = args.optional()?.unwrap_or_default();
     check_percentiles(&percentiles)?;
-    node.execute(move |node| history(node, count.min(MAX_HISTORY_BLOCKS), newest, &percentiles)).await
+    let limit = if percentiles.is_empty() { MAX_HISTORY_BLOCKS } else { MAX_REWARD_BLOCKS };
+    node.scan(move |node, deadline| history(node, count.min(limit), newest, &percentiles, deadline)).await
 }
 
 fn check_percentiles(percentiles: &[f64]) -> Result<(), EthError> {
@@ -139,7 +142,13 @@ fn check_percentiles(percentiles: &[f64]) -> Result<(), EthError> {
     Ok(())
 }
 
-fn history(node: &Node, count: u64, newest: BlockNumberOrTag, percentiles: &[f64]) -> Result<FeeHistory, EthError> {
+fn history(
+    node: &Node,
+    count: u64,
+    newest: BlockNumberOrTag,
+    percentiles: &[f64],
+    deadline: Deadline,
+) -> Result<FeeHistory, EthError> {
     if count == 0 {
         return Ok(FeeHistory::default());
     }
@@ -153,6 +162,7 @@ fn history(node: &Node, count: u64, newest: BlockNumberOrTag, percentiles: &[f64
     let mut reward = Vec::new();
     let mut next_blob = 0;
     for number in history.oldest_block..=newest {
+        deadline.check()?;
         let header = if percentiles.is_empty() {
             node.chain.header(number)?.ok_or(EthError::HeaderNotFound)?
         } else {
@@ -184,14 +194,13 @@ fn base_fee_after(node: &Node, number: u64) -> Result<u64, EthError> {
     Ok(header.base_fee_per_gas.unwrap_or_default())
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn ratio(used: u64, limit: u64) -> f64 {
     if limit == 0 { 0.0 } else { used as f64 / limit as f64 }
 }
 
 /// For each percentile, the tip of the transaction at that share of the block's gas, cheapest first; zeros for an empty
 /// block.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+#[allow(clippy::cast_possible_truncation)]
 fn percentile_rewards(block: &ExecutedBlock, percentiles: &[f64]) -> Vec<u128> {
     let mut rewards = rewards(block);
     rewards.sort_unstable_by_key(|(tip, _)| *tip);

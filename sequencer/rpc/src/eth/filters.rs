@@ -6,12 +6,12 @@
 use super::{
     errors::EthError,
     logs,
-    node::{Json, Node, json},
+    node::{Deadline, Json, Node, json},
     params::Args,
 };
 use alloy::{
     eips::BlockNumberOrTag,
-    rpc::types::{Filter, FilterBlockOption},
+    rpc::types::{Filter, FilterBlockOption, Log},
 };
 use alloy_primitives::{B256, U128};
 use parking_lot::Mutex;
@@ -25,6 +25,9 @@ use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 
 /// Hashes that one poll of a block or transaction filter returns at most; the next poll goes on from there.
 const MAX_HASHES: usize = 10_000;
+
+/// Blocks that one poll of a log filter covers at most.
+const MAX_POLLED_BLOCKS: u64 = 1000;
 
 /// What a filter watches, and how far it has been polled.
 pub(super) enum State {
@@ -128,19 +131,19 @@ pub(super) async fn uninstall(node: Arc<Node>, mut args: Args) -> Result<Json, E
 /// `eth_getFilterChanges`
 pub(super) async fn changes(node: Arc<Node>, mut args: Args) -> Result<Json, EthError> {
     let state = node.filters.get(args.required()?, Instant::now())?;
-    node.execute(move |node| {
+    node.scan(move |node, deadline| {
         // Another poll of the same filter is at work and will return what is new.
         let Some(mut state) = state.try_lock() else { return json::<[B256]>(&[]) };
         match &mut *state {
-            State::Logs { filter, next } => json(&log_changes(node, filter, next)?),
-            State::Blocks { next } => json(&block_changes(node, next)?),
+            State::Logs { filter, next } => json(&log_changes(node, filter, next, deadline)?),
+            State::Blocks { next } => json(&block_changes(node, next, deadline)?),
             State::Pending(receiver) => json(&pending_changes(receiver)),
         }
     })
     .await
 }
 
-fn log_changes(node: &Node, filter: &Filter, next: &mut u64) -> Result<Vec<alloy::rpc::types::Log>, EthError> {
+fn log_changes(node: &Node, filter: &Filter, next: &mut u64, deadline: Deadline) -> Result<Vec<Log>, EthError> {
     let head = node.chain.head().header.number;
     let (mut from, mut to) = (*next, head);
     if let FilterBlockOption::Range { from_block, to_block } = filter.block_option {
@@ -151,17 +154,26 @@ fn log_changes(node: &Node, filter: &Filter, next: &mut u64) -> Result<Vec<alloy
             to = to.min(last);
         }
     }
+    if from > to {
+        *next = head + 1;
+        return Ok(Vec::new());
+    }
     // A client that polls too seldom gets the rest with its next polls.
-    let polled = to.min(from.saturating_add(node.limits.max_log_blocks - 1));
-    let found = if from <= polled { logs::scan(node, filter, from, polled)? } else { Vec::new() };
+    let mut polled = to.min(from.saturating_add(node.limits.max_log_blocks.clamp(1, MAX_POLLED_BLOCKS) - 1));
+    let found = loop {
+        match logs::scan(node, filter, from, polled, deadline) {
+            Err(EthError::Limit(_)) if polled > from => polled = from + (polled - from) / 2,
+            found => break found?,
+        }
+    };
     *next = if polled < to { polled + 1 } else { head + 1 };
     Ok(found)
 }
 
-fn block_changes(node: &Node, next: &mut u64) -> Result<Vec<B256>, EthError> {
+fn block_changes(node: &Node, next: &mut u64, deadline: Deadline) -> Result<Vec<B256>, EthError> {
     let head = node.chain.head().header.number;
     let mut hashes = Vec::new();
-    while *next <= head && hashes.len() < MAX_HASHES {
+    while *next <= head && hashes.len() < MAX_HASHES && deadline.check().is_ok() {
         hashes.push(node.block_at(*next)?.ok_or(EthError::UnknownBlock)?.hash);
         *next += 1;
     }
@@ -184,12 +196,12 @@ fn pending_changes(receiver: &mut Receiver<TxHash>) -> Vec<TxHash> {
 /// `eth_getFilterLogs`: all logs that a log filter selects.
 pub(super) async fn filter_logs(node: Arc<Node>, mut args: Args) -> Result<Json, EthError> {
     let state = node.filters.get(args.required()?, Instant::now())?;
-    node.execute(move |node| {
+    node.scan(move |node, deadline| {
         let filter = match &*state.lock() {
             State::Logs { filter, .. } => filter.clone(),
             _ => return Err(EthError::FilterNotFound),
         };
-        logs::query(node, &filter)
+        logs::query(node, &filter, deadline)
     })
     .await
 }

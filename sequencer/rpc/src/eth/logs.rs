@@ -3,7 +3,7 @@
 use super::{
     convert,
     errors::EthError,
-    node::{Json, Node},
+    node::{Deadline, Json, Node},
     params::Args,
 };
 use alloy::{
@@ -25,10 +25,12 @@ struct Found {
 }
 
 impl Found {
-    fn new(node: &Node) -> Self {
+    /// For an answer over `blocks` blocks. A block alone is always returned whole: nobody could ask for less.
+    fn new(node: &Node, blocks: u64) -> Self {
         // Two hex digits a byte, and as much again for what surrounds the data.
         let data_max = node.limits.max_response_bytes as usize / 4;
-        Self { logs: Vec::new(), logs_max: node.limits.max_logs, data_left: data_max, data_max }
+        let logs_max = if blocks > 1 { node.limits.max_logs } else { usize::MAX };
+        Self { logs: Vec::new(), logs_max, data_left: data_max, data_max }
     }
 
     fn push(&mut self, log: Log) -> Result<(), EthError> {
@@ -63,15 +65,15 @@ pub(super) fn check(filter: &Filter) -> Result<(), EthError> {
 /// `eth_getLogs`
 pub(super) async fn get_logs(node: Arc<Node>, mut args: Args) -> Result<Json, EthError> {
     let filter = parse(&mut args)?;
-    node.execute(move |node| query(node, &filter)).await
+    node.scan(move |node, deadline| query(node, &filter, deadline)).await
 }
 
 /// The logs that a filter selects. Blocks on storage.
-pub(super) fn query(node: &Node, filter: &Filter) -> Result<Vec<Log>, EthError> {
+pub(super) fn query(node: &Node, filter: &Filter, deadline: Deadline) -> Result<Vec<Log>, EthError> {
     match filter.block_option {
         FilterBlockOption::AtBlockHash(hash) => {
             let block = node.chain.block_by_hash(hash)?.ok_or(EthError::UnknownBlock)?;
-            let mut found = Found::new(node);
+            let mut found = Found::new(node, 1);
             matching(&block, filter, &mut |log| found.push(log))?;
             Ok(found.logs)
         }
@@ -83,19 +85,20 @@ pub(super) fn query(node: &Node, filter: &Filter) -> Result<Vec<Log>, EthError> 
             }
             let from = node.tag(from_block.unwrap_or_default());
             let to = node.tag(to_block.unwrap_or_default()).min(node.chain.head().header.number);
-            scan(node, filter, from, to)
+            scan(node, filter, from, to, deadline)
         }
     }
 }
 
 /// The matching logs of blocks `from` to `to`, both included. Blocks on storage.
-pub(super) fn scan(node: &Node, filter: &Filter, from: u64, to: u64) -> Result<Vec<Log>, EthError> {
+pub(super) fn scan(node: &Node, filter: &Filter, from: u64, to: u64, deadline: Deadline) -> Result<Vec<Log>, EthError> {
     let limit = node.limits.max_log_blocks;
     if to.saturating_sub(from) >= limit {
         return Err(EthError::Limit(format!("exceed maximum block range: {limit}")));
     }
-    let mut found = Found::new(node);
+    let mut found = Found::new(node, to.saturating_sub(from) + 1);
     for number in from..=to {
+        deadline.check()?;
         let header = node.chain.header(number)?.ok_or(EthError::UnknownBlock)?;
         if !filter.matches_bloom(header.logs_bloom) {
             continue;

@@ -5,8 +5,8 @@
 //! for state) is the newest final block, `safe` the newest attested one, `finalized` the newest settled one.
 //!
 //! Whatever a client can hold is bounded by [`EthLimits`]: connections, memory for requests and answers, waiting
-//! requests, subscriptions, filters, the span of log queries. Reads of the chain run on blocking threads in two lanes,
-//! look-ups and calls, so that a flood of calls delays neither look-ups nor the node.
+//! requests, subscriptions, filters, the span of log queries. Reads of the chain run on blocking threads in three lanes
+//! (look-ups, calls, scans of many blocks), so that a flood of one kind delays neither the others nor the node.
 
 mod block;
 mod budget;
@@ -63,9 +63,13 @@ pub struct EthLimits {
     pub max_subscriptions_per_connection: u32,
     /// Threads for look-ups.
     pub read_threads: usize,
-    /// Threads for calls, gas estimates, proofs and scans.
+    /// Threads for calls, gas estimates and proofs.
     pub call_threads: usize,
-    /// Requests that wait for a thread, for each of the two kinds.
+    /// Threads for log queries, filters and fee histories.
+    pub scan_threads: usize,
+    /// How long one of those may take.
+    pub scan_timeout: Duration,
+    /// Requests that wait for a thread, for each of the three kinds.
     pub max_waiting: usize,
     /// Submissions that wait for the mempool or a receipt at the same time.
     pub max_submissions: usize,
@@ -93,6 +97,8 @@ impl Default for EthLimits {
             max_subscriptions_per_connection: 128,
             read_threads: cores * 4,
             call_threads: cores.div_ceil(2),
+            scan_threads: cores.div_ceil(2),
+            scan_timeout: Duration::from_secs(10),
             max_waiting: 4096,
             max_submissions: 4096,
             max_log_blocks: 10_000,

@@ -5,7 +5,10 @@ use crate::Gateway;
 use alloy::eips::{BlockId, BlockNumberOrTag};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use switchyard_primitives::{Level, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::evm::{EvmChain, ExecutedBlock};
 use tokio::sync::Semaphore;
@@ -25,6 +28,7 @@ pub(super) struct Node {
     pub(super) submissions: Semaphore,
     reads: Lane,
     calls: Lane,
+    scans: Lane,
 }
 
 impl Node {
@@ -43,6 +47,7 @@ impl Node {
             submissions: Semaphore::new(limits.max_submissions),
             reads: Lane::new(limits.read_threads, limits.max_waiting),
             calls: Lane::new(limits.call_threads, limits.max_waiting),
+            scans: Lane::new(limits.scan_threads, limits.max_waiting),
             limits,
         }
     }
@@ -66,7 +71,7 @@ impl Node {
         self.reads.run(move || work(&node)).await
     }
 
-    /// Runs what executes code or scans many blocks, in a lane of its own so that look-ups never wait for it.
+    /// Runs what executes code, in a lane of its own so that look-ups never wait for it.
     pub(super) async fn execute<T, F>(self: &Arc<Self>, work: F) -> Result<Json, EthError>
     where
         T: Serialize,
@@ -74,6 +79,17 @@ impl Node {
     {
         let node = self.clone();
         self.calls.run(move || json(&work(&node)?)).await
+    }
+
+    /// Runs what goes through many blocks. It must look at the deadline before each of them.
+    pub(super) async fn scan<T, F>(self: &Arc<Self>, work: F) -> Result<Json, EthError>
+    where
+        T: Serialize,
+        F: FnOnce(&Self, Deadline) -> Result<T, EthError> + Send + 'static,
+    {
+        let node = self.clone();
+        let scan = move || json(&work(&node, Deadline::after(node.limits.scan_timeout))?);
+        self.scans.run(scan).await
     }
 
     /// The rollup's key of a transaction.
@@ -117,6 +133,27 @@ impl Node {
             return Ok(Some(head));
         }
         Ok(self.chain.block_by_number(number)?)
+    }
+}
+
+/// When a scan has to give up its thread.
+#[derive(Clone, Copy)]
+pub(super) struct Deadline {
+    at: Instant,
+    allowed: Duration,
+}
+
+impl Deadline {
+    fn after(allowed: Duration) -> Self {
+        Self { at: Instant::now() + allowed, allowed }
+    }
+
+    /// An error once the time is over.
+    pub(super) fn check(self) -> Result<(), EthError> {
+        if Instant::now() < self.at {
+            return Ok(());
+        }
+        Err(EthError::Limit(format!("query takes longer than {} ms: ask for fewer blocks", self.allowed.as_millis())))
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) async fn serve(
     let (answer, answers) = mpsc::channel(MAX_QUEUED);
     let session = Arc::new(Session {
         id,
-        sink: MethodSink::new_with_limit(notify, limits.max_response_bytes),
+        // Room for the answer to a subscription at least: jsonrpsee panics if it does not fit.
+        sink: MethodSink::new_with_limit(notify, limits.max_response_bytes.max(4096)),
         subscriptions: BoundedSubscriptions::new(limits.max_subscriptions_per_connection),
     });
     let (close, closing) = oneshot::channel();

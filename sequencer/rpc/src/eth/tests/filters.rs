@@ -74,6 +74,20 @@ async fn a_filter_that_was_long_not_polled_catches_up_in_parts() {
 }
 
 #[tokio::test]
+async fn a_poll_with_too_many_logs_returns_what_fits() {
+    let rig = Rig::with(EthLimits { max_logs: 3, ..Default::default() });
+    let id = rig.rpc("eth_newFilter", json!([{}])).await.unwrap();
+    for (nonce, logs) in [(0, 2), (1, 2), (2, 5), (3, 1)] {
+        rig.chain().extend(&[transfer(nonce, 1).with_logs(vec![log(1); logs])]);
+    }
+    let mut parts = Vec::new();
+    for _ in 0..5 {
+        parts.push(changes(&rig, &id).await.as_array().unwrap().len());
+    }
+    assert_eq!(parts, [2, 2, 5, 1, 0]);
+}
+
+#[tokio::test]
 async fn a_pending_filter_tells_each_accepted_transaction_once() {
     let rig = Rig::start();
     let id = rig.rpc("eth_newPendingTransactionFilter", json!([])).await.unwrap();

@@ -147,13 +147,27 @@ async fn ranges_results_and_data_are_limited() {
     let big = Inner::new_unchecked(address(3), vec![], Bytes::from(vec![0; 300]));
     extend(
         rig.chain(),
-        &[vec![vec![log(1, &[1]), log(1, &[1]), log(1, &[1])]], vec![vec![log(1, &[1])]], vec![vec![big.clone(), big]]],
+        &[
+            vec![vec![log(1, &[1]), log(1, &[1]), log(1, &[1])]],
+            vec![vec![log(1, &[1])]],
+            vec![vec![big.clone(), big]],
+            vec![vec![log(1, &[1]); 4]],
+        ],
     );
     let ask = async |from: &str, to: &str| rig.rpc("eth_getLogs", json!([{"fromBlock": from, "toBlock": to}])).await;
     assert_eq!(ask("0x0", "0x3").await, Err(error(-32005, "exceed maximum block range: 3")));
     assert_eq!(ask("0x1", "0x2").await, Err(error(-32005, "query returned more than 3 results")));
     assert_eq!(ask("0x3", "0x3").await, Err(error(-32005, "query returned logs with more than 512 bytes of data")));
     assert_eq!(ask("0x0", "0x1").await.unwrap().as_array().unwrap().len(), 3);
+    assert_eq!(ask("0x4", "0x4").await.unwrap().as_array().unwrap().len(), 4, "one block is returned whole");
+}
+
+#[tokio::test]
+async fn a_query_gives_its_thread_up_in_time() {
+    let rig = Rig::with(EthLimits { scan_timeout: std::time::Duration::ZERO, ..Default::default() });
+    let late = Err(error(-32005, "query takes longer than 0 ms: ask for fewer blocks"));
+    assert_eq!(rig.rpc("eth_getLogs", json!([{}])).await, late);
+    assert_eq!(rig.rpc("eth_feeHistory", json!(["0x1", "latest", []])).await, late);
 }
 
 prop_compose! {

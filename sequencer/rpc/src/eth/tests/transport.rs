@@ -2,9 +2,10 @@
 
 use super::{Rig, error, fake::SLOW, read_response, result};
 use crate::eth::{EthLimits, EthMetrics, ServeError, serve};
-use alloy_primitives::{Address, B256};
+use alloy_primitives::{Address, B256, Bytes};
 use futures::{SinkExt, StreamExt};
 use prometheus_client::registry::Registry;
+use proptest::{collection::vec, prelude::*, sample::select};
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use switchyard_primitives::RollupId;
@@ -50,6 +51,72 @@ async fn framing_errors_have_their_codes() {
         Some("5".into())
     );
     assert_eq!(rig.metric(r#"eth_rpc_requests_total{rollup="7",method="unknown",result="-32601"}"#), Some("1".into()));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+    #[test]
+    fn any_body_is_answered_with_json_rpc(bodies in vec(any_body(), 8)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let limits = EthLimits { request_timeout: std::time::Duration::from_millis(100), ..Default::default() };
+            let rig = Rig::with(limits);
+            rig.chain().extend(&[super::fake::transfer(0, 1)]);
+            for body in bodies {
+                let (status, _, answer) = rig.http_request("POST", JSON, &body).await;
+                if status == 204 {
+                    prop_assert_eq!(answer, "");
+                    continue;
+                }
+                prop_assert_eq!(status, 200);
+                let answer: Value = serde_json::from_str(&answer).unwrap();
+                for answer in answer.as_array().unwrap_or(&vec![answer.clone()]) {
+                    prop_assert_eq!(&answer["jsonrpc"], "2.0");
+                    prop_assert!(answer.get("result").is_some() != answer.get("error").is_some());
+                    prop_assert_ne!(&answer["error"]["code"], -32603, "{:?}", String::from_utf8_lossy(&body));
+                }
+            }
+            Ok(())
+        })?;
+    }
+}
+
+const JSON: &str = "content-type: application/json\r\n";
+
+/// Requests with every method and likely and unlikely parameters; requests with a byte changed; and any bytes.
+fn any_body() -> impl Strategy<Value = Vec<u8>> {
+    let names: Vec<&str> = {
+        let node = super::FakeNode::new();
+        let chain = node.chain.clone();
+        let node = crate::eth::node::Node::new(RollupId(7), node, chain, EthLimits::default());
+        crate::eth::methods::table(std::sync::Arc::new(node)).unwrap().method_names().collect()
+    };
+    let parameter = prop_oneof![
+        select(vec!["latest", "pending", "0x0", "0x1", "0xffffffffffffffff", "0x", "newHeads", "logs", "0xzz", ""])
+            .prop_map(Value::from),
+        any::<[u8; 20]>().prop_map(|a| json!(Address::from(a))),
+        any::<[u8; 32]>().prop_map(|h| json!(B256::from(h))),
+        vec(any::<u8>(), 0..200).prop_map(|b| json!(Bytes::from(b))),
+        (any::<u8>(), 0u64..u64::MAX).prop_map(|(a, n)| {
+            json!({"to": Address::repeat_byte(a), "value": format!("{n:#x}"), "fromBlock": "0x0", "topics": [null]})
+        }),
+        any::<u64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        any::<bool>().prop_map(Value::from),
+        vec(0.0f64..120.0, 0..4).prop_map(Value::from),
+        Just(Value::Null),
+        Just(json!([])),
+        Just(json!({})),
+    ];
+    let request = (select(names), vec(parameter, 0..5)).prop_map(|(method, params)| {
+        json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string().into_bytes()
+    });
+    let changed = (request.clone(), any::<prop::sample::Index>(), any::<u8>()).prop_map(|(mut body, at, byte)| {
+        let at = at.index(body.len());
+        body[at] = byte;
+        body
+    });
+    prop_oneof![4 => request, 2 => changed, 1 => vec(any::<u8>(), 0..300)]
 }
 
 #[tokio::test]

@@ -7,3 +7,4 @@ mod genesis;
 mod proofs;
 mod seconds;
 mod support;
+mod vectors;

@@ -72,6 +72,22 @@ impl Rollup {
         Self { driver, reader, config, folder }
     }
 
+    /// A copy of the open database's files.
+    pub(crate) fn image(&self) -> TempDir {
+        let image = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(self.path()).unwrap().map(Result::unwrap) {
+            if file.file_name() != "LOCK" {
+                std::fs::copy(file.path(), image.path().join(file.file_name())).unwrap();
+            }
+        }
+        image
+    }
+
+    pub(crate) fn from_image(folder: TempDir, config: EvmConfig) -> Self {
+        let (driver, reader) = EvmRollup::open(folder.path(), config.clone()).unwrap();
+        Self { driver, reader, config, folder }
+    }
+
     /// Closes everything and opens it again.
     pub(crate) fn reopen(self) -> Self {
         let Self { driver, reader, config, folder } = self;

@@ -1,6 +1,6 @@
 //! Simulated calls: `eth_call` and `eth_estimateGas`, with geth's rules.
 
-use crate::{execute::environment, store::StateError, view::StateView};
+use crate::{execute::environment, view::StateView};
 use alloy::{
     consensus::Header,
     rpc::types::{TransactionRequest, state::StateOverride},
@@ -10,8 +10,8 @@ use alloy_primitives::{Bytes, TxKind, U256};
 use revm::{
     Database,
     context::TxEnv,
-    context_interface::result::{EVMError, ExecutionResult, HaltReason},
-    database::{State, WrapDatabaseRef, bal::EvmDatabaseError},
+    context_interface::result::{EVMError, ExecutionResult, HaltReason, InvalidTransaction},
+    database::{State, WrapDatabaseRef},
 };
 use switchyard_rollup_core::evm::EvmError;
 
@@ -20,12 +20,9 @@ const TRANSFER_GAS: u64 = 21_000;
 /// Gas that a call with value hands on for free (yellow paper, `G_callstipend`).
 const CALL_STIPEND: u64 = 2_300;
 
-type CallState<'a> = State<WrapDatabaseRef<StateView<'a>>>;
-type CallError = EVMError<EvmDatabaseError<StateError>>;
-
 /// A call that is ready to be executed any number of times.
 struct Simulation<'a> {
-    state: CallState<'a>,
+    state: State<WrapDatabaseRef<StateView<'a>>>,
     env: EvmEnv,
     tx: TxEnv,
 }
@@ -40,7 +37,7 @@ pub(crate) fn call(
 ) -> Result<Bytes, EvmError> {
     let mut simulation = Simulation::new(view, header, chain_id, request, overrides)?;
     let gas = simulation.tx.gas_limit;
-    match simulation.run(gas)? {
+    match simulation.run(gas)?.map_err(|e| EvmError::InvalidCall(e.to_string()))? {
         ExecutionResult::Success { output, .. } => Ok(output.into_data()),
         ExecutionResult::Revert { output, .. } => Err(EvmError::Revert(output)),
         ExecutionResult::Halt { reason, .. } => Err(EvmError::Halt(halt_message(&reason))),
@@ -52,22 +49,25 @@ pub(crate) fn estimate_gas(
     view: StateView<'_>,
     header: &Header,
     chain_id: u64,
-    request: TransactionRequest,
+    mut request: TransactionRequest,
     overrides: Option<StateOverride>,
 ) -> Result<u64, EvmError> {
+    // Less than any transaction needs is no bound that anybody can have meant.
+    request.gas = request.gas.filter(|gas| *gas >= TRANSFER_GAS);
     let mut simulation = Simulation::new(view, header, chain_id, request, overrides)?;
     let mut high = simulation.affordable_gas()?;
     if simulation.is_plain_transfer()? && simulation.succeeds(TRANSFER_GAS)? {
         return Ok(TRANSFER_GAS);
     }
-    let result = simulation.run(high).map_err(|e| too_little(e, high))?;
-    let gas = match &result {
-        ExecutionResult::Success { gas, .. } => *gas,
-        ExecutionResult::Revert { output, .. } => return Err(EvmError::Revert(output.clone())),
-        ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. } => {
-            return Err(EvmError::Halt(format!("gas required exceeds allowance ({high})")));
-        }
-        ExecutionResult::Halt { reason, .. } => return Err(EvmError::Halt(halt_message(reason))),
+    let too_little = || EvmError::Halt(format!("gas required exceeds allowance ({high})"));
+    let gas = match simulation.run(high)? {
+        Ok(ExecutionResult::Success { gas, .. }) => gas,
+        Ok(ExecutionResult::Revert { output, .. }) => return Err(EvmError::Revert(output)),
+        Ok(ExecutionResult::Halt { reason: HaltReason::OutOfGas(_), .. })
+        | Err(InvalidTransaction::CallGasCostMoreThanGasLimit { .. })
+        | Err(InvalidTransaction::GasFloorMoreThanGasLimit { .. }) => return Err(too_little()),
+        Ok(ExecutionResult::Halt { reason, .. }) => return Err(EvmError::Halt(halt_message(&reason))),
+        Err(e) => return Err(EvmError::InvalidCall(e.to_string())),
     };
     // With less than was used it cannot succeed; with the refund, a stipend and the 1/64th that calls keep back on top it
     // nearly always does.
@@ -124,23 +124,20 @@ impl<'a> Simulation<'a> {
         Ok(Self { state, env, tx })
     }
 
-    /// Executes with this gas limit; changes nothing.
-    fn run(&mut self, gas_limit: u64) -> Result<ExecutionResult, EvmError> {
+    /// Executes with this gas limit; changes nothing. The inner error says why the call is no valid transaction.
+    fn run(&mut self, gas_limit: u64) -> Result<Result<ExecutionResult, InvalidTransaction>, EvmError> {
         let tx = TxEnv { gas_limit, ..self.tx.clone() };
         let mut evm = EthEvmFactory::default().create_evm(&mut self.state, self.env.clone());
         match evm.transact_raw(tx) {
-            Ok(outcome) => Ok(outcome.result),
-            Err(e) => Err(failed(e)),
+            Ok(outcome) => Ok(Ok(outcome.result)),
+            Err(EVMError::Transaction(e)) => Ok(Err(e)),
+            Err(e) => Err(EvmError::Storage(e.to_string())),
         }
     }
 
-    /// Whether this gas limit is enough. Only storage failures are errors.
+    /// Whether this gas limit is enough.
     fn succeeds(&mut self, gas_limit: u64) -> Result<bool, EvmError> {
-        match self.run(gas_limit) {
-            Ok(result) => Ok(result.is_success()),
-            Err(EvmError::InvalidCall(_)) => Ok(false),
-            Err(e) => Err(e),
-        }
+        Ok(self.run(gas_limit)?.is_ok_and(|result| result.is_success()))
     }
 
     /// The gas limit asked for, or what the sender's balance buys at the price it names, if that is less.
@@ -164,23 +161,6 @@ impl<'a> Simulation<'a> {
         }
         let receiver = self.state.basic(to).map_err(|e| EvmError::Storage(e.to_string()))?;
         Ok(receiver.is_none_or(|a| a.is_empty_code_hash()))
-    }
-}
-
-fn failed(e: CallError) -> EvmError {
-    match e {
-        EVMError::Transaction(e) => EvmError::InvalidCall(e.to_string()),
-        e => EvmError::Storage(e.to_string()),
-    }
-}
-
-/// geth's words where the allowance does not even cover the intrinsic gas.
-fn too_little(e: EvmError, allowance: u64) -> EvmError {
-    match e {
-        EvmError::InvalidCall(reason) if reason.contains("gas") => {
-            EvmError::InvalidCall(format!("gas required exceeds allowance ({allowance})"))
-        }
-        e => e,
     }
 }
 

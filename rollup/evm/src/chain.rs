@@ -20,7 +20,7 @@ use tokio::sync::broadcast;
 /// Blocks that a subscriber may fall behind before it is told that it missed some.
 const FEED_BLOCKS: usize = 256;
 /// Memory for recently used blocks.
-const RECENT_BYTES_MAX: usize = 16 << 20;
+const RECENT_BYTES_MAX: usize = 8 << 20;
 
 /// One rollup's chain.
 pub(crate) struct Chain {

@@ -15,8 +15,8 @@ use std::num::NonZeroUsize;
 use switchyard_primitives::{TxHash, keccak256};
 use switchyard_rollup_core::Rejection;
 
-/// Senders that are remembered: about 8 MiB.
-const SENDERS_KEPT: NonZeroUsize = NonZeroUsize::new(1 << 16).unwrap();
+/// Senders that are remembered: about 4 MiB.
+const SENDERS_KEPT: NonZeroUsize = NonZeroUsize::new(1 << 15).unwrap();
 /// Signatures worth a thread of their own.
 const RECOVERIES_PER_THREAD: usize = 32;
 /// Type of EIP-4844 transactions, which rollups do not take.

@@ -100,12 +100,12 @@ impl From<rocksdb::Error> for StateError {
 }
 
 /// RocksDB's read cache, shared by all columns of one rollup.
-const BLOCK_CACHE_BYTES: usize = 32 << 20;
+const BLOCK_CACHE_BYTES: usize = 16 << 20;
 /// Write buffers of all columns of one rollup together.
-const WRITE_BUFFER_BYTES: usize = 32 << 20;
+const WRITE_BUFFER_BYTES: usize = 16 << 20;
 const OPEN_FILES_MAX: i32 = 256;
 /// Contracts whose analysed code is kept; at most 24 KiB of code each (EIP-170).
-const CODES_KEPT: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+const CODES_KEPT: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 
 pub(crate) struct Store {
     db: DB,
@@ -179,8 +179,8 @@ impl Store {
     }
 
     /// Every record of a column, in key order.
-    pub(crate) fn scan(&self, column: Column) -> Result<Vec<(Box<[u8]>, Box<[u8]>)>, StateError> {
-        let records: Result<Vec<_>, _> = self.db.iterator_cf(self.column(column)?, IteratorMode::Start).collect();
+    pub(crate) fn scan(&self, column: Column) -> Result<Vec<Record>, StateError> {
+        let records: Result<_, _> = self.db.iterator_cf(self.column(column)?, IteratorMode::Start).collect();
         Ok(records?)
     }
 
@@ -205,6 +205,9 @@ impl Store {
     }
 }
 
+/// A key and its value.
+pub(crate) type Record = (Box<[u8]>, Box<[u8]>);
+
 /// What [`Store::peek`] found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Peek {
@@ -227,7 +230,7 @@ fn column_options(cache: &Cache) -> Options {
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(8 << 20);
+    options.set_write_buffer_size(4 << 20);
     options.set_max_write_buffer_number(2);
     options.set_target_file_size_base(32 << 20);
     options

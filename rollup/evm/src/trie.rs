@@ -168,3 +168,116 @@ pub(crate) fn proof(store: &Store, root: B256, key: B256) -> Result<Vec<Bytes>, 
     let nodes = Nodes::new(store, None).trie(root)?.get_proof(key.as_slice())?;
     Ok(nodes.into_iter().map(Bytes::from).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::WriteBatch;
+    use alloy_primitives::KECCAK256_EMPTY;
+    use alloy_trie::root::{state_root_unhashed, storage_root_unhashed};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// One account's change: which, its new nonce (none: gone), and slots with their new values.
+    type Change = (u8, Option<u64>, Vec<(u8, u8)>);
+
+    #[derive(Clone, Default)]
+    struct Model(BTreeMap<Address, (u64, BTreeMap<B256, U256>)>);
+
+    impl Model {
+        /// Applies a change; none if it is one that execution never makes (an account with storage that goes).
+        fn apply(&mut self, (who, nonce, slots): &Change) -> Option<AccountUpdate> {
+            let address = Address::with_last_byte(*who);
+            let slots: BTreeMap<_, _> =
+                slots.iter().map(|(slot, value)| (U256::from(*slot), U256::from(*value))).collect();
+            if nonce.is_none() && self.0.get(&address).is_some_and(|(_, storage)| !storage.is_empty()) {
+                return None;
+            }
+            let Some(nonce) = nonce else {
+                self.0.remove(&address);
+                return Some(AccountUpdate { address, account: None, slots: vec![], destroyed: true });
+            };
+            let (kept, storage) = self.0.entry(address).or_default();
+            *kept = *nonce;
+            storage.extend(slots.iter().map(|(slot, value)| (B256::from(*slot), *value)));
+            storage.retain(|_, value| !value.is_zero());
+            let account = Some((*nonce, U256::from(*nonce), KECCAK256_EMPTY));
+            Some(AccountUpdate { address, account, slots: slots.into_iter().collect(), destroyed: false })
+        }
+
+        /// By alloy-trie's hash builder, which shares nothing with `eth_trie`.
+        fn root(&self) -> B256 {
+            state_root_unhashed(self.0.iter().map(|(address, (nonce, storage))| {
+                let storage_root = storage_root_unhashed(storage.clone());
+                let account = TrieAccount {
+                    nonce: *nonce,
+                    balance: U256::from(*nonce),
+                    storage_root,
+                    code_hash: KECCAK256_EMPTY,
+                };
+                (*address, account)
+            }))
+        }
+    }
+
+    fn block() -> impl Strategy<Value = BTreeMap<u8, Change>> {
+        let slots = proptest::collection::vec((0u8..12, 0u8..3), 0..6);
+        let change = (0u8..24, proptest::option::weighted(0.7, 1u64..1_000), slots);
+        proptest::collection::btree_map(0u8..24, change, 1..10).prop_map(|changes| {
+            changes.into_iter().map(|(who, (_, nonce, slots))| (who, (who, nonce, slots))).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn roots_and_reads_are_those_of_the_model_at_every_block(
+            blocks in proptest::collection::vec((block(), any::<bool>()), 1..14),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(folder.path()).unwrap();
+            let mut changes = Changes::default();
+            let mut model = Model::default();
+            let mut root = EMPTY_ROOT_HASH;
+            let mut history = Vec::new();
+            for (block, write) in blocks {
+                let updates = block.values().filter_map(|change| model.apply(change)).collect();
+                root = apply(&store, &mut changes, root, updates).unwrap();
+                prop_assert_eq!(root, model.root());
+                history.push((root, model.clone()));
+                if write {
+                    let mut batch = WriteBatch::default();
+                    changes.fill(&store, &mut batch).unwrap();
+                    store.write(batch).unwrap();
+                    changes = Changes::default();
+                }
+            }
+            let mut batch = WriteBatch::default();
+            changes.fill(&store, &mut batch).unwrap();
+            store.write(batch).unwrap();
+            for (root, model) in history {
+                for who in 0..24 {
+                    let address = Address::with_last_byte(who);
+                    let found = account(&store, root, address).unwrap();
+                    let expected = model.0.get(&address);
+                    prop_assert_eq!(found.map(|a| a.nonce), expected.map(|(nonce, _)| *nonce));
+                    for i in 0..12 {
+                        let value = expected.and_then(|(_, storage)| storage.get(&B256::with_last_byte(i)).copied());
+                        let storage_root = found.map_or(EMPTY_STORAGE, |a| a.storage_root);
+                        prop_assert_eq!(slot(&store, storage_root, U256::from(i)).unwrap(), value.unwrap_or_default());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_missing_node_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let root = B256::repeat_byte(1);
+        assert!(matches!(account(&store, root, Address::ZERO), Err(StateError::Trie(_))));
+        assert!(matches!(proof(&store, root, B256::ZERO), Err(StateError::Trie(_))));
+    }
+}

@@ -96,8 +96,10 @@ fn accounts_and_the_base_fee_are_those_of_the_head() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
     #[test]
-    fn inspecting_never_panics(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 32)) {
+    fn inspecting_never_panics(payloads in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 64)) {
         let rollup = Rollup::new(Sealing::HubBlock);
         for payload in payloads {
             prop_assert!(rollup.reader.inspect(&payload.into()).is_err());

@@ -4,15 +4,10 @@ use crate::{config, metrics::Metrics};
 use alloy_primitives::B256;
 use futures::StreamExt;
 use parking_lot::Mutex;
-use std::{
-    collections::HashSet,
-    num::NonZeroUsize,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
 use switchyard_mempool::{Budget, Mempool};
-use switchyard_primitives::{Block, Header, Limits, RollupId, TxKey};
+use switchyard_primitives::{Block, Header, Limits, RollupId, Segment, TxKey};
 use switchyard_store::{Store, StoreError};
 use tokio::sync::watch;
 
@@ -47,6 +42,14 @@ struct Inner {
     /// Transaction keys of blocks above the durable tip, by block hash.
     pending: Mutex<lru::LruCache<B256, Arc<HashSet<TxKey>>>>,
     metrics: Arc<Metrics>,
+}
+
+/// With this part of a block's bytes waiting, a block is made without regard to the minimum interval.
+const BUSY_PART: usize = 8;
+
+/// What is left of `interval_ms` since a block's timestamp; never more than the whole, whatever the clocks say.
+fn until(parent: &Header, interval_ms: u64) -> Duration {
+    Duration::from_millis(interval_ms.saturating_sub(now_ms().saturating_sub(parent.timestamp_ms)))
 }
 
 /// Milliseconds since 1970 by this node's clock.
@@ -86,11 +89,7 @@ impl Inner {
             return keys.clone();
         }
         let keys: Arc<HashSet<TxKey>> = Arc::new(
-            block
-                .segments
-                .iter()
-                .flat_map(|s| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx)))
-                .collect(),
+            block.segments.iter().flat_map(|s| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx))).collect(),
         );
         self.pending.lock().put(hash, keys.clone());
         keys
@@ -108,34 +107,22 @@ impl Inner {
         sets
     }
 
-    /// Waits until a block may follow `parent`: at once when a block's worth waits, after the minimum interval when
-    /// anything waits, else at the heartbeat.
-    async fn pace(&self, parent: &Header, excluded: &[Arc<HashSet<TxKey>>]) {
-        let already: usize = excluded.iter().map(|set| set.len()).sum();
-        let mut waiting = self.waiting.clone();
-        let since_parent = || now_ms().saturating_sub(parent.timestamp_ms);
-        loop {
-            waiting.mark_unchanged();
-            let usage = self.mempool.usage();
-            let anything = usage.transactions > already;
-            if anything && usage.bytes >= self.rules.limits.body_bytes / 4 && usage.transactions > 2 * already {
-                return;
-            }
-            let target_ms = if anything { self.pace.min_interval_ms } else { self.pace.heartbeat_ms };
-            let left_ms = target_ms.saturating_sub(since_parent());
-            if left_ms == 0 {
-                return;
-            }
-            let timer = tokio::time::sleep(Duration::from_millis(left_ms));
-            if anything {
-                timer.await;
-                return;
-            }
-            tokio::select! {
-                () = timer => return,
-                changed = waiting.changed() => if changed.is_err() { return },
-            }
+    /// Waits until `parent` is old enough for a block with what the mempool holds: the minimum interval, or nothing at
+    /// all when a good part of a block waits.
+    async fn keep_interval(&self, parent: &Header, excluded: usize) {
+        let usage = self.mempool.usage();
+        let fresh_bytes = usage.bytes / usage.transactions.max(1) * usage.transactions.saturating_sub(excluded);
+        if fresh_bytes < self.rules.limits.body_bytes / BUSY_PART {
+            tokio::time::sleep(until(parent, self.pace.min_interval_ms)).await;
         }
+    }
+
+    /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
+    async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>) -> Option<Vec<Segment>> {
+        let (inner, excluded) = (self.clone(), excluded.clone());
+        let budget = Budget::from(&self.rules.limits);
+        let selected = tokio::task::spawn_blocking(move || inner.mempool.select(budget, &excluded));
+        selected.await.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
     }
 
     fn check_static(&self, block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
@@ -184,8 +171,23 @@ impl BlockBuilder for HubBuilder {
     async fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> Option<Block> {
         let inner = &self.0;
         let excluded = inner.undurable(&parent, ancestors).await;
-        inner.pace(&parent.header, &excluded).await;
-        let budget = Budget::from(&inner.rules.limits);
+        let excluded: Arc<HashSet<TxKey>> = Arc::new(excluded.iter().flat_map(|keys| keys.iter().copied()).collect());
+        let mut waiting = inner.waiting.clone();
+        let heartbeat = tokio::time::sleep(until(&parent.header, inner.pace.heartbeat_ms));
+        tokio::pin!(heartbeat);
+        let segments = loop {
+            inner.keep_interval(&parent.header, excluded.len()).await;
+            // Before the look at the mempool, so that nothing that comes after it goes unnoticed.
+            waiting.mark_unchanged();
+            let segments = inner.select(&excluded).await?;
+            if !segments.is_empty() {
+                break segments;
+            }
+            tokio::select! {
+                () = &mut heartbeat => break Vec::new(),
+                changed = waiting.changed() => changed.ok()?,
+            }
+        };
         let header = Header {
             parent: parent.hash(),
             height: parent.header.height + 1,
@@ -193,12 +195,10 @@ impl BlockBuilder for HubBuilder {
             timestamp_ms: now_ms().max(parent.header.timestamp_ms),
             ..Header::genesis(B256::ZERO, 0, B256::ZERO)
         };
-        let worker = self.clone();
+        let inner = inner.clone();
         let built = tokio::task::spawn_blocking(move || {
-            let excluded = excluded.iter().flat_map(|keys| keys.iter().copied()).collect();
-            let segments = worker.0.mempool.select(budget, &excluded);
             let block = Block::new(header, segments);
-            worker.0.keys(block.hash(), &block);
+            inner.keys(block.hash(), &block);
             block
         });
         built.await.inspect_err(|error| tracing::error!(%error, "building a block failed")).ok()

@@ -25,7 +25,9 @@ pub enum ExecutorError {
         source: StoreError,
     },
     /// The log no longer holds what the rollup needs next.
-    #[error("rollup {rollup} needs hub block {height}, which is not kept here; remove its state to start from a full log")]
+    #[error(
+        "rollup {rollup} needs hub block {height}, which is not kept here; remove its state to start from a full log"
+    )]
     Missing {
         /// The rollup.
         rollup: RollupId,

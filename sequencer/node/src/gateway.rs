@@ -1,6 +1,11 @@
 //! The node as its servers see it.
 
-use crate::{builder::HubBuilder, ingest::Ingest, logging::RecentErrors, metrics::{Metrics, Via}};
+use crate::{
+    builder::HubBuilder,
+    ingest::Ingest,
+    logging::RecentErrors,
+    metrics::{Metrics, Via},
+};
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use std::{collections::HashMap, sync::Arc};

@@ -61,6 +61,7 @@ pub fn init() -> RecentErrors {
     let json = std::env::var("SWITCHYARD_LOG_FORMAT").is_ok_and(|v| v == "json");
     let registry = tracing_subscriber::registry().with(filter).with(errors.clone());
     let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let _ = if json { registry.with(stderr.json()).try_init() } else { registry.with(stderr.with_ansi(false)).try_init() };
+    let _ =
+        if json { registry.with(stderr.json()).try_init() } else { registry.with(stderr.with_ansi(false)).try_init() };
     errors
 }

@@ -97,9 +97,8 @@ impl Default for Metrics {
                 metric
             }};
         }
-        let buckets = [
-            0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0, 2.0, 4.0, 8.0, 16.0,
-        ];
+        let buckets =
+            [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0, 2.0, 4.0, 8.0, 16.0];
         Self {
             height: register!("height", "Durable final height", Gauge::default()),
             view: register!("view", "View of the newest finalisation", Gauge::default()),

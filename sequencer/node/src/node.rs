@@ -13,6 +13,7 @@ use crate::{
     metrics::{Metrics, gauge},
     servers::Listeners,
 };
+use parking_lot::Mutex;
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -25,15 +26,14 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
-use parking_lot::Mutex;
 use switchyard_consensus_core::SeatSet;
-use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, EngineError, EngineStatus};
+use switchyard_consensus_engine::{Engine, EngineConfig, EngineError, EngineHandle, EngineStatus};
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmOpenError, EvmReader, EvmRollup};
 use switchyard_rpc::{Gateway, HubTip, NetworkInfo, Readiness};
-use switchyard_store::{RocksStore, Store, StoreError, RocksOptions};
+use switchyard_store::{RocksOptions, RocksStore, Store, StoreError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -178,8 +178,7 @@ impl Node {
 
         let metrics = Arc::new(Metrics::default());
         let store_path = config.data_dir.join("store");
-        let store: Arc<dyn Store> =
-            Arc::new(RocksStore::open(&store_path, network, header, RocksOptions::default())?);
+        let store: Arc<dyn Store> = Arc::new(RocksStore::open(&store_path, network, header, RocksOptions::default())?);
         let rollups = open_rollups(&config, &genesis)?;
         let mempool = Arc::new(Mempool::new(
             mempool_config(&config.mempool),
@@ -391,17 +390,10 @@ fn spawn_part(
 fn spawn_gossip(
     ingest: Arc<Ingest>,
     outbox: Outbox,
-    mut incoming: mpsc::Receiver<(B256, bytes::Bytes)>,
+    incoming: mpsc::Receiver<(B256, bytes::Bytes)>,
     stop: &CancellationToken,
 ) {
-    let (receiver, token) = (ingest.clone(), stop.clone());
-    tokio::spawn(token.run_until_cancelled_owned(async move {
-        while let Some((from, bytes)) = incoming.recv().await {
-            // `admit` holds a permit a batch, so this neither queues without bound nor lets one peer stop the others.
-            let ingest = receiver.clone();
-            tokio::spawn(async move { ingest.on_message(from, bytes.into()).await });
-        }
-    }));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(ingest.clone().receive(incoming)));
     tokio::spawn(stop.clone().run_until_cancelled_owned(ingest.run(outbox)));
 }
 

@@ -81,8 +81,7 @@ impl Listeners {
 
         let own = metrics.clone();
         let render = Arc::new(move || join_metrics(own.render(), &engine_metrics.encode()));
-        let server =
-            http::serve(adopt("metrics", self.metrics)?, render, ready, HttpLimits::default(), stop.clone());
+        let server = http::serve(adopt("metrics", self.metrics)?, render, ready, HttpLimits::default(), stop.clone());
         let token = stop.clone();
         tokio::spawn(async move {
             let ended = server.await.map_err(|e| e.to_string());

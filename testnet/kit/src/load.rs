@@ -110,4 +110,3 @@ pub fn raw_payload(tag: u64, index: u64, len: usize) -> Bytes {
     payload[8..16].copy_from_slice(&index.to_be_bytes());
     payload.into()
 }
-

@@ -35,6 +35,8 @@ const REGOSSIP_LIMIT: usize = 4096;
 const IN_FLIGHT_LIMIT: usize = 4096;
 /// Transactions that wait to be put into a batch.
 const OUTBOX_LIMIT: usize = 16_384;
+/// Batches of one validator that are admitted at a time.
+const BATCHES_AT_WORK: usize = 64;
 /// Hashes that a slow subscriber of pending transactions may be behind.
 const PENDING_FEED: usize = 4096;
 
@@ -163,13 +165,7 @@ impl Ingest {
         results
     }
 
-    fn admit_one(
-        &self,
-        rollup: RollupId,
-        payload: &Bytes,
-        origin: Origin,
-        now: Instant,
-    ) -> Result<TxKey, Rejection> {
+    fn admit_one(&self, rollup: RollupId, payload: &Bytes, origin: Origin, now: Instant) -> Result<TxKey, Rejection> {
         let key = TxKey::of(rollup, payload);
         if let Some(rejection) = self.mempool.known(&key) {
             return Err(rejection);
@@ -227,24 +223,43 @@ impl Ingest {
         Err(rejection)
     }
 
-    /// Answers one message of another validator.
-    pub async fn on_message(self: &Arc<Self>, from: B256, bytes: Bytes) {
-        match Message::decode(bytes, &self.limits) {
-            Ok(Message::Batch { id, transactions }) => {
-                let admitted = self.admit(transactions, Origin::Gossip).await;
-                let held = admitted
-                    .iter()
-                    .map(|r| matches!(r, Ok(_) | Err(Rejection::AlreadyKnown(_) | Rejection::AlreadyFinal { .. })))
-                    .collect();
-                self.gossip.send(To::One(from), Message::Ack { id, held }.encode().0);
-            }
-            Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
-            Err(error) => {
-                let label = crate::metrics::ReasonLabel { reason: "undecodable" };
-                self.metrics.gossip_malformed.get_or_create(&label).inc();
-                tracing::warn!(%from, %error, "malformed gossip");
+    /// Takes what other validators send until the engine ends. A batch is admitted on a task of its own, of which each
+    /// validator has a few at a time: what comes above that is dropped and counted, and nobody else waits for it.
+    pub async fn receive(self: Arc<Self>, mut incoming: mpsc::Receiver<(B256, bytes::Bytes)>) {
+        let slots: HashMap<B256, Arc<Semaphore>> =
+            self.validators.iter().map(|v| (*v, Arc::new(Semaphore::new(BATCHES_AT_WORK)))).collect();
+        while let Some((from, message)) = incoming.recv().await {
+            match Message::decode(message.into(), &self.limits) {
+                Ok(Message::Batch { id, transactions }) => {
+                    let slot = slots.get(&from).and_then(|slots| slots.clone().try_acquire_owned().ok());
+                    let Some(slot) = slot else {
+                        self.metrics.gossip_dropped.inc();
+                        continue;
+                    };
+                    let ingest = self.clone();
+                    tokio::spawn(async move {
+                        ingest.answer(from, id, transactions).await;
+                        drop(slot);
+                    });
+                }
+                Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
+                Err(error) => {
+                    let label = crate::metrics::ReasonLabel { reason: "undecodable" };
+                    self.metrics.gossip_malformed.get_or_create(&label).inc();
+                    tracing::warn!(%from, %error, "malformed gossip");
+                }
             }
         }
+    }
+
+    async fn answer(self: &Arc<Self>, from: B256, id: u64, transactions: Vec<(RollupId, Bytes)>) {
+        let admitted = self.admit(transactions, Origin::Gossip).await;
+        let held = admitted
+            .iter()
+            .map(|r| matches!(r, Ok(_) | Err(Rejection::AlreadyKnown(_) | Rejection::AlreadyFinal { .. })))
+            .collect();
+        // A lost answer costs the sender a wait; it may have another quorum.
+        self.gossip.send(To::One(from), Message::Ack { id, held }.encode().0);
     }
 
     fn on_ack(&self, from: B256, id: u64, held: &[bool]) {

@@ -145,7 +145,8 @@ async fn executed(client: &Client, nodes: &[Endpoints], rollup: RollupId, keys: 
                     }
                 }
             };
-            let receipt = tokio::time::timeout(SECONDS_60, receipt).await.expect("every accepted transfer has a receipt");
+            let receipt =
+                tokio::time::timeout(SECONDS_60, receipt).await.expect("every accepted transfer has a receipt");
             assert_eq!(receipt["status"], "0x1", "{receipt}");
             let number = receipt["blockNumber"].as_str().unwrap().trim_start_matches("0x");
             head = head.max(u64::from_str_radix(number, 16).unwrap());

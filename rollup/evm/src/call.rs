@@ -17,6 +17,8 @@ use switchyard_rollup_core::evm::EvmError;
 
 /// Gas of a plain transfer.
 const TRANSFER_GAS: u64 = 21_000;
+/// Most gas of a simulated call: what one request may cost the node. More than any wallet's transaction uses.
+const CALL_GAS_MAX: u64 = 100_000_000;
 /// Gas that a call with value hands on for free (yellow paper, `G_callstipend`).
 const CALL_STIPEND: u64 = 2_300;
 
@@ -110,8 +112,9 @@ impl<'a> Simulation<'a> {
         let mut env = environment(header, chain_id);
         env.cfg_env.disable_nonce_check = true;
         env.cfg_env.disable_eip3607 = true;
-        // No transaction can use more, so no call may either.
-        request.gas = Some(request.gas.unwrap_or(header.gas_limit).min(header.gas_limit));
+        // No transaction can use more than a block has, so no call may either.
+        let gas_max = header.gas_limit.min(CALL_GAS_MAX);
+        request.gas = Some(request.gas.map_or(gas_max, |gas| gas.min(gas_max)));
         let tx: TxEnv = request.try_into_tx_env(&env).map_err(|e| invalid(&e))?;
         if tx.gas_price == 0 {
             // A call that names no price pays none, as in geth; the block's base fee would refuse it.

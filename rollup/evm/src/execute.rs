@@ -50,9 +50,12 @@ pub(crate) struct Outcome {
     pub(crate) skipped: Vec<(TxHash, String)>,
 }
 
+/// The base fee rises no further, so that it stays within 64 bits whatever a rollup's native coin is worth.
+pub(crate) const BASE_FEE_MAX: u64 = i64::MAX as u64;
+
 /// Base fee of the block after `header`, in wei (EIP-1559).
 pub(crate) fn next_base_fee(header: &Header) -> u64 {
-    header.next_block_base_fee(BaseFeeParams::ethereum()).unwrap_or_default()
+    header.next_block_base_fee(BaseFeeParams::ethereum()).unwrap_or_default().min(BASE_FEE_MAX)
 }
 
 /// The EVM's environment in the block with this header.
@@ -187,4 +190,24 @@ fn updates(bundle: BundleState) -> Vec<AccountUpdate> {
         })
     };
     bundle.state.into_iter().filter_map(update).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_base_fee_moves_by_an_eighth_at_most_and_never_overflows(
+            fee in 0..=BASE_FEE_MAX, gas_limit in 21_000..=i64::MAX as u64, used in 0.0..=1.0f64,
+        ) {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+            let gas_used = ((gas_limit as f64 * used) as u64).min(gas_limit);
+            let header = Header { base_fee_per_gas: Some(fee), gas_limit, gas_used, ..Default::default() };
+            let next = next_base_fee(&header);
+            prop_assert!(next <= BASE_FEE_MAX);
+            prop_assert!(next.abs_diff(fee) <= fee / 8 + fee / 1_000 + 1);
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The rollup's genesis: geth's JSON, checked so that any Ethereum client derives the same genesis block and rules.
 
+use crate::execute::BASE_FEE_MAX;
 use alloy::{
     consensus::{
         Header,
@@ -13,7 +14,7 @@ use alloy_evm::eth::spec::EthExecutorSpec;
 use alloy_hardforks::{EthereumHardfork, EthereumHardforks, ForkCondition};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use revm::state::Bytecode;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 /// Why a rollup's genesis is refused.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +65,10 @@ pub(crate) struct Genesis {
 
 /// EIP-155 leaves this much room: `v = 2 * chain id + 36` must fit in 64 bits.
 const CHAIN_ID_MAX: u64 = u64::MAX / 2 - 36;
-/// geth's bounds of a block's gas limit.
-const GAS_LIMIT: std::ops::RangeInclusive<u64> = 5_000..=0x7fff_ffff_ffff_ffff;
+/// From one transfer to geth's greatest.
+const GAS_LIMIT: RangeInclusive<u64> = 21_000..=0x7fff_ffff_ffff_ffff;
+/// The hub counts milliseconds in 64 bits.
+const TIMESTAMP_MAX: u64 = u64::MAX / 1000;
 /// Longest extra data of a header (yellow paper).
 const EXTRA_DATA_BYTES_MAX: usize = 32;
 
@@ -139,6 +142,9 @@ fn check_fields(geth: &GethGenesis) -> Result<(), GenesisError> {
             format!("{} is not within {} and {}", geth.gas_limit, GAS_LIMIT.start(), GAS_LIMIT.end()),
         );
     }
+    if geth.timestamp > TIMESTAMP_MAX {
+        return bad("timestamp", format!("{} s is beyond the hub's clock", geth.timestamp));
+    }
     if geth.extra_data.len() > EXTRA_DATA_BYTES_MAX {
         return bad("extraData", format!("{} bytes; at most {EXTRA_DATA_BYTES_MAX}", geth.extra_data.len()));
     }
@@ -188,8 +194,9 @@ fn check_alloc(geth: &GethGenesis) -> Result<(), GenesisError> {
 
 fn header(geth: &GethGenesis) -> Result<Header, GenesisError> {
     let base_fee = geth.base_fee_per_gas.unwrap_or(INITIAL_BASE_FEE.into());
-    let base_fee = u64::try_from(base_fee)
-        .map_err(|_| GenesisError::Field { field: "baseFeePerGas", reason: format!("{base_fee} is above 2^64 - 1") })?;
+    let base_fee = u64::try_from(base_fee).ok().filter(|fee| *fee <= BASE_FEE_MAX).ok_or_else(|| {
+        GenesisError::Field { field: "baseFeePerGas", reason: format!("{base_fee} is above {BASE_FEE_MAX}") }
+    })?;
     Ok(Header {
         parent_hash: B256::ZERO,
         ommers_hash: EMPTY_OMMER_ROOT_HASH,

@@ -93,14 +93,15 @@ fn a_genesis_without_prague_or_with_a_later_fork_is_refused() {
 #[test]
 fn a_genesis_that_no_block_could_follow_is_refused() {
     type Case = (&'static str, fn(&mut Value));
-    let fields: [Case; 7] = [
+    let fields: [Case; 8] = [
+        ("timestamp", |g| g["timestamp"] = json!("0xffffffffffffffff")),
         ("config.chainId", |g| g["config"]["chainId"] = json!(0)),
         ("gasLimit", |g| g["gasLimit"] = json!("0x10")),
         ("extraData", |g| g["extraData"] = json!(format!("0x{}", "00".repeat(33)))),
         ("difficulty", |g| g["difficulty"] = json!("0x1")),
         ("number", |g| g["number"] = json!("0x1")),
         ("excessBlobGas", |g| g["excessBlobGas"] = json!("0x20000")),
-        ("baseFeePerGas", |g| g["baseFeePerGas"] = json!("0x10000000000000000")),
+        ("baseFeePerGas", |g| g["baseFeePerGas"] = json!("0x8000000000000000")),
     ];
     for (name, change) in fields {
         let error = open_error(with(change));
@@ -167,4 +168,49 @@ fn a_file_in_the_folders_place_is_an_error() {
     let path = folder.path().join("file");
     std::fs::write(&path, "x").unwrap();
     assert!(matches!(EvmRollup::open(&path, config(Sealing::HubBlock)), Err(EvmOpenError::Storage { .. })));
+}
+
+/// Makes a database with these columns beside the default one; returns it.
+fn database(path: &std::path::Path, columns: &[&str]) -> rocksdb::DB {
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    rocksdb::DB::open_cf(&options, path, columns).unwrap()
+}
+
+#[test]
+fn a_database_of_something_else_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    // Columns of another name, though one is called as one of ours; and a default column with something in it.
+    let other = folder.path().join("other");
+    drop(database(&other, &["meta", "certificates"]));
+    let plain = folder.path().join("plain");
+    database(&plain, &[]).put("key", "value").unwrap();
+    for path in [&other, &plain] {
+        let before = rocksdb::DB::list_cf(&rocksdb::Options::default(), path).unwrap();
+        let error = EvmRollup::open(path, config(Sealing::HubBlock)).err().unwrap();
+        assert!(matches!(error, EvmOpenError::Foreign { .. }), "{error}");
+        assert_eq!(rocksdb::DB::list_cf(&rocksdb::Options::default(), path).unwrap(), before);
+    }
+}
+
+#[test]
+fn a_database_whose_making_was_cut_short_is_made_again() {
+    for columns in [&[][..], &["meta", "accounts"]] {
+        let folder = tempfile::tempdir().unwrap();
+        drop(database(folder.path(), columns));
+        let (_, reader) = EvmRollup::open(folder.path(), config(Sealing::HubBlock)).unwrap();
+        assert_eq!(reader.head().header.number, 0);
+    }
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let newer = database(folder.path(), &["meta", "a_column_of_the_future"]);
+    // A list whose first item is the format.
+    newer.put_cf(newer.cf_handle("meta").unwrap(), "identity", alloy_rlp::encode(vec![2u64, 7, 7, 7])).unwrap();
+    drop(newer);
+    let error = EvmRollup::open(folder.path(), config(Sealing::HubBlock)).err().unwrap();
+    assert!(matches!(error, EvmOpenError::Format { found: 2, supported: 1, .. }), "{error}");
 }

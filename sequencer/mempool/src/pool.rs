@@ -151,7 +151,7 @@ impl Pool {
         let rank = |hash: TxHash| -> Option<Rank> {
             let entry = self.entries.get(&hash)?;
             let Sequenced { sender, fee_cap, tip_cap, .. } = *entry.sequenced.as_ref()?;
-            Some(Rank { sender, arrival: entry.arrival, fee_cap, tip_cap })
+            Some(Rank::new(sender, entry.arrival, fee_cap, tip_cap))
         };
         let head = sender.at(sender.next_nonce()).and_then(rank);
         let tail = sender.last().and_then(|(nonce, hash)| Some((nonce < sender.ready_end(), rank(hash)?)));
@@ -195,15 +195,12 @@ impl Pool {
         (tx.nonce <= next, effective_tip(tx.fee_cap, tx.tip_cap, self.base_fee))
     }
 
-    /// Notes that block `height` holds a transaction; returns it if it waited here.
-    pub(crate) fn finalise(&mut self, height: u64, hash: &TxHash) -> Option<Entry> {
-        if let Some(Sequenced { sender: address, nonce, max_cost, .. }) = self.entries.get(hash)?.sequenced {
-            if let Some(sender) = self.senders.get_mut(&address) {
-                sender.note_final(height, nonce, max_cost);
-            }
-            self.remember_unexecuted(height, address);
+    /// Notes that block `height` holds a sender's transaction, whether it still waits here or not.
+    pub(crate) fn note_final(&mut self, height: u64, tx: &Sequenced) {
+        if self.senders.get_mut(&tx.sender).is_some_and(|sender| sender.note_final(height, tx.nonce, tx.max_cost)) {
+            self.remember_unexecuted(height, tx.sender);
         }
-        self.remove(hash)
+        self.settle(tx.sender);
     }
 
     fn remember_unexecuted(&mut self, height: u64, address: Address) {
@@ -281,12 +278,7 @@ impl Pool {
             for (nonce, hash) in sender.waiting() {
                 let tx = self.entries[&hash].sequenced.as_ref().unwrap();
                 assert_eq!((tx.sender, tx.nonce), (*address, nonce));
-                let rank = Rank {
-                    sender: *address,
-                    arrival: self.entries[&hash].arrival,
-                    fee_cap: tx.fee_cap,
-                    tip_cap: tx.tip_cap,
-                };
+                let rank = Rank::new(*address, self.entries[&hash].arrival, tx.fee_cap, tx.tip_cap);
                 if nonce == sender.next_nonce() {
                     heads.push(rank);
                 }
@@ -297,8 +289,8 @@ impl Pool {
         }
         for (index, mut expected) in [(&self.heads, heads), (&self.tails.gapped, gapped), (&self.tails.ready, ready)] {
             let mut found = index.ranks();
-            found.sort_by_key(|r| r.arrival);
-            expected.sort_by_key(|r| r.arrival);
+            found.sort_by_key(Rank::arrival);
+            expected.sort_by_key(Rank::arrival);
             assert_eq!(found, expected);
         }
         assert_eq!(self.unexecuted_senders, self.unexecuted.iter().map(|(_, s)| s.len()).sum::<usize>());

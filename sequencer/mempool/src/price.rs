@@ -11,16 +11,17 @@ use std::{cmp::Reverse, collections::BTreeMap};
 /// What decides a transaction's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
-    pub(crate) sender: Address,
+    sender: Address,
     /// Unique; the earlier goes first among equals.
-    pub(crate) arrival: u64,
-    pub(crate) fee_cap: u128,
-    pub(crate) tip_cap: u128,
+    arrival: u64,
+    fee_cap: i128,
+    tip_cap: i128,
 }
 
 /// Tip per gas that a block's builder would see; negative where the fee cap is below the base fee.
 pub(crate) type EffectiveTip = i128;
 
+/// Amounts above half of what the type holds count as that: nobody has so much, and differences stay exact.
 fn signed(wei: u128) -> i128 {
     i128::try_from(wei).unwrap_or(i128::MAX)
 }
@@ -31,20 +32,31 @@ pub(crate) fn effective_tip(fee_cap: u128, tip_cap: u128, base_fee: u64) -> Effe
 }
 
 impl Rank {
-    fn slack(&self) -> (u128, u64) {
-        (self.fee_cap.saturating_sub(self.tip_cap), self.arrival)
+    pub(crate) fn new(sender: Address, arrival: u64, fee_cap: u128, tip_cap: u128) -> Self {
+        Self { sender, arrival, fee_cap: signed(fee_cap), tip_cap: signed(tip_cap.min(fee_cap)) }
+    }
+
+    fn slack(&self) -> (i128, u64) {
+        (self.fee_cap - self.tip_cap, self.arrival)
     }
 
     fn by_tip(&self) -> Place {
-        (self.tip_cap.min(self.fee_cap), Reverse(self.arrival))
+        (self.tip_cap, Reverse(self.arrival))
     }
 
     fn by_cap(&self) -> Place {
         (self.fee_cap, Reverse(self.arrival))
     }
+
+    #[cfg(test)]
+    pub(crate) fn arrival(&self) -> u64 {
+        self.arrival
+    }
 }
 
-type Place = (u128, Reverse<u64>);
+type Place = (i128, Reverse<u64>);
+/// What an order yields.
+pub(crate) type Placed = (EffectiveTip, Reverse<u64>, Address);
 
 /// At most one transaction of each sender, ordered by effective tip.
 #[derive(Debug, Default)]
@@ -52,7 +64,7 @@ pub(crate) struct PriceIndex {
     base_fee: u64,
     by_tip: BTreeMap<Place, Address>,
     by_cap: BTreeMap<Place, Address>,
-    by_slack: BTreeMap<(u128, u64), Rank>,
+    by_slack: BTreeMap<(i128, u64), Rank>,
 }
 
 impl PriceIndex {
@@ -68,7 +80,7 @@ impl PriceIndex {
     }
 
     fn place(&mut self, rank: Rank) {
-        if rank.slack().0 >= u128::from(self.base_fee) {
+        if rank.slack().0 >= i128::from(self.base_fee) {
             self.by_tip.insert(rank.by_tip(), rank.sender);
         } else {
             self.by_cap.insert(rank.by_cap(), rank.sender);
@@ -88,26 +100,18 @@ impl PriceIndex {
     }
 
     /// From the highest effective tip down.
-    pub(crate) fn best(&self) -> impl Iterator<Item = (EffectiveTip, Reverse<u64>, Address)> + '_ {
-        let mut tips = self.by_tip.iter().rev().map(|p| self.tip_item(p)).peekable();
-        let mut caps = self.by_cap.iter().rev().map(|p| self.cap_item(p)).peekable();
+    pub(crate) fn best(&self) -> impl Iterator<Item = Placed> + '_ {
+        let base_fee = self.base_fee;
+        let mut tips = self.by_tip.iter().rev().map(|entry| placed(entry, 0)).peekable();
+        let mut caps = self.by_cap.iter().rev().map(move |entry| placed(entry, base_fee)).peekable();
         std::iter::from_fn(move || if tips.peek() >= caps.peek() { tips.next() } else { caps.next() })
     }
 
     /// The lowest effective tip, the latest arrival among equals.
-    pub(crate) fn worst(&self) -> Option<(EffectiveTip, Reverse<u64>, Address)> {
-        let tip = self.by_tip.first_key_value().map(|p| self.tip_item(p));
-        let cap = self.by_cap.first_key_value().map(|p| self.cap_item(p));
+    pub(crate) fn worst(&self) -> Option<Placed> {
+        let tip = self.by_tip.first_key_value().map(|entry| placed(entry, 0));
+        let cap = self.by_cap.first_key_value().map(|entry| placed(entry, self.base_fee));
         [tip, cap].into_iter().flatten().min()
-    }
-
-    #[allow(clippy::unused_self, reason = "the twin of cap_item")]
-    fn tip_item(&self, ((tip, arrival), sender): (&Place, &Address)) -> (EffectiveTip, Reverse<u64>, Address) {
-        (signed(*tip), *arrival, *sender)
-    }
-
-    fn cap_item(&self, ((cap, arrival), sender): (&Place, &Address)) -> (EffectiveTip, Reverse<u64>, Address) {
-        (signed(*cap) - i128::from(self.base_fee), *arrival, *sender)
     }
 
     #[cfg(test)]
@@ -115,6 +119,10 @@ impl PriceIndex {
         assert_eq!(self.by_slack.len(), self.by_tip.len() + self.by_cap.len());
         self.by_slack.values().copied().collect()
     }
+}
+
+fn placed((&(price, arrival), &sender): (&Place, &Address), base_fee: u64) -> Placed {
+    (price - i128::from(base_fee), arrival, sender)
 }
 
 #[cfg(test)]
@@ -147,13 +155,13 @@ mod tests {
             for (step, arrival) in steps.into_iter().zip(0..) {
                 match step {
                     Step::Insert { fee_cap, tip_cap } => {
-                        let rank = Rank { sender: Address::with_last_byte(arrival as u8), arrival, fee_cap, tip_cap };
-                        index.insert(rank);
-                        model.push(rank);
+                        let sender = Address::with_last_byte(arrival);
+                        index.insert(Rank::new(sender, arrival.into(), fee_cap, tip_cap));
+                        model.push((sender, arrival.into(), fee_cap, tip_cap));
                     }
                     Step::Remove(at) if !model.is_empty() => {
-                        let rank: Rank = model.swap_remove(at.index(model.len()));
-                        index.remove(&rank);
+                        let (sender, arrival, fee_cap, tip_cap) = model.swap_remove(at.index(model.len()));
+                        index.remove(&Rank::new(sender, arrival, fee_cap, tip_cap));
                     }
                     Step::Remove(_) => {}
                     Step::BaseFee(fee) => {
@@ -161,7 +169,9 @@ mod tests {
                         index.set_base_fee(fee);
                     }
                 }
-                let item = |r: &Rank| (effective_tip(r.fee_cap, r.tip_cap, base_fee), Reverse(r.arrival), r.sender);
+                let item = |&(sender, arrival, cap, tip): &(Address, u64, u128, u128)| {
+                    (effective_tip(cap, tip.min(cap), base_fee), Reverse(arrival), sender)
+                };
                 let mut sorted: Vec<_> = model.iter().map(item).collect();
                 sorted.sort_by(|a, b| b.cmp(a));
                 prop_assert_eq!(index.best().collect::<Vec<_>>(), sorted.clone());

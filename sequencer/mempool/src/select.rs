@@ -8,7 +8,7 @@
 use crate::{
     Budget,
     pool::Pool,
-    price::{EffectiveTip, effective_tip},
+    price::{EffectiveTip, Placed, effective_tip},
     state::State,
 };
 use alloy_primitives::Address;
@@ -43,6 +43,14 @@ struct Candidate {
     hash: TxHash,
 }
 
+/// What ancestors that are not final hold for one rollup.
+#[derive(Default)]
+struct InFlight {
+    transactions: usize,
+    bytes: u64,
+    next_nonces: HashMap<Address, u64>,
+}
+
 /// One rollup's transactions in the order in which a segment takes them.
 struct Lane<'a> {
     rollup: RollupId,
@@ -50,7 +58,7 @@ struct Lane<'a> {
     exclude: &'a HashSet<TxKey>,
     fifo: Box<dyn Iterator<Item = TxHash> + 'a>,
     /// Senders' first transactions, from the index.
-    heads: Box<dyn Iterator<Item = (EffectiveTip, Reverse<u64>, Address)> + 'a>,
+    heads: Box<dyn Iterator<Item = Placed> + 'a>,
     head: Option<Candidate>,
     /// Transactions that follow one that is taken or in flight.
     next: BinaryHeap<Candidate>,
@@ -65,7 +73,7 @@ struct Lane<'a> {
 }
 
 impl<'a> Lane<'a> {
-    fn new(rollup: RollupId, pool: &'a Pool, exclude: &'a HashSet<TxKey>, in_flight: &[TxHash]) -> Self {
+    fn new(rollup: RollupId, pool: &'a Pool, exclude: &'a HashSet<TxKey>, in_flight: &InFlight, gas_left: u64) -> Self {
         let mut lane = Self {
             rollup,
             pool,
@@ -74,24 +82,15 @@ impl<'a> Lane<'a> {
             heads: Box::new(pool.heads().best()),
             head: None,
             next: BinaryHeap::new(),
-            in_flight: HashSet::new(),
-            gas_left: u64::MAX,
+            in_flight: in_flight.next_nonces.keys().copied().collect(),
+            gas_left,
             misfits: 0,
             taken: Vec::new(),
-            served: 0,
-            examined: in_flight.len(),
+            served: in_flight.bytes,
+            examined: in_flight.transactions,
         };
-        let mut next_nonces: HashMap<Address, u64> = HashMap::new();
-        for entry in in_flight.iter().filter_map(|hash| pool.get(hash)) {
-            lane.served += body_len(&entry.payload) as u64;
-            if let Some(tx) = &entry.sequenced {
-                let next = next_nonces.entry(tx.sender).or_default();
-                *next = tx.nonce.saturating_add(1).max(*next);
-            }
-        }
-        for (sender, nonce) in next_nonces {
-            lane.in_flight.insert(sender);
-            lane.next.extend(lane.candidate(sender, nonce));
+        for (sender, nonce) in &in_flight.next_nonces {
+            lane.next.extend(lane.candidate(*sender, *nonce));
         }
         lane
     }
@@ -198,16 +197,22 @@ impl State {
         gas: &BTreeMap<RollupId, u64>,
         credit: u64,
     ) -> BTreeMap<RollupId, Lane<'a>> {
-        let mut in_flight: HashMap<RollupId, Vec<TxHash>> = HashMap::new();
+        let mut in_flight: HashMap<RollupId, InFlight> = HashMap::new();
         for key in exclude {
-            in_flight.entry(key.rollup).or_default().push(key.hash);
+            let rollup = in_flight.entry(key.rollup).or_default();
+            rollup.transactions += 1;
+            rollup.bytes += self.get(key).map_or(0, |entry| body_len(&entry.payload) as u64);
+            if let Some(tx) = self.sequenced(key) {
+                let next = rollup.next_nonces.entry(tx.sender).or_default();
+                *next = tx.nonce.saturating_add(1).max(*next);
+            }
         }
-        let floor = self.floor(credit);
+        let (floor, nothing) = (self.floor(credit), InFlight::default());
         let lane = |(rollup, pool): (&RollupId, &'a Pool)| {
-            let hashes = in_flight.get(rollup).map_or(&[][..], Vec::as_slice);
-            let mut lane = Lane::new(*rollup, pool, exclude, hashes);
+            let in_flight = in_flight.get(rollup).unwrap_or(&nothing);
+            let gas = gas.get(rollup).copied().unwrap_or(u64::MAX);
+            let mut lane = Lane::new(*rollup, pool, exclude, in_flight, gas);
             lane.served += pool.served.max(floor);
-            lane.gas_left = gas.get(rollup).copied().unwrap_or(u64::MAX);
             (*rollup, lane)
         };
         self.pools.iter().map(lane).collect()

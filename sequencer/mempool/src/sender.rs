@@ -106,13 +106,16 @@ impl Sender {
         }
     }
 
-    /// Notes that a waiting transaction is final in block `height`; it is removed separately.
-    pub(crate) fn note_final(&mut self, height: u64, nonce: u64, cost: U256) {
-        let next_nonce = nonce.saturating_add(1).max(self.next_nonce());
+    /// Notes that block `height` holds a transaction of this sender; if that one waits, it is removed separately. Says
+    /// whether this is the block's first one.
+    pub(crate) fn note_final(&mut self, height: u64, nonce: u64, cost: U256) -> bool {
         if nonce < self.account.nonce {
-            return;
+            return false;
         }
-        match self.in_log.back_mut().filter(|last| last.height == height) {
+        let next_nonce = nonce.saturating_add(1).max(self.next_nonce());
+        let known = self.in_log.back_mut().filter(|last| last.height == height);
+        let first = known.is_none();
+        match known {
             Some(last) => {
                 last.next_nonce = next_nonce;
                 last.cost = last.cost.saturating_add(cost);
@@ -120,6 +123,7 @@ impl Sender {
             None => self.in_log.push_back(InLog { height, next_nonce, cost }),
         }
         self.settle();
+        first
     }
 
     /// Blocks up to `height` are executed: the account's state speaks for them.

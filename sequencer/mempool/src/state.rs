@@ -31,8 +31,15 @@ pub(crate) struct State {
     arrivals: u64,
     by_arrival: BTreeMap<u64, TxKey>,
     final_keys: LruCache<TxKey, u64>,
-    dropped: LruCache<TxKey, Rejection>,
+    dropped: LruCache<TxKey, Dropped>,
     refused: LruCache<TxKey, Rejection>,
+}
+
+/// A transaction that was taken in and waits no more without being final. Other validators may still have it, so its nonce
+/// can yet be used by it.
+struct Dropped {
+    reason: Rejection,
+    sequenced: Option<Sequenced>,
 }
 
 impl State {
@@ -71,8 +78,17 @@ impl State {
         self.final_keys.peek(key).map(|height| Rejection::AlreadyFinal { hash: key.hash, height: *height })
     }
 
+    /// What is known of a transaction with a sender, waiting or not.
+    pub(crate) fn sequenced(&self, key: &TxKey) -> Option<&Sequenced> {
+        match self.get(key) {
+            Some(entry) => entry.sequenced.as_ref(),
+            None => self.dropped.peek(key)?.sequenced.as_ref(),
+        }
+    }
+
     pub(crate) fn drop_reason(&self, key: &TxKey) -> Option<Rejection> {
-        self.dropped.peek(key).or_else(|| self.refused.peek(key)).cloned()
+        let dropped = self.dropped.peek(key).map(|dropped| &dropped.reason);
+        dropped.or_else(|| self.refused.peek(key)).cloned()
     }
 
     pub(crate) fn insert(
@@ -109,8 +125,8 @@ impl State {
             return Err(known);
         }
         // Else validators that dropped it at different times would keep handing it back to one another.
-        if let (Origin::Gossip, Some(expired @ Rejection::Expired { .. })) = (origin, self.dropped.peek(&key)) {
-            return Err(expired.clone());
+        if let (Origin::Gossip, Some(expired @ Rejection::Expired { .. })) = (origin, self.drop_reason(&key)) {
+            return Err(expired);
         }
         let pool = self.pools.get_mut(&key.rollup).ok_or(Rejection::UnknownRollup(key.rollup))?;
         let replaces = match &sequenced {
@@ -132,8 +148,8 @@ impl State {
         let arrival = self.arrivals;
         self.arrivals += 1;
         self.put(Taken { key, entry: Entry { payload, origin, arrival, since: now, sequenced }, account });
-        if let Some(hash) = replaces {
-            self.dropped.put(TxKey { hash, ..key }, Rejection::Replaced { by: key.hash });
+        if let Some(taken) = replaced {
+            self.remember(taken.key, taken.entry, Rejection::Replaced { by: key.hash });
         }
         Ok(Accepted { key, replaced: replaces })
     }
@@ -158,20 +174,20 @@ impl State {
 
     fn remove(&mut self, key: &TxKey) -> Option<Entry> {
         let entry = self.pools.get_mut(&key.rollup)?.remove(&key.hash)?;
-        self.forget(&entry);
-        Some(entry)
-    }
-
-    fn forget(&mut self, entry: &Entry) {
         self.total.transactions -= 1;
         self.total.bytes -= entry.payload.len();
         self.by_arrival.remove(&entry.arrival);
+        Some(entry)
     }
 
     fn drop_because(&mut self, key: TxKey, reason: Rejection) {
-        if self.remove(&key).is_some() {
-            self.dropped.put(key, reason);
+        if let Some(entry) = self.remove(&key) {
+            self.remember(key, entry, reason);
         }
+    }
+
+    fn remember(&mut self, key: TxKey, entry: Entry, reason: Rejection) {
+        self.dropped.put(key, Dropped { reason, sequenced: entry.sequenced });
     }
 }
 
@@ -258,9 +274,9 @@ impl State {
             };
             victims.push(taken);
         }
-        for Taken { key, .. } in victims {
+        for Taken { key, entry, .. } in victims {
             let detail = "gave way to a transaction that pays more, or to a rollup with less than its share".to_owned();
-            self.dropped.put(key, Rejection::PoolFull { rollup: key.rollup, detail });
+            self.remember(key, entry, Rejection::PoolFull { rollup: key.rollup, detail });
         }
         Ok(())
     }
@@ -310,15 +326,17 @@ impl State {
     pub(crate) fn on_final(&mut self, height: u64, included: &[Included], credit: u64) {
         let floor = self.floor(credit);
         for Included { rollup, bytes, hashes } in included {
-            let mut removed = Vec::new();
             if let Some(pool) = self.pools.get_mut(rollup) {
                 pool.served = pool.served.max(floor).saturating_add(*bytes as u64);
                 pool.served_height = height;
-                removed.extend(hashes.iter().filter_map(|hash| pool.finalise(height, hash)));
             }
-            removed.iter().for_each(|entry| self.forget(entry));
             for hash in hashes {
                 let key = TxKey { rollup: *rollup, hash: *hash };
+                let sequenced = self.sequenced(&key).cloned();
+                if let (Some(tx), Some(pool)) = (sequenced, self.pools.get_mut(rollup)) {
+                    pool.note_final(height, &tx);
+                }
+                self.remove(&key);
                 self.dropped.pop(&key);
                 self.refused.pop(&key);
                 self.final_keys.put(key, height);

@@ -1,0 +1,8 @@
+//! Properties of the workspace and of whole networks.
+
+// clippy.toml's exception for tests does not reach their helper functions.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod arrows;
+mod layout;
+mod network;

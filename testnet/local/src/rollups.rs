@@ -1,0 +1,119 @@
+//! The rollups of a local network: two EVM rollups and one whose transactions the hub does not look into.
+
+use crate::accounts::{ACCOUNTS, BALANCE_ETHER};
+use alloy::eips::{eip2935, eip4788, eip7002, eip7251};
+use alloy_primitives::{Address, Bytes, U256, address};
+use serde_json::{Map, Value, json};
+use switchyard_primitives::RollupId;
+use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
+
+/// Who receives the tips on the local EVM rollups: "switchyard fees" in ASCII.
+pub const COINBASE: Address = address!("7377697463687961726420666565730000000000");
+/// Gas of one rollup block.
+pub const GAS_LIMIT: u64 = 60_000_000;
+/// Base fee of the first block, in wei.
+pub const BASE_FEE_WEI: u64 = 1_000_000_000;
+
+/// `yardA` (id 1, chain id 71001), `yardB` (id 2, chain id 71002) and the opaque `yardC` (id 3).
+///
+/// `timestamp_s` is the EVM rollups' genesis time.
+pub fn default_rollups(timestamp_s: u64) -> Vec<RollupManifest> {
+    let evm = |id: u64, name: &str, chain_id: u64| RollupManifest {
+        id: RollupId(id),
+        name: name.into(),
+        vm: Vm::Evm { genesis: evm_genesis(chain_id, timestamp_s) },
+        sealing: Sealing::HubBlock,
+    };
+    let opaque = RollupManifest { id: RollupId(3), name: "yardC".into(), vm: Vm::Opaque, sealing: Sealing::HubBlock };
+    vec![evm(1, "yardA", 71001), evm(2, "yardB", 71002), opaque]
+}
+
+/// Genesis of a Prague chain in geth's JSON format, with the funded [`ACCOUNTS`] and the contracts that Prague's system
+/// calls need (EIP-4788, EIP-2935, EIP-7002, EIP-7251).
+pub fn evm_genesis(chain_id: u64, timestamp_s: u64) -> Value {
+    json!({
+        "config": chain_config(chain_id),
+        "nonce": "0x0",
+        "timestamp": format!("{timestamp_s:#x}"),
+        "extraData": "0x",
+        "gasLimit": format!("{GAS_LIMIT:#x}"),
+        "difficulty": "0x0",
+        "mixHash": format!("{:#x}", alloy_primitives::B256::ZERO),
+        "coinbase": format!("{COINBASE:#x}"),
+        "alloc": alloc(),
+        "number": "0x0",
+        "gasUsed": "0x0",
+        "parentHash": format!("{:#x}", alloy_primitives::B256::ZERO),
+        "baseFeePerGas": format!("{BASE_FEE_WEI:#x}"),
+        "excessBlobGas": "0x0",
+        "blobGasUsed": "0x0",
+    })
+}
+
+fn chain_config(chain_id: u64) -> Value {
+    json!({
+        "chainId": chain_id,
+        "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0,
+        "byzantiumBlock": 0, "constantinopleBlock": 0, "petersburgBlock": 0, "istanbulBlock": 0,
+        "muirGlacierBlock": 0, "berlinBlock": 0, "londonBlock": 0, "arrowGlacierBlock": 0, "grayGlacierBlock": 0,
+        "mergeNetsplitBlock": 0,
+        "shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0,
+        "terminalTotalDifficulty": 0,
+        "terminalTotalDifficultyPassed": true,
+        // EIP-7840; mainnet's values. Rollups take no blob transactions.
+        "blobSchedule": {
+            "cancun": { "target": 3, "max": 6, "baseFeeUpdateFraction": 3_338_477 },
+            "prague": { "target": 6, "max": 9, "baseFeeUpdateFraction": 5_007_716 },
+        },
+        // EIP-6110: where clients look for deposit logs. No contract is there.
+        "depositContractAddress": "0x00000000219ab540356cbb839cbe05303d7705fa",
+    })
+}
+
+fn alloc() -> Value {
+    let balance = U256::from(BALANCE_ETHER) * U256::from(10).pow(U256::from(18));
+    let funded = ACCOUNTS.iter().map(|a| (a.address, json!({ "balance": format!("{balance:#x}") })));
+    let contract = |address: Address, code: &Bytes| {
+        (address, json!({ "balance": "0x0", "nonce": "0x1", "code": code.to_string() }))
+    };
+    let system = [
+        contract(eip4788::BEACON_ROOTS_ADDRESS, &eip4788::BEACON_ROOTS_CODE),
+        contract(eip2935::HISTORY_STORAGE_ADDRESS, &eip2935::HISTORY_STORAGE_CODE),
+        contract(eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, &eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE),
+        contract(eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, &eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE),
+    ];
+    let entries: Map<String, Value> = funded.chain(system).map(|(a, v)| (format!("{a:#x}"), v)).collect();
+    Value::Object(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy::genesis::Genesis;
+
+    #[test]
+    fn the_genesis_reads_back_as_geths_format_with_every_account() {
+        let genesis: Genesis = serde_json::from_value(evm_genesis(71001, 1_700_000_000)).unwrap();
+        assert_eq!(genesis.config.chain_id, 71001);
+        assert_eq!(genesis.timestamp, 1_700_000_000);
+        assert_eq!(genesis.gas_limit, GAS_LIMIT);
+        assert_eq!(genesis.base_fee_per_gas, Some(BASE_FEE_WEI.into()));
+        assert_eq!(genesis.config.prague_time, Some(0));
+        let ether = U256::from(10).pow(U256::from(18));
+        for account in ACCOUNTS {
+            assert_eq!(genesis.alloc[&account.address].balance, U256::from(BALANCE_ETHER) * ether);
+        }
+        let contracts = genesis.alloc.values().filter(|a| a.code.as_ref().is_some_and(|c| !c.is_empty()));
+        assert_eq!(contracts.count(), 4);
+    }
+
+    #[test]
+    fn the_default_rollups_are_valid_and_distinct() {
+        let rollups = default_rollups(0);
+        for rollup in &rollups {
+            rollup.check().unwrap();
+        }
+        let ids: std::collections::BTreeSet<_> = rollups.iter().map(|r| r.id).collect();
+        assert_eq!(ids.len(), rollups.len());
+    }
+}

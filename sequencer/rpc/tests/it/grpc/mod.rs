@@ -14,7 +14,7 @@ use switchyard_proto::v1::{
     status_service_client::StatusServiceClient,
 };
 use switchyard_rpc::{
-    ConnectionLimits, Readiness, RpcMetrics,
+    Readiness, RpcMetrics,
     grpc::{ERROR_DOMAIN, GrpcError, GrpcLimits, GrpcOptions, serve},
 };
 use tokio::{net::TcpListener, task::JoinHandle};

@@ -65,7 +65,6 @@ struct State {
     certificates: BTreeMap<u64, FinalityCertificate>,
     statuses: HashMap<TxKey, TxStatus>,
     submitted: Vec<(RollupId, Bytes)>,
-    evm: Option<Arc<dyn EvmChain>>,
 }
 
 /// The gateway.
@@ -76,6 +75,8 @@ pub(crate) struct FakeHub {
     tip: watch::Sender<HubTip>,
     /// The lowest height kept.
     pub(crate) earliest: AtomicU64,
+    /// The chain of the first rollup, if this node runs it.
+    pub(crate) evm: Mutex<Option<Arc<dyn EvmChain>>>,
     /// Whether the store fails.
     pub(crate) fail_reads: AtomicBool,
     /// Calls of [`Gateway::segment`].
@@ -116,6 +117,7 @@ impl FakeHub {
             state: Mutex::new(state),
             tip: watch::channel(tip).0,
             earliest: AtomicU64::new(0),
+            evm: Mutex::new(None),
             fail_reads: AtomicBool::new(false),
             segment_reads: AtomicUsize::new(0),
             submitting: AtomicUsize::new(0),
@@ -155,11 +157,6 @@ impl FakeHub {
     pub(crate) fn set_status(&self, key: TxKey, status: TxStatus) {
         self.state().statuses.insert(key, status);
         self.tip.send_modify(|_| ());
-    }
-
-    /// Lets the node run the first rollup.
-    pub(crate) fn run_evm(&self, chain: Arc<dyn EvmChain>) {
-        self.state().evm = Some(chain);
     }
 
     /// What was submitted and accepted, in order.
@@ -253,7 +250,7 @@ impl Gateway for FakeHub {
     }
 
     fn evm(&self, rollup: RollupId) -> Option<Arc<dyn EvmChain>> {
-        if rollup.0 == ROLLUPS[0] { self.state().evm.clone() } else { None }
+        if rollup.0 == ROLLUPS[0] { self.evm.lock().unwrap().clone() } else { None }
     }
 
     fn recent_errors(&self) -> Vec<String> {

@@ -62,6 +62,7 @@ pub(crate) fn segment(rollup: u64, transactions: &[&[u8]]) -> Segment {
 #[derive(Default)]
 struct State {
     blocks: Vec<Block>,
+    tables: Vec<SegmentTable>,
     certificates: BTreeMap<u64, FinalityCertificate>,
     statuses: HashMap<TxKey, TxStatus>,
     submitted: Vec<(RollupId, Bytes)>,
@@ -110,7 +111,8 @@ impl FakeHub {
             client_version: "switchyard/test".to_owned(),
         };
         let tip = HubTip { height: 0, hash: genesis.hash(), timestamp_ms: genesis.timestamp_ms };
-        let state = State { blocks: vec![Block::genesis(genesis)], ..State::default() };
+        let (blocks, tables) = (vec![Block::genesis(genesis)], vec![SegmentTable::default()]);
+        let state = State { blocks, tables, ..State::default() };
         Arc::new(Self {
             info,
             secrets,
@@ -147,6 +149,7 @@ impl FakeHub {
             state.certificates.insert(height, certificate);
         }
         let tip = HubTip { height, hash: block.hash(), timestamp_ms };
+        state.tables.push(SegmentTable::new(&block.segments));
         state.blocks.push(block);
         drop(state);
         self.tip.send_replace(tip);
@@ -222,10 +225,12 @@ impl Gateway for FakeHub {
         if self.fail_reads.load(Ordering::SeqCst) {
             return Err(GatewayError::Store("disk on fire".to_owned()));
         }
-        Ok(self.state().blocks.get(height as usize).map(|block| SegmentAt {
+        let state = self.state();
+        let at = height as usize;
+        Ok(state.blocks.get(at).zip(state.tables.get(at)).map(|(block, table)| SegmentAt {
             header: block.header,
             transactions: block.transactions(rollup).to_vec(),
-            proof: SegmentTable::new(&block.segments).prove(rollup),
+            proof: table.prove(rollup),
         }))
     }
 

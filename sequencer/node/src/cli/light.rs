@@ -228,6 +228,3 @@ pub fn verify_segment(
     let mut verified = Follower::new(trust.clone(), rollup, height).accept(message)?;
     verified.pop().ok_or(VerifyError::Blocks { found: 0 })
 }
-
-#[cfg(test)]
-mod tests;

@@ -56,12 +56,10 @@ pub async fn stream(args: StreamArgs, out: &mut (dyn Write + Send)) -> Result<()
         merge_empty: !args.all,
     };
     let mut messages = node.blocks.stream_segments(request).await?.into_inner();
-    loop {
-        let ended =
-            |blocks: &Blocks, source: CliError| CliError::Stream { next: blocks.next, source: Box::new(source) };
+    let ended = |blocks: &Blocks, source: CliError| CliError::Stream { next: blocks.next, source: Box::new(source) };
+    while args.to.is_none_or(|to| blocks.next <= to) {
         let message = match messages.message().await {
             Ok(Some(message)) => message,
-            Ok(None) if args.to.is_some_and(|to| blocks.next > to) => return Ok(()),
             Ok(None) => {
                 let message = "the node ended the stream early".to_owned();
                 return Err(ended(&blocks, CliError::Call { code: "ended".to_owned(), message }));

@@ -62,10 +62,10 @@ pub(crate) fn segment(rollup: u64, transactions: &[&[u8]]) -> Segment {
 #[derive(Default)]
 struct State {
     blocks: Vec<Block>,
+    tables: Vec<SegmentTable>,
     certificates: BTreeMap<u64, FinalityCertificate>,
     statuses: HashMap<TxKey, TxStatus>,
     submitted: Vec<(RollupId, Bytes)>,
-    evm: Option<Arc<dyn EvmChain>>,
 }
 
 /// The gateway.
@@ -76,6 +76,8 @@ pub(crate) struct FakeHub {
     tip: watch::Sender<HubTip>,
     /// The lowest height kept.
     pub(crate) earliest: AtomicU64,
+    /// The chain of the first rollup, if this node runs it.
+    pub(crate) evm: Mutex<Option<Arc<dyn EvmChain>>>,
     /// Whether the store fails.
     pub(crate) fail_reads: AtomicBool,
     /// Calls of [`Gateway::segment`].
@@ -109,13 +111,15 @@ impl FakeHub {
             client_version: "switchyard/test".to_owned(),
         };
         let tip = HubTip { height: 0, hash: genesis.hash(), timestamp_ms: genesis.timestamp_ms };
-        let state = State { blocks: vec![Block::genesis(genesis)], ..State::default() };
+        let (blocks, tables) = (vec![Block::genesis(genesis)], vec![SegmentTable::default()]);
+        let state = State { blocks, tables, ..State::default() };
         Arc::new(Self {
             info,
             secrets,
             state: Mutex::new(state),
             tip: watch::channel(tip).0,
             earliest: AtomicU64::new(0),
+            evm: Mutex::new(None),
             fail_reads: AtomicBool::new(false),
             segment_reads: AtomicUsize::new(0),
             submitting: AtomicUsize::new(0),
@@ -145,6 +149,7 @@ impl FakeHub {
             state.certificates.insert(height, certificate);
         }
         let tip = HubTip { height, hash: block.hash(), timestamp_ms };
+        state.tables.push(SegmentTable::new(&block.segments));
         state.blocks.push(block);
         drop(state);
         self.tip.send_replace(tip);
@@ -155,11 +160,6 @@ impl FakeHub {
     pub(crate) fn set_status(&self, key: TxKey, status: TxStatus) {
         self.state().statuses.insert(key, status);
         self.tip.send_modify(|_| ());
-    }
-
-    /// Lets the node run the first rollup.
-    pub(crate) fn run_evm(&self, chain: Arc<dyn EvmChain>) {
-        self.state().evm = Some(chain);
     }
 
     /// What was submitted and accepted, in order.
@@ -225,10 +225,12 @@ impl Gateway for FakeHub {
         if self.fail_reads.load(Ordering::SeqCst) {
             return Err(GatewayError::Store("disk on fire".to_owned()));
         }
-        Ok(self.state().blocks.get(height as usize).map(|block| SegmentAt {
+        let state = self.state();
+        let at = height as usize;
+        Ok(state.blocks.get(at).zip(state.tables.get(at)).map(|(block, table)| SegmentAt {
             header: block.header,
             transactions: block.transactions(rollup).to_vec(),
-            proof: SegmentTable::new(&block.segments).prove(rollup),
+            proof: table.prove(rollup),
         }))
     }
 
@@ -253,7 +255,7 @@ impl Gateway for FakeHub {
     }
 
     fn evm(&self, rollup: RollupId) -> Option<Arc<dyn EvmChain>> {
-        if rollup.0 == ROLLUPS[0] { self.state().evm.clone() } else { None }
+        if rollup.0 == ROLLUPS[0] { self.evm.lock().unwrap().clone() } else { None }
     }
 
     fn recent_errors(&self) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! The gRPC server.
 
 mod blocks;
+mod evm;
 mod hostile;
 mod server;
 mod status;
@@ -14,7 +15,7 @@ use switchyard_proto::v1::{
     status_service_client::StatusServiceClient,
 };
 use switchyard_rpc::{
-    ConnectionLimits, Readiness, RpcMetrics,
+    Readiness, RpcMetrics,
     grpc::{ERROR_DOMAIN, GrpcError, GrpcLimits, GrpcOptions, serve},
 };
 use tokio::{net::TcpListener, task::JoinHandle};

@@ -1,0 +1,3 @@
+//! The published test vectors are what this crate does, and hold by themselves.
+
+mod vectors;

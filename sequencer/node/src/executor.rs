@@ -66,13 +66,14 @@ impl<D: Driver> Executor<D> {
     /// Applies what is final, then waits for more, until cancelled. Blocking: run it on a thread of its own, with
     /// `runtime` to wait on.
     pub fn run(mut self, runtime: &tokio::runtime::Handle, stop: &CancellationToken) -> Result<(), ExecutorError> {
+        self.next.store(self.driver.next_hub_height(), Ordering::Release);
         loop {
             let tip = self.tip.borrow_and_update().height;
             while self.driver.next_hub_height() <= tip {
                 if stop.is_cancelled() {
                     return Ok(());
                 }
-                self.apply_next(tip)?;
+                self.apply_next()?;
             }
             let more = runtime.block_on(async {
                 tokio::select! {
@@ -86,14 +87,14 @@ impl<D: Driver> Executor<D> {
         }
     }
 
-    fn apply_next(&mut self, tip: u64) -> Result<(), ExecutorError> {
+    fn apply_next(&mut self) -> Result<(), ExecutorError> {
         let rollup = self.rollup;
         let height = self.driver.next_hub_height();
         let input = self.input(height)?;
         let applied = self.driver.apply(&input).map_err(|source| ExecutorError::Driver { rollup, source })?;
         self.next.store(height + 1, Ordering::Release);
         self.mempool.on_executed(rollup, applied.executed_to, applied.senders.iter().copied());
-        self.count(&applied, tip - height);
+        self.count(&applied);
         Ok(())
     }
 
@@ -112,9 +113,8 @@ impl<D: Driver> Executor<D> {
         })
     }
 
-    fn count(&self, applied: &Applied, lag: u64) {
+    fn count(&self, applied: &Applied) {
         let label = self.rollup.into();
-        self.metrics.execution_lag.get_or_create(&label).set(gauge(lag));
         if let Some(last) = applied.checkpoints.last() {
             self.metrics.rollup_height.get_or_create(&label).set(gauge(last.number));
         }

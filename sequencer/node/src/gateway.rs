@@ -1,11 +1,6 @@
 //! The node as its servers see it.
 
-use crate::{
-    builder::HubBuilder,
-    ingest::Ingest,
-    logging::RecentErrors,
-    metrics::{Metrics, Via},
-};
+use crate::{builder::HubBuilder, ingest::Ingest, logging::RecentErrors};
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use std::{collections::HashMap, sync::Arc};
@@ -34,8 +29,6 @@ pub struct NodeGateway {
     pub chains: HashMap<RollupId, Arc<dyn EvmChain>>,
     /// The last problems.
     pub errors: RecentErrors,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
 }
 
 fn failed(error: StoreError) -> GatewayError {
@@ -133,12 +126,5 @@ impl Gateway for NodeGateway {
 
     fn recent_errors(&self) -> Vec<String> {
         self.errors.lines()
-    }
-}
-
-impl NodeGateway {
-    /// Counts a request that never became a submission.
-    pub fn count_bad_request(&self, reason: &'static str) {
-        self.metrics.rejected(reason, Via::Local);
     }
 }

@@ -3,6 +3,7 @@
 pub mod builder;
 pub mod cli;
 pub mod config;
+pub mod error;
 pub mod executor;
 pub mod finalizer;
 pub mod gateway;
@@ -12,4 +13,5 @@ pub mod keys;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+mod opened;
 mod servers;

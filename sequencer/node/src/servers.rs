@@ -2,9 +2,9 @@
 
 use crate::{
     config::{Config, Endpoints, RollupEndpoint},
+    error::NodeError,
     gateway::NodeGateway,
     metrics::Metrics,
-    node::NodeError,
 };
 use std::{
     net::{SocketAddr, TcpListener},

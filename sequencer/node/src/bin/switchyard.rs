@@ -12,7 +12,7 @@ use switchyard_node::{
     cli::{self, CliError},
     config::Config,
     logging,
-    node::{Node, NodeError},
+    node::Node,
 };
 
 /// A shared, decentralised sequencer for rollups.
@@ -97,7 +97,7 @@ fn run(path: &Path) -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(NodeError::exit_code(&error), error),
+        Err(error) => refuse(error.exit_code(), error),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What validators agree on, through restarts and with one of them missing or lying.
 
-use crate::cluster::{Builder, Cluster, FORBIDDEN, Log, Manner, assert_agree, stop_all, within};
-use std::sync::atomic::Ordering;
+use crate::cluster::{Builder, Cluster, FORBIDDEN, Log, Manner, Validator, assert_agree, stop_all, within};
+use std::{sync::atomic::Ordering, time::Duration};
 use switchyard_consensus_core::{CertificateError, finalize_message, verify_certificate, verify_finality};
+use switchyard_consensus_engine::EngineConfig;
 use switchyard_primitives::{B256, Bytes, FinalityCertificate, FinalityProof, SignerBitmap, keccak256};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -155,6 +156,30 @@ async fn three_of_four_make_progress_and_the_fourth_catches_up_and_leads() {
     let logs = stop_all(validators).await;
     assert_eq!(logs[3].blocks.keys().next(), Some(&1), "from the first block on");
     assert_agree(&logs);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_archive_has_dropped_comes_from_the_nodes_store() {
+    let cluster = Cluster::new(4);
+    let (mut validators, mut histories) = (Vec::new(), Vec::new());
+    for name in 0..3 {
+        let builder = Builder { pace: Duration::ZERO, ..Builder::new(name, Manner::Honest) };
+        let config = EngineConfig { archive_blocks: 1, ..cluster.config(name, 0) };
+        let (validator, history) = Validator::with_history(config, builder).await;
+        validators.push(validator);
+        histories.push(history);
+    }
+    // The archives drop blocks by the section of 64.
+    for validator in &mut validators {
+        validator.until_height(70).await;
+    }
+    let served = || histories.iter().map(|h| h.served.load(Ordering::Relaxed)).sum::<u64>();
+    let before = served();
+    let mut late = cluster.start(Builder::new(3, Manner::Honest), 0).await;
+    late.until_height(70).await;
+    assert!(served() - before >= 63, "{} served", served() - before);
+    validators.push(late);
+    assert_agree(&stop_all(validators).await);
 }
 
 async fn a_lying_leader_changes_nothing(manner: Manner) {

@@ -1,5 +1,8 @@
 //! Tests against rollups whose state is a table of accounts.
 
+#![allow(clippy::cast_possible_truncation, reason = "small numbers")]
+
+mod concurrency;
 mod fairness;
 mod lifecycle;
 mod random;

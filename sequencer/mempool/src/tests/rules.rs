@@ -1,6 +1,7 @@
 //! What is taken in and what is refused.
 
 use super::*;
+use crate::Usage;
 
 #[track_caller]
 fn refused(offered: Result<Accepted, Rejection>, code: &str) -> Rejection {
@@ -279,5 +280,3 @@ fn a_waiting_payload_does_not_keep_the_frame_that_it_came_in() {
     assert_eq!(kept, slice);
     assert!(!frame.as_ptr_range().contains(&kept.as_ptr()));
 }
-
-use crate::Usage;

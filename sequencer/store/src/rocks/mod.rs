@@ -16,6 +16,8 @@
 
 mod open;
 mod options;
+#[cfg(test)]
+mod tests;
 
 pub use options::RocksOptions;
 
@@ -157,7 +159,7 @@ impl RocksStore {
     }
 
     fn read_transactions(&self, rollup: RollupId, height: u64) -> Result<Option<Vec<Bytes>>, StoreError> {
-        // Segments are large and mostly read once: they would push indices and filters out of the cache.
+        // One segment may be larger than a shard of the cache, and would empty it.
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let key = segment_key(height, rollup);

@@ -25,7 +25,7 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { sync: true, cache_bytes: 24 << 20, write_buffer_bytes: 16 << 20 }
+        Self { sync: true, cache_bytes: 24 << 20, write_buffer_bytes: 32 << 20 }
     }
 }
 
@@ -54,26 +54,28 @@ impl RocksOptions {
     }
 
     fn column(&self, column: Column, cache: &Cache, earliest: &Arc<AtomicU64>) -> Options {
+        // Indices and filters grow with the log: in parts, and inside the cache, they take no more than its size.
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(cache);
-        table.set_bloom_filter(10.0, false);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_metadata_block_size(4096);
         table.set_format_version(6);
         let mut options = Options::default();
-        options.set_compression_type(DBCompressionType::Lz4);
-        options.set_write_buffer_size(self.write_buffer_bytes / 2);
+        options.set_write_buffer_size(self.write_buffer_bytes / if column == Column::Segments { 2 } else { 4 });
         match column {
-            Column::TxIndex | Column::Hashes => {
-                // Random keys over the whole log: filters and indices are partitioned and share the cache, or they
-                // would grow with the log.
-                table.set_cache_index_and_filter_blocks(true);
-                table.set_pin_l0_filter_and_index_blocks_in_cache(true);
-                table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-                table.set_partition_filters(true);
-                table.set_metadata_block_size(4096);
+            // Random bytes.
+            Column::TxIndex | Column::Hashes | Column::Certificates => {
                 options.set_compression_type(DBCompressionType::None);
             }
-            Column::Segments => table.set_block_size(16 << 10),
-            Column::Meta | Column::Headers | Column::Tables | Column::Certificates => {}
+            Column::Meta | Column::Headers | Column::Tables | Column::Segments => {
+                options.set_compression_type(DBCompressionType::Lz4);
+            }
+        }
+        // Only these are asked for keys that are not there.
+        if matches!(column, Column::TxIndex | Column::Hashes | Column::Segments) {
+            table.set_bloom_filter(10.0, false);
         }
         if column == Column::TxIndex {
             let earliest = Arc::clone(earliest);

@@ -46,12 +46,12 @@ pub struct Connect {
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The address cannot be used, or nothing answers there.
-    #[error("cannot connect to {url}: {source}")]
+    #[error("cannot connect to {url}: {problem}")]
     Connect {
         /// The address.
         url: String,
         /// Why.
-        source: tonic::transport::Error,
+        problem: String,
     },
     /// The node answered with an error.
     #[error("{code}: {message}")]
@@ -134,6 +134,21 @@ impl From<Status> for CliError {
     }
 }
 
+/// An error and what caused it, down to the root: tonic's own text is no more than `transport error`.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.ends_with(&more) {
+            text += ": ";
+            text += &more;
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// A connected node.
 struct Node {
     info: v1::GetInfoResponse,
@@ -144,7 +159,8 @@ struct Node {
 impl Connect {
     /// Connects, and sets the clients' limits to what the node says it sends.
     async fn open(&self) -> Result<Node, CliError> {
-        let failed = |source| CliError::Connect { url: self.grpc.clone(), source };
+        let failed =
+            |error: tonic::transport::Error| CliError::Connect { url: self.grpc.clone(), problem: causes(&error) };
         let endpoint = Endpoint::from_shared(self.grpc.clone())
             .map_err(failed)?
             .connect_timeout(CONNECT_TIMEOUT)

@@ -204,6 +204,7 @@ async fn a_node_that_is_not_there_is_named() {
     network.url = format!("http://{free}");
     let (code, line) = network.run_err("submit", &["--hex", "00"]).await;
     assert!(code == 1 && line.starts_with(&format!("cannot connect to http://{free}: ")), "{line}");
+    assert!(line.to_lowercase().contains("connection refused"), "{line}");
     network.url = "not a url".to_owned();
     assert_eq!(network.run_err("submit", &["--hex", "00"]).await.0, 1);
 }

@@ -66,7 +66,7 @@ async fn a_request_above_the_message_limit_is_refused_before_it_is_read() {
     let server = Server::start(&FakeHub::new()).await;
     let mut client = server.sequencer().await;
     let error = client.submit(batch(7, &[&vec![1; 4 << 20]])).await.unwrap_err();
-    assert_eq!(error.code(), Code::OutOfRange, "{error:?}");
+    check_error(&error, Code::OutOfRange, "message_too_large");
     client.submit(batch(7, &[b"tx"])).await.unwrap();
     assert_eq!(server.hub.submitted().len(), 1);
 }

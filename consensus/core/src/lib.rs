@@ -2,9 +2,11 @@
 //! engine and the node that runs it. A light client needs no more than this crate.
 
 pub mod engine;
+pub mod keys;
 mod seats;
 mod verify;
 
 pub use engine::{Ancestors, BlockBuilder, EngineEvent, Fault, FaultKind, InvalidBlock};
+pub use keys::verify_possession;
 pub use seats::{Seat, SeatError, SeatSet};
-pub use verify::{CertificateError, namespace, verify_certificate, verify_finality};
+pub use verify::{CertificateError, VOTE_DST, finalize_message, namespace, verify_certificate, verify_finality};

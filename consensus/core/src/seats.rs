@@ -1,5 +1,6 @@
 //! Seats: the equal votes of an epoch.
 
+use blst::min_pk::PublicKey;
 use serde::{Deserialize, Serialize};
 use switchyard_primitives::{B256, Writer, keccak256};
 
@@ -32,7 +33,11 @@ pub enum SeatError {
 
 /// The seats of one epoch, in ascending order of identity. A seat's index is its position here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SeatSet(Vec<Seat>);
+pub struct SeatSet {
+    seats: Vec<Seat>,
+    // Decompressed once, since certificates are checked far more often than seats change.
+    keys: Vec<PublicKey>,
+}
 
 impl SeatSet {
     /// Sorts and checks the seats, BLS subgroup checks included. Proofs of possession are checked at registration.
@@ -41,39 +46,45 @@ impl SeatSet {
             return Err(SeatError::Count(seats.len()));
         }
         seats.sort_by_key(|s| s.identity);
-        let mut keys = std::collections::HashSet::new();
-        for (i, seat) in seats.iter().enumerate() {
-            if i > 0 && seats[i - 1].identity == seat.identity {
-                return Err(SeatError::DuplicateIdentity(seat.identity));
-            }
-            if !keys.insert(seat.bls) {
+        let mut seen = std::collections::HashSet::new();
+        let mut keys = Vec::with_capacity(seats.len());
+        if let Some([twice, _]) = seats.array_windows().find(|[a, b]| a.identity == b.identity) {
+            return Err(SeatError::DuplicateIdentity(twice.identity));
+        }
+        for seat in &seats {
+            if !seen.insert(seat.bls) {
                 return Err(SeatError::DuplicateBls(seat.bls));
             }
-            blst::min_pk::PublicKey::key_validate(seat.bls.as_slice()).map_err(|_| SeatError::InvalidBls(seat.bls))?;
+            keys.push(PublicKey::key_validate(seat.bls.as_slice()).map_err(|_| SeatError::InvalidBls(seat.bls))?);
         }
-        Ok(Self(seats))
+        Ok(Self { seats, keys })
     }
 
     /// The seats in order.
     pub fn seats(&self) -> &[Seat] {
-        &self.0
+        &self.seats
+    }
+
+    /// The seats' BLS keys in order, checked to be in the subgroup.
+    pub(crate) fn keys(&self) -> &[PublicKey] {
+        &self.keys
     }
 
     /// Signatures that a certificate needs: `n - f` with `f = (n - 1) / 3`, which is more than two thirds.
     pub fn quorum(&self) -> usize {
-        self.0.len() - (self.0.len() - 1) / 3
+        self.seats.len() - (self.seats.len() - 1) / 3
     }
 
     /// The index of the seat with this identity.
     pub fn index_of(&self, identity: &B256) -> Option<u32> {
-        self.0.binary_search_by_key(identity, |s| s.identity).ok().and_then(|i| u32::try_from(i).ok())
+        self.seats.binary_search_by_key(identity, |s| s.identity).ok().and_then(|i| u32::try_from(i).ok())
     }
 
     /// keccak-256 of `count u32 | (identity 32 | bls 48)*`.
     pub fn hash(&self) -> B256 {
-        let mut w = Writer::with_capacity(4 + self.0.len() * 80);
-        w.count(self.0.len());
-        for seat in &self.0 {
+        let mut w = Writer::with_capacity(4 + self.seats.len() * 80);
+        w.count(self.seats.len());
+        for seat in &self.seats {
             w.raw(seat.identity.as_slice());
             w.raw(seat.bls.as_slice());
         }

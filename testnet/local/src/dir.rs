@@ -13,11 +13,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use switchyard_consensus_core::{Seat, keys};
+use switchyard_consensus_network::identity as public_identity;
 use switchyard_node::{
     config::{Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, RollupRpc, Store},
     genesis::{Genesis, GenesisLimits, GenesisValidator},
 };
-use switchyard_primitives::B256;
 use switchyard_rollup_core::{RollupManifest, Vm};
 
 /// Most validators of a local network.
@@ -109,8 +109,8 @@ impl NetworkDir {
         }
         let root = root.canonicalize().map_err(Error::file("open", root))?;
         let text = fs::read(&marker).map_err(Error::file("read", &marker))?;
-        let parsed = serde_json::from_slice(&text)
-            .map_err(|e| Error::Format { path: marker.clone(), detail: e.to_string() })?;
+        let parsed =
+            serde_json::from_slice(&text).map_err(|e| Error::Format { path: marker.clone(), detail: e.to_string() })?;
         Ok(Self { root, marker: parsed })
     }
 
@@ -133,7 +133,8 @@ impl NetworkDir {
             fs::create_dir_all(&files.dir).map_err(Error::file("create", &files.dir))?;
             validators.push(write_keys(&files.dir)?);
         }
-        let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+        let now_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
         let genesis = Genesis {
             name: "local".into(),
             timestamp_ms: now_ms,
@@ -209,8 +210,7 @@ impl NetworkDir {
     /// Replaces a validator's configuration; it holds from the validator's next start.
     pub fn write_config(&self, index: usize, config: &Config) -> Result<(), Error> {
         let path = self.validator(index).config;
-        let text =
-            toml::to_string(config).map_err(|e| Error::Format { path: path.clone(), detail: e.to_string() })?;
+        let text = toml::to_string(config).map_err(|e| Error::Format { path: path.clone(), detail: e.to_string() })?;
         write(&path, text.as_bytes(), 0o644)
     }
 
@@ -316,7 +316,7 @@ fn write_keys(dir: &Path) -> Result<GenesisValidator, Error> {
     let bls_secret = secret(&dir.join("bls.key"), || {
         keys::bls_secret_from_entropy(&rand::rng().random()).map_err(|e| Error::Genesis(e.to_string()))
     })?;
-    let identity = keys::identity_public_key(&identity_secret);
+    let identity = public_identity(&identity_secret);
     let genesis = |e: keys::KeyError| Error::Genesis(e.to_string());
     let bls = keys::bls_public_key(&bls_secret).map_err(genesis)?;
     let possession = keys::prove_possession(&bls_secret, identity).map_err(genesis)?;

@@ -6,7 +6,6 @@ use crate::{
     dir::{NetworkDir, Options, Ports},
     process,
 };
-use rustix::process::Signal;
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
@@ -81,13 +80,7 @@ impl Testnet {
 
     fn over(dir: NetworkDir) -> Result<Self, Error> {
         let validators = (0..dir.validators()).map(|_| Validator::default()).collect();
-        Ok(Self {
-            dir,
-            binary: process::find_binary("switchyard")?,
-            session: None,
-            validators,
-            client: Client::new(),
-        })
+        Ok(Self { dir, binary: process::find_binary("switchyard")?, session: None, validators, client: Client::new() })
     }
 
     /// Gives the processes started from now on sessions of their own, through the launcher's binary.
@@ -275,10 +268,8 @@ fn reserve(port: u16) -> Result<TcpSocket, Error> {
 
 /// Refuses a network of which a process runs.
 pub(crate) fn refuse_running(dir: &NetworkDir) -> Result<(), Error> {
-    let pids: Vec<String> = (0..dir.validators())
-        .filter_map(|i| process::running(&dir.validator(i)))
-        .map(|pid| pid.to_string())
-        .collect();
+    let pids: Vec<String> =
+        (0..dir.validators()).filter_map(|i| process::running(&dir.validator(i))).map(|pid| pid.to_string()).collect();
     if pids.is_empty() { Ok(()) } else { Err(Error::Running { dir: dir.root().to_path_buf(), pids: pids.join(", ") }) }
 }
 

@@ -116,9 +116,13 @@ pub(crate) async fn stop(all: &[ValidatorFiles], mut reap: impl FnMut()) -> Vec<
         if still.is_empty() {
             break;
         }
-        if Instant::now() >= deadline && killed.is_empty() {
+        if Instant::now() >= deadline {
             still.iter().for_each(|pid| signal(*pid, Signal::KILL));
             killed = still;
+        }
+        // A process that not even SIGKILL ends hangs in the kernel.
+        if Instant::now() >= deadline + STOP_TIMEOUT {
+            break;
         }
         tokio::time::sleep(POLL).await;
     }

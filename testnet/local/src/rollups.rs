@@ -24,8 +24,7 @@ pub fn default_rollups(timestamp_s: u64) -> Vec<RollupManifest> {
         vm: Vm::Evm { genesis: evm_genesis(chain_id, timestamp_s) },
         sealing: Sealing::HubBlock,
     };
-    let opaque =
-        RollupManifest { id: RollupId(3), name: "yardC".into(), vm: Vm::Opaque, sealing: Sealing::HubBlock };
+    let opaque = RollupManifest { id: RollupId(3), name: "yardC".into(), vm: Vm::Opaque, sealing: Sealing::HubBlock };
     vec![evm(1, "yardA", 71001), evm(2, "yardB", 71002), opaque]
 }
 
@@ -99,7 +98,7 @@ mod tests {
         assert_eq!(genesis.timestamp, 1_700_000_000);
         assert_eq!(genesis.gas_limit, GAS_LIMIT);
         assert_eq!(genesis.base_fee_per_gas, Some(BASE_FEE_WEI.into()));
-        assert!(genesis.config.is_prague_active_at_block_and_timestamp(0, genesis.timestamp));
+        assert_eq!(genesis.config.prague_time, Some(0));
         let ether = U256::from(10).pow(U256::from(18));
         for account in ACCOUNTS {
             assert_eq!(genesis.alloc[&account.address].balance, U256::from(BALANCE_ETHER) * ether);

@@ -54,7 +54,7 @@ const CONFINED: &[(&str, &[&str])] = &[
     ("revm*", &[EVM]),
     ("alloy-evm", &[EVM]),
     ("eth_trie", &[EVM]),
-    ("tonic-health", &[RPC]),
+    ("tonic-health", &[RPC, LOCAL]),
     ("tonic-reflection", &[RPC]),
     ("axum*", &[RPC]),
     ("jsonrpsee*", &[RPC]),

@@ -1,6 +1,13 @@
 //! The servers: gRPC (`switchyard.v1`), Ethereum JSON-RPC for each EVM rollup, and metrics over HTTP. They see the
 //! node through [`Gateway`] alone.
 
+mod connections;
 mod gateway;
+pub mod grpc;
+pub mod http;
+mod metrics;
 
+pub use connections::ConnectionLimits;
 pub use gateway::{Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+pub use http::Readiness;
+pub use metrics::RpcMetrics;

@@ -1,0 +1,145 @@
+//! `BlockService`: final blocks with their proofs.
+
+use super::{
+    ApiError,
+    api::{Api, below_tip, block_ref, block_segment, present},
+    segments::{self, Cursor},
+};
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use switchyard_primitives::Level;
+use switchyard_proto::{level, to_bytes, v1};
+use tonic::{Request, Response, Status};
+
+/// How far above the tip a stream may start.
+const AHEAD_BLOCKS: u64 = 1024;
+
+#[tonic::async_trait]
+impl v1::block_service_server::BlockService for Api {
+    async fn get_info(
+        self: Arc<Self>,
+        request: Request<v1::GetInfoRequest>,
+    ) -> Result<Response<v1::GetInfoResponse>, Status> {
+        Ok(Response::new(self.info(request.into_inner().include_manifests)))
+    }
+
+    async fn get_header(
+        self: Arc<Self>,
+        request: Request<v1::GetHeaderRequest>,
+    ) -> Result<Response<v1::GetHeaderResponse>, Status> {
+        let height = request.into_inner().height;
+        let header = self.read(move |gateway| {
+            below_tip(gateway, height)?;
+            present(gateway.header(height)?, "header", height)
+        });
+        Ok(Response::new(v1::GetHeaderResponse { header: to_bytes(header.await?.encode()) }))
+    }
+
+    async fn get_finality_proof(
+        self: Arc<Self>,
+        request: Request<v1::GetFinalityProofRequest>,
+    ) -> Result<Response<v1::GetFinalityProofResponse>, Status> {
+        let height = request.into_inner().height;
+        let proof = self.read(move |gateway| {
+            below_tip(gateway, height)?;
+            gateway.finality(height)?.ok_or(ApiError::CertificatePending { height })
+        });
+        Ok(Response::new(v1::GetFinalityProofResponse { finality: Some((&proof.await?).into()) }))
+    }
+
+    async fn get_segment(
+        self: Arc<Self>,
+        request: Request<v1::GetSegmentRequest>,
+    ) -> Result<Response<v1::GetSegmentResponse>, Status> {
+        let v1::GetSegmentRequest { rollup_id, height } = request.into_inner();
+        let rollup = self.readable_rollup(rollup_id)?;
+        let read = self.read(move |gateway| {
+            below_tip(gateway, height)?;
+            let segment = present(gateway.segment(rollup, height)?, "segment", height)?;
+            let finality = gateway.finality(height)?.ok_or(ApiError::CertificatePending { height })?;
+            Ok((segment, finality))
+        });
+        let (segment, finality) = read.await?;
+        let (block, finality) = (Some(block_segment(segment)), Some((&finality).into()));
+        Ok(Response::new(v1::GetSegmentResponse { block, finality }))
+    }
+
+    type StreamSegmentsStream = BoxStream<'static, Result<v1::StreamSegmentsResponse, Status>>;
+
+    async fn stream_segments(
+        self: Arc<Self>,
+        request: Request<v1::StreamSegmentsRequest>,
+    ) -> Result<Response<Self::StreamSegmentsStream>, Status> {
+        let request = request.into_inner();
+        let rollup = self.readable_rollup(request.rollup_id)?;
+        check_level(request.level)?;
+        let (from, to) = (request.from_height, request.to_height.unwrap_or(u64::MAX));
+        if to < from {
+            let description = format!("{to} is below from_height {from}");
+            return Err(ApiError::Field { field: "to_height", description }.into());
+        }
+        let tip = self.gateway.tip().borrow().height;
+        if from > tip.saturating_add(AHEAD_BLOCKS) {
+            return Err(ApiError::TooFarAhead { height: from, tip, limit: AHEAD_BLOCKS }.into());
+        }
+        let earliest = self.gateway.earliest();
+        if from < earliest {
+            return Err(ApiError::Pruned { height: from, earliest }.into());
+        }
+        let slot = self.stream_slot()?;
+        let cursor = Cursor::new(self, rollup, from..=to, request.merge_empty, slot);
+        Ok(Response::new(segments::stream(cursor)))
+    }
+}
+
+/// Blocks are served once they are final; nothing earlier or later exists yet.
+fn check_level(value: i32) -> Result<(), ApiError> {
+    match level("level", value)? {
+        None | Some(Level::Final) => Ok(()),
+        Some(Level::Accepted) => {
+            Err(ApiError::Field { field: "level", description: "blocks have no level accepted".to_owned() })
+        }
+        Some(level @ (Level::Ordered | Level::Attested | Level::Settled)) => Err(ApiError::LevelUnavailable { level }),
+    }
+}
+
+impl Api {
+    fn info(&self, include_manifests: bool) -> v1::GetInfoResponse {
+        let info = self.gateway.info();
+        let seat = |seat: &switchyard_consensus_core::Seat| v1::Seat {
+            identity: to_bytes(seat.identity),
+            bls_key: to_bytes(seat.bls),
+        };
+        let rollups = info.rollups.iter().zip(self.manifests()).map(|(manifest, json)| v1::Rollup {
+            rollup_id: manifest.id.0,
+            name: manifest.name.clone(),
+            manifest_json: if include_manifests { json.clone() } else { bytes::Bytes::new() },
+            executed_here: self.gateway.evm(manifest.id).is_some(),
+        });
+        let tip = *self.gateway.tip().borrow();
+        v1::GetInfoResponse {
+            network: info.name.clone(),
+            network_id: to_bytes(info.id),
+            genesis_hash: to_bytes(info.genesis_hash),
+            seats: info.seats.seats().iter().map(seat).collect(),
+            rollups: rollups.collect(),
+            limits: Some(self.wire_limits()),
+            tip: Some(block_ref(tip)),
+            earliest_height: self.gateway.earliest(),
+            client_version: info.client_version.clone(),
+        }
+    }
+
+    fn wire_limits(&self) -> v1::Limits {
+        let limits = self.gateway.info().limits;
+        v1::Limits {
+            body_bytes: limits.body_bytes as u64,
+            segments: limits.segments as u64,
+            transactions: limits.transactions as u64,
+            transaction_bytes: limits.transaction_bytes as u64,
+            submit_transactions: self.limits.submit_transactions as u64,
+            submit_bytes: self.submit_bytes() as u64,
+            response_bytes: self.response_bytes() as u64,
+        }
+    }
+}

@@ -70,7 +70,7 @@ struct Up {
     /// Return once every server answers; the validators go on running
     #[arg(long)]
     detach: bool,
-    /// First of the ports to listen on [default: 7100, or those the network had before]
+    /// First of the ports to listen on; 0 takes free ones [default: 7100, or those the network had before]
     #[arg(long)]
     base_port: Option<u16>,
 }
@@ -204,7 +204,7 @@ fn open_or_create(arguments: &Up) -> Result<Testnet, Error> {
             if let Some(wanted) = arguments.validators.filter(|n| *n != existing.validators()) {
                 return Err(Error::OtherSize { dir: dir.clone(), found: existing.validators(), wanted });
             }
-            if let Some(base) = arguments.base_port.filter(|base| existing.base_port() != Some(*base)) {
+            if let Some(base) = arguments.base_port.filter(|base| existing.base_port().unwrap_or(0) != *base) {
                 existing.move_to(base)?;
             }
             println!("going on with the network in {}", dir.display());
@@ -212,11 +212,11 @@ fn open_or_create(arguments: &Up) -> Result<Testnet, Error> {
         }
         Err(Error::NoNetwork { .. }) => {
             println!("making a network in {}", dir.display());
-            let options = Options {
-                validators: arguments.validators.unwrap_or(4),
-                ports: Ports::From(arguments.base_port.unwrap_or(BASE_PORT)),
-                ..Options::default()
+            let ports = match arguments.base_port {
+                Some(0) => Ports::Free,
+                base => Ports::From(base.unwrap_or(BASE_PORT)),
             };
+            let options = Options { validators: arguments.validators.unwrap_or(4), ports, ..Options::default() };
             Testnet::create(dir, options)
         }
         Err(e) => Err(e),

@@ -150,13 +150,20 @@ impl NetworkDir {
         Ok(dir)
     }
 
-    /// Moves all servers to ports from `base`.
+    /// Moves all servers to ports from `base`. Refused with 0: the validators' network has no free ports to name.
     pub fn move_to(&mut self, base: u16) -> Result<(), Error> {
+        if base == 0 {
+            return Err(Error::PortRange { base, needed: 1 });
+        }
         let genesis = self.genesis()?;
+        let mut configs = Vec::with_capacity(self.validators());
         for index in 0..self.validators() {
             let mut config = self.config(index)?;
             PortPlan { base, rollups: config.rpc.len() }.apply(index, &genesis, &mut config)?;
-            self.write_config(index, &config)?;
+            configs.push(config);
+        }
+        for (index, config) in configs.iter().enumerate() {
+            self.write_config(index, config)?;
         }
         self.marker.base_port = Some(base);
         self.write_marker()
@@ -350,4 +357,102 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     file.write_all(bytes).and_then(|()| file.write_all(b"\n")).map_err(Error::file("write", &next))?;
     drop(file);
     fs::rename(&next, path).map_err(Error::file("write", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeSet, os::unix::fs::PermissionsExt};
+
+    fn options(validators: usize, ports: Ports) -> Options {
+        Options { validators, ports, ..Options::default() }
+    }
+
+    /// Each validator's peers, as its configuration has them, are where the others listen.
+    fn check_peers(dir: &NetworkDir) {
+        let genesis = dir.genesis().unwrap();
+        let configs: Vec<Config> = (0..dir.validators()).map(|i| dir.config(i).unwrap()).collect();
+        for (index, config) in configs.iter().enumerate() {
+            let others: BTreeSet<_> = (0..configs.len())
+                .filter(|i| *i != index)
+                .map(|i| (genesis.validators[i].seat.identity, configs[i].network.listen))
+                .collect();
+            assert_eq!(config.network.peers.iter().map(|p| (p.identity, p.address)).collect::<BTreeSet<_>>(), others);
+        }
+    }
+
+    #[test]
+    fn a_new_network_is_valid_and_its_keys_are_private() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = NetworkDir::create(root.path(), &options(4, Ports::From(7100)), &[]).unwrap();
+        let genesis = dir.genesis().unwrap();
+        assert_eq!(genesis.validators.len(), 4);
+        for (index, validator) in genesis.validators.iter().enumerate() {
+            keys::verify_possession(&validator.seat, &validator.possession).unwrap();
+            let files = dir.validator(index);
+            let config = Config::load(&files.config).unwrap();
+            assert_eq!(Genesis::load(&config.genesis).unwrap(), genesis);
+            for key in [config.keys.identity, config.keys.bls] {
+                assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
+            }
+        }
+        let ports: BTreeSet<u16> = dir.fixed_ports().unwrap().into_iter().map(|(port, ..)| port).collect();
+        assert_eq!(ports.len(), 4 * 5, "network, gRPC, metrics and two rollups, none twice");
+        check_peers(&dir);
+    }
+
+    #[test]
+    fn moving_changes_every_port_and_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let mut dir = NetworkDir::create(root.path(), &options(3, Ports::From(7100)), &[]).unwrap();
+        let genesis = fs::read(dir.genesis_path()).unwrap();
+        dir.move_to(9000).unwrap();
+        let again = NetworkDir::open(root.path()).unwrap();
+        assert_eq!(again.base_port(), Some(9000));
+        assert!(again.fixed_ports().unwrap().iter().all(|(port, ..)| *port >= 9000));
+        assert_eq!(fs::read(dir.genesis_path()).unwrap(), genesis);
+        check_peers(&again);
+
+        assert!(matches!(dir.move_to(65_520), Err(Error::PortRange { .. })));
+        assert!(dir.fixed_ports().unwrap().iter().all(|(port, ..)| (9000..9100).contains(port)));
+    }
+
+    #[test]
+    fn free_ports_are_fixed_for_the_validators_network_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = NetworkDir::create(root.path(), &options(2, Ports::Free), &[40_001, 40_002]).unwrap();
+        let ports: Vec<u16> = dir.fixed_ports().unwrap().into_iter().map(|(port, ..)| port).collect();
+        assert_eq!(ports, [40_001, 40_002]);
+        check_peers(&dir);
+    }
+
+    #[test]
+    fn a_creation_that_was_interrupted_is_completed_with_the_same_keys() {
+        let root = tempfile::tempdir().unwrap();
+        let first = NetworkDir::create(root.path(), &options(2, Ports::From(7100)), &[]).unwrap();
+        let validators = first.genesis().unwrap().validators;
+        fs::remove_file(root.path().join("testnet.json")).unwrap();
+        assert!(matches!(NetworkDir::open(root.path()), Err(Error::NoNetwork { .. })));
+        let second = NetworkDir::create(root.path(), &options(2, Ports::From(7100)), &[]).unwrap();
+        assert_eq!(second.genesis().unwrap().validators, validators);
+    }
+
+    #[test]
+    fn a_key_that_is_not_32_bytes_of_hex_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("validator-0");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("bls.key"), "0xabc").unwrap();
+        let error = NetworkDir::create(root.path(), &options(1, Ports::From(7100)), &[]).unwrap_err();
+        assert!(error.to_string().contains("bls.key"), "{error}");
+    }
+
+    #[test]
+    fn sizes_out_of_range_are_refused() {
+        let root = tempfile::tempdir().unwrap();
+        for size in [0, VALIDATORS_MAX + 1] {
+            let made = NetworkDir::create(root.path(), &options(size, Ports::From(7100)), &[]);
+            assert!(matches!(made, Err(Error::Size(n)) if n == size));
+        }
+    }
 }

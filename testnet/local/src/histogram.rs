@@ -69,8 +69,8 @@ mod tests {
 # TYPE switchyard_finality_seconds histogram
 switchyard_finality_seconds_sum 12.5
 switchyard_finality_seconds_count 100
-switchyard_finality_seconds_bucket{le=\"0.05\"} 10
-switchyard_finality_seconds_bucket{le=\"0.1\"} 60
+switchyard_finality_seconds_bucket{le=\"0.25\"} 10
+switchyard_finality_seconds_bucket{le=\"0.5\"} 60
 switchyard_finality_seconds_bucket{le=\"+Inf\"} 100
 switchyard_other_bucket{le=\"1\"} 5
 ";
@@ -78,9 +78,9 @@ switchyard_other_bucket{le=\"1\"} 5
     #[test]
     fn quantiles_are_interpolated_within_their_bucket() {
         let histogram = Histogram::parse(SCRAPE, "switchyard_finality_seconds");
-        assert_eq!(histogram.quantile(0.1), Some(0.05));
-        assert_eq!(histogram.quantile(0.35), Some(0.075));
-        assert_eq!(histogram.quantile(0.99), Some(0.1), "above the last finite bound");
+        assert_eq!(histogram.quantile(0.1), Some(0.25));
+        assert_eq!(histogram.quantile(0.35), Some(0.375));
+        assert_eq!(histogram.quantile(0.99), Some(0.5), "above the last finite bound");
         assert_eq!(Histogram::parse(SCRAPE, "switchyard_missing").quantile(0.5), None);
     }
 

@@ -75,7 +75,11 @@ impl Testnet {
     pub fn open(dir: &Path) -> Result<Self, Error> {
         let dir = NetworkDir::open(dir)?;
         refuse_running(&dir)?;
-        Self::over(dir)
+        let mut testnet = Self::over(dir)?;
+        for index in 0..testnet.len() {
+            testnet.keep_port(index)?;
+        }
+        Ok(testnet)
     }
 
     fn over(dir: NetworkDir) -> Result<Self, Error> {
@@ -233,7 +237,7 @@ impl Testnet {
     fn keep_port(&mut self, index: usize) -> Result<(), Error> {
         if self.dir.base_port().is_none() {
             let port = self.dir.config(index)?.network.listen.port();
-            self.validator(index)?.reserved = reserve(port).ok();
+            self.validator(index)?.reserved = Some(reserve(port)?);
         }
         Ok(())
     }
@@ -273,13 +277,13 @@ pub(crate) fn refuse_running(dir: &NetworkDir) -> Result<(), Error> {
     if pids.is_empty() { Ok(()) } else { Err(Error::Running { dir: dir.root().to_path_buf(), pids: pids.join(", ") }) }
 }
 
-/// Checks that nothing listens on the network's fixed ports.
+/// Checks that nothing listens on the network's fixed ports. Free ones are reserved already.
 pub(crate) fn check_ports(dir: &NetworkDir) -> Result<(), Error> {
+    let Some(base) = dir.base_port() else { return Ok(()) };
     let ports = dir.fixed_ports()?;
     let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
     for (port, what, validator) in &ports {
         if !free(*port) {
-            let base = dir.base_port().unwrap_or(*port);
             let fits = |candidate: &u16| {
                 ports.iter().all(|(p, ..)| p.checked_sub(base).and_then(|o| candidate.checked_add(o)).is_some_and(free))
             };

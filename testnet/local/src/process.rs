@@ -148,3 +148,41 @@ pub fn tail(path: &Path, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
     all[all.len().saturating_sub(lines)..].join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(dir: &Path) -> ValidatorFiles {
+        ValidatorFiles {
+            dir: dir.into(),
+            config: dir.join("config.toml"),
+            log: dir.join("node.log"),
+            pid: dir.join("pid"),
+            endpoints: dir.join("endpoints.json"),
+        }
+    }
+
+    #[test]
+    fn a_pid_of_another_program_does_not_count_as_running() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        assert_eq!(running(&files), None, "no pid file");
+        fs::write(&files.pid, std::process::id().to_string()).unwrap();
+        assert_eq!(running(&files), None, "this test was not started with the validator's configuration");
+        fs::write(&files.pid, "not a number").unwrap();
+        assert_eq!(running(&files), None);
+    }
+
+    #[test]
+    fn a_tail_has_the_last_lines_of_short_and_long_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        assert_eq!(tail(&path, 3), "");
+        fs::write(&path, "a\nb\n").unwrap();
+        assert_eq!(tail(&path, 3), "a\nb");
+        let long: String = (0..5000).map(|i| format!("line {i}\n")).collect();
+        fs::write(&path, long).unwrap();
+        assert_eq!(tail(&path, 2), "line 4998\nline 4999");
+    }
+}

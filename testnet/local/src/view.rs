@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 /// Rates and quantiles are over this long.
 const WINDOW: Duration = Duration::from_secs(10);
-const ERRORS_SHOWN: usize = 6;
+const ERRORS_SHOWN: usize = 10;
 const LOG_LINES: usize = 4;
 
 struct Sample {
@@ -138,7 +138,8 @@ impl View {
         for (name, head) in heads(&frame.validators) {
             line.push_str(&format!("  {name} {head}"));
         }
-        if let Some(error) = frame.errors.last() {
+        // Indented lines belong to the one above them.
+        if let Some(error) = frame.errors.iter().rfind(|e| !e.starts_with(' ')) {
             line.push_str(&format!("  last error: {error}"));
         }
         line

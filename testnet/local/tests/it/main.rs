@@ -1,0 +1,87 @@
+//! `switchyard testnet` as scripts use it, over the real node. The binaries are those of the same build: `make test`, or
+//! `cargo build --workspace --bins --tests` first.
+
+// clippy.toml's exception for tests does not reach their helper functions.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use serde_json::Value;
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
+
+fn testnet(dir: &Path, arguments: &[&str]) -> Output {
+    let (command, rest) = arguments.split_first().unwrap();
+    Command::new(env!("CARGO_BIN_EXE_switchyard-testnet"))
+        .arg(command)
+        .arg("--dir")
+        .arg(dir)
+        .args(rest)
+        .output()
+        .unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
+}
+
+/// Takes the network down when a test ends early.
+struct Down<'a>(&'a Path);
+
+impl Drop for Down<'_> {
+    fn drop(&mut self) {
+        testnet(self.0, &["down"]);
+    }
+}
+
+#[test]
+fn a_detached_network_answers_until_it_is_taken_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let down = Down(dir.path());
+    let up = testnet(dir.path(), &["up", "--detach", "--base-port", "0"]);
+    assert!(up.status.success(), "{up:?}");
+
+    let endpoints = json(&testnet(dir.path(), &["endpoints", "--json"]));
+    let validators = endpoints["validators"].as_array().unwrap();
+    assert_eq!(validators.len(), 4);
+    for validator in validators {
+        let chains: Vec<_> = validator["rollups"].as_array().unwrap().iter().map(|r| r["chain_id"].as_u64()).collect();
+        assert_eq!(chains, [Some(71001), Some(71002)]);
+    }
+    assert_eq!(endpoints["accounts"].as_array().unwrap().len(), 10);
+
+    let status = testnet(dir.path(), &["status", "--json"]);
+    assert!(status.status.success(), "{status:?}");
+    assert_eq!(json(&status)["ok"], true);
+
+    let second = testnet(dir.path(), &["up", "--detach"]);
+    assert_eq!(second.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&second.stderr).contains("runs already"), "{second:?}");
+
+    drop(down);
+    let after = testnet(dir.path(), &["status", "--json"]);
+    assert_eq!(after.status.code(), Some(1));
+    assert!(json(&after)["validators"].as_array().unwrap().iter().all(|v| v["alive"] == false));
+}
+
+#[test]
+fn a_taken_port_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let up = testnet(dir.path(), &["up", "--detach", "--validators", "1", "--base-port", &port]);
+    assert_eq!(up.status.code(), Some(2), "{up:?}");
+    let said = String::from_utf8_lossy(&up.stderr).into_owned();
+    assert!(said.contains(&port) && said.contains("--base-port"), "{said}");
+}
+
+#[test]
+fn a_folder_without_a_network_is_refused_by_all_but_up() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in ["down", "status", "endpoints"] {
+        let output = testnet(dir.path(), &[command]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no local network"), "{output:?}");
+    }
+}

@@ -1,1 +1,37 @@
-//! switchyard-consensus-engine
+//! The consensus engine: commonware's simplex (agreement) and marshal (order, archive, catching up) on a runtime of their
+//! own, spoken to through bounded channels. The one crate that names the BFT library.
+//!
+//! ```text
+//!  node (tokio)                        engine (its own threads)
+//!  BlockBuilder  <-- build, judge ---  Chain <-- marshal::Inline <-- simplex <-> votes, certificates, resolver
+//!  events        <-- Final, ack ----   Courier <-- marshal <-> blocks, backfill; archives on disk
+//!  gossip        <------------------>  Relay <-> transactions
+//! ```
+//!
+//! What is signed, and how a certificate is checked without this crate: `docs/specs/consensus.md` and
+//! `switchyard_consensus_core`.
+
+mod application;
+mod archive;
+mod block;
+mod certificate;
+mod config;
+mod delivery;
+mod folder;
+mod gossip;
+mod observer;
+mod runtime;
+mod wiring;
+
+use commonware_consensus::simplex::{self, scheme::bls12381_multisig};
+use commonware_cryptography::{bls12381::primitives::variant::MinPk, ed25519::PublicKey, keccak256::Digest};
+pub use config::{EngineConfig, EngineError};
+pub use gossip::{GossipHandle, GossipSender, To};
+pub use runtime::{Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, start};
+
+/// Seats do not change yet, so there is one epoch.
+pub(crate) const EPOCH: u64 = 0;
+
+pub(crate) type Scheme = bls12381_multisig::Scheme<PublicKey, MinPk>;
+pub(crate) type Finalization = simplex::types::Finalization<Scheme, Digest>;
+pub(crate) type Activity = simplex::types::Activity<Scheme, Digest>;

@@ -149,10 +149,7 @@ impl Network {
         let message_bytes_max = u32::try_from(config.message_bytes_max)
             .ok()
             .filter(|bytes| *bytes <= max_size::<Handshake>())
-            .ok_or(NetworkError::MessageBytes {
-                bytes: config.message_bytes_max,
-                limit: max_size::<Handshake>(),
-            })?;
+            .ok_or(NetworkError::MessageBytes { bytes: config.message_bytes_max, limit: max_size::<Handshake>() })?;
         let mut addresses = vec![(me, Address::Symmetric(config.listen))];
         for (identity, address) in &config.peers {
             addresses.push((public_key(*identity)?, Address::Symmetric(*address)));

@@ -1,0 +1,152 @@
+//! What the engine is told at its start, and why it may refuse.
+
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
+use switchyard_consensus_core::{SeatSet, keys};
+use switchyard_consensus_network::{NetworkError, identity};
+use switchyard_primitives::{B256, Header, Limits};
+
+/// What the engine is told at its start.
+#[derive(Clone)]
+pub struct EngineConfig {
+    /// The network's id: the domain of every signature.
+    pub network_id: B256,
+    /// The validators. Their proofs of possession have been checked.
+    pub seats: SeatSet,
+    /// The block of height 0.
+    pub genesis: Header,
+    /// Bounds of a block; the same on every validator.
+    pub limits: Limits,
+    /// Seed of the ed25519 key.
+    pub identity_secret: [u8; 32],
+    /// BLS12-381 secret, big-endian.
+    pub bls_secret: [u8; 32],
+    /// Where to listen for the other validators.
+    pub listen: SocketAddr,
+    /// Identities and addresses of the other validators.
+    pub peers: Vec<(B256, SocketAddr)>,
+    /// A folder of the engine's own. Losing it and starting again may make this validator sign twice.
+    pub data_dir: PathBuf,
+    /// How long a leader may take to propose, the builder's waiting for its pace included.
+    pub leader_timeout: Duration,
+    /// How long a view may take from its start to a certificate; above `leader_timeout`.
+    pub certification_timeout: Duration,
+    /// A leader from which nothing was heard for this long is skipped at once; above `certification_timeout`, and best
+    /// just above it: then a leader that dies costs one `leader_timeout`, and nothing the next time it is its turn.
+    pub skip_timeout: Duration,
+    /// Threads that run consensus and the network. Disk access has threads of its own.
+    pub worker_threads: NonZeroUsize,
+    /// The node's durable tip: final blocks are reported from the next height on.
+    pub acknowledged_height: u64,
+}
+
+/// Why the engine does not start, or has stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The timeouts are out of order.
+    #[error(
+        "timeouts must grow: leader {leader_ms} ms < certification {certification_ms} ms < skip {skip_ms} ms, none zero"
+    )]
+    Timeouts {
+        /// `leader_timeout`.
+        leader_ms: u128,
+        /// `certification_timeout`.
+        certification_ms: u128,
+        /// `skip_timeout`.
+        skip_ms: u128,
+    },
+    /// This validator's identity has no seat.
+    #[error("identity {identity} has no seat in this network; check keys.identity")]
+    NoSeat {
+        /// The identity of the configured secret.
+        identity: B256,
+    },
+    /// The seat of this identity votes with another BLS key.
+    #[error("the BLS secret does not belong to the seat of {identity}; check keys.bls")]
+    OtherBlsKey {
+        /// The identity of the configured secret.
+        identity: B256,
+    },
+    /// The BLS secret is out of range, or a seat's key is not one.
+    #[error(transparent)]
+    Key(#[from] keys::KeyError),
+    /// The genesis header is not one of height 0 and epoch 0, or does not name this network.
+    #[error("the genesis header does not belong to network {network}")]
+    Genesis {
+        /// The configured network.
+        network: B256,
+    },
+    /// The network cannot start.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The folder cannot be used.
+    #[error("consensus folder {path}: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process runs an engine in the folder.
+    #[error("consensus folder {path} is in use by another process; stop it first")]
+    FolderInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder belongs to another network, genesis or format.
+    #[error("consensus folder {path} was written for {found:?}, expected {expected:?}; use another data directory")]
+    OtherNetwork {
+        /// The folder.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What it should say.
+        expected: String,
+    },
+    /// The archives on disk do not open.
+    #[error(
+        "consensus archive {name}: {detail}; restore the folder, or start with an empty one only if another copy of this validator has not signed since"
+    )]
+    Archive {
+        /// Which archive.
+        name: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// The node is behind the archive, and the archive no longer holds what it lacks.
+    #[error("the node's store lacks block {height}, and so does the consensus archive; restore the store")]
+    MissingBlock {
+        /// The lowest missing height.
+        height: u64,
+    },
+    /// A part of the engine has ended by itself, which is a defect or a broken disk.
+    #[error("consensus has stopped: {0}")]
+    Failed(String),
+}
+
+impl EngineConfig {
+    /// Checks what can be checked without touching disk or network.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let (leader, certification, skip) = (self.leader_timeout, self.certification_timeout, self.skip_timeout);
+        if leader.is_zero() || certification <= leader || skip <= certification {
+            return Err(EngineError::Timeouts {
+                leader_ms: leader.as_millis(),
+                certification_ms: certification.as_millis(),
+                skip_ms: skip.as_millis(),
+            });
+        }
+        let genesis = &self.genesis;
+        if genesis.height != 0 || genesis.epoch != crate::EPOCH || genesis.parent != self.network_id {
+            return Err(EngineError::Genesis { network: self.network_id });
+        }
+        let identity = identity(&self.identity_secret);
+        let seat = self
+            .seats
+            .index_of(&identity)
+            .and_then(|i| self.seats.seats().get(usize::try_from(i).ok()?))
+            .ok_or(EngineError::NoSeat { identity })?;
+        if keys::bls_public_key(&self.bls_secret)? != seat.bls {
+            return Err(EngineError::OtherBlsKey { identity });
+        }
+        Ok(())
+    }
+}

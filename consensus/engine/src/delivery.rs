@@ -1,0 +1,191 @@
+//! Carries final blocks from the library to the node, in order, with certificates and acknowledgements.
+
+use crate::{Finalization, Scheme, block::HubBlock, certificate};
+use commonware_actor::Feedback;
+use commonware_consensus::{
+    Reporter,
+    marshal::{Update, core::Mailbox, standard::Standard},
+    types::Height,
+};
+use commonware_cryptography::Digested;
+use commonware_utils::{Acknowledgement as _, acknowledgement::Exact};
+use std::{collections::VecDeque, num::NonZeroUsize, sync::Arc};
+use switchyard_consensus_core::{EngineEvent, Fault};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, info};
+
+/// Blocks given to the node and not acknowledged yet. Each may be as large as the block limit.
+pub(crate) const PENDING: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+
+/// The newest height known to be final, and the view that finalised it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tip {
+    pub(crate) height: u64,
+    pub(crate) view: u64,
+}
+
+/// Where the library puts what is final.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    blocks: mpsc::Sender<(Digested<HubBlock>, Exact)>,
+    tip: watch::Sender<Tip>,
+}
+
+impl Reporter for Inbox {
+    type Activity = Update<HubBlock>;
+
+    fn report(&mut self, update: Self::Activity) -> Feedback {
+        match update {
+            Update::Tip(round, height, _) => {
+                self.tip.send_replace(Tip { height: height.get(), view: round.view().get() });
+                Feedback::Ok
+            }
+            // The library has at most PENDING blocks out, so the queue has room unless the courier has ended.
+            Update::Block(block, ack) => match self.blocks.try_send((block, ack)) {
+                Ok(()) => Feedback::Ok,
+                Err(_) => Feedback::Closed,
+            },
+        }
+    }
+}
+
+/// Takes what is final out of the inbox and to the node.
+pub(crate) struct Courier {
+    blocks: mpsc::Receiver<(Digested<HubBlock>, Exact)>,
+    tip: watch::Receiver<Tip>,
+    faults: mpsc::Receiver<Fault>,
+    events: mpsc::Sender<EngineEvent>,
+    marshal: Mailbox<Scheme, Standard<HubBlock>>,
+    /// The height that the node wants next.
+    next: u64,
+    /// What the node has been given and has not acknowledged, oldest first.
+    waiting: VecDeque<Waiting>,
+}
+
+/// Why the courier ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// The node has dropped its receiver or an acknowledgement.
+    NodeGone,
+    /// The library has stopped.
+    LibraryGone,
+    /// The node is behind the library's archive, and a block in between is no longer there.
+    Missing {
+        /// The block's height.
+        height: u64,
+    },
+}
+
+pub(crate) struct Mailroom {
+    blocks: mpsc::Receiver<(Digested<HubBlock>, Exact)>,
+    pub(crate) tip: watch::Receiver<Tip>,
+}
+
+pub(crate) fn inbox() -> (Inbox, Mailroom) {
+    let (blocks, blocks_out) = mpsc::channel(2 * PENDING.get());
+    let (tip, tip_out) = watch::channel(Tip::default());
+    (Inbox { blocks, tip }, Mailroom { blocks: blocks_out, tip: tip_out })
+}
+
+/// A block that the node has not acknowledged yet. Where it came from the library, the library is told.
+struct Waiting {
+    done: oneshot::Receiver<()>,
+    ack: Option<Exact>,
+}
+
+impl Courier {
+    /// `acknowledged` is the highest block that the node already has.
+    pub(crate) fn new(
+        mailroom: Mailroom,
+        faults: mpsc::Receiver<Fault>,
+        events: mpsc::Sender<EngineEvent>,
+        marshal: Mailbox<Scheme, Standard<HubBlock>>,
+        acknowledged: u64,
+    ) -> Self {
+        let Mailroom { blocks, tip } = mailroom;
+        let next = acknowledged.saturating_add(1);
+        Self { blocks, tip, faults, events, marshal, next, waiting: VecDeque::with_capacity(PENDING.get()) }
+    }
+
+    /// Runs until one side ends. `processed` is the height up to which the library takes the node to be done.
+    pub(crate) async fn run(mut self, processed: u64) -> Ended {
+        if self.next <= processed {
+            info!(from = self.next, to = processed, "the node's store is behind the archive, which fills it");
+        }
+        if let Err(ended) = self.fill(processed).await {
+            return ended;
+        }
+        loop {
+            if let Err(ended) = self.step().await {
+                return ended;
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<(), Ended> {
+        tokio::select! {
+            biased;
+            acknowledged = acknowledged(&mut self.waiting) => acknowledged,
+            block = self.blocks.recv() => {
+                let (block, ack) = block.ok_or(Ended::LibraryGone)?;
+                self.deliver(&block, ack).await
+            }
+            Some(fault) = self.faults.recv() => self.emit(EngineEvent::Fault(fault)).await,
+            changed = self.tip.changed() => {
+                changed.map_err(|_| Ended::LibraryGone)?;
+                let Tip { height, view } = *self.tip.borrow_and_update();
+                self.emit(EngineEvent::Tip { height, view }).await
+            }
+        }
+    }
+
+    async fn emit(&self, event: EngineEvent) -> Result<(), Ended> {
+        self.events.send(event).await.map_err(|_| Ended::NodeGone)
+    }
+
+    async fn deliver(&mut self, block: &Digested<HubBlock>, ack: Exact) -> Result<(), Ended> {
+        let height = block.inner().block().header.height;
+        if height < self.next {
+            debug!(height, "the node has this block");
+            ack.acknowledge();
+            return Ok(());
+        }
+        self.fill(height.saturating_sub(1)).await?;
+        self.send(block, Some(ack)).await
+    }
+
+    /// Gives the node what the archive holds from [`Self::next`] up to `to`.
+    async fn fill(&mut self, to: u64) -> Result<(), Ended> {
+        while self.next <= to {
+            let height = self.next;
+            let block = self.marshal.get_block(Height::new(height)).await.ok_or(Ended::Missing { height })?;
+            self.send(&block, None).await?;
+            while self.waiting.len() >= PENDING.get() {
+                acknowledged(&mut self.waiting).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, block: &Digested<HubBlock>, ack: Option<Exact>) -> Result<(), Ended> {
+        let block = Arc::clone(block.inner().block());
+        let height = block.header.height;
+        let finalization: Option<Finalization> = self.marshal.get_finalization(Height::new(height)).await;
+        let certificate = finalization.as_ref().and_then(certificate::convert);
+        let (acknowledge, done) = oneshot::channel();
+        self.emit(EngineEvent::Final { block, certificate, ack: acknowledge }).await?;
+        self.waiting.push_back(Waiting { done, ack });
+        self.next = height.saturating_add(1);
+        Ok(())
+    }
+}
+
+/// Waits until the node is done with the oldest block; for ever if there is none.
+async fn acknowledged(waiting: &mut VecDeque<Waiting>) -> Result<(), Ended> {
+    let Some(oldest) = waiting.front_mut() else { return std::future::pending().await };
+    (&mut oldest.done).await.map_err(|_| Ended::NodeGone)?;
+    if let Some(Waiting { ack: Some(ack), .. }) = waiting.pop_front() {
+        ack.acknowledge();
+    }
+    Ok(())
+}

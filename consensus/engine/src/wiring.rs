@@ -1,0 +1,299 @@
+//! Puts the library's parts together and runs them until one ends.
+
+use crate::{
+    EPOCH, EngineConfig, EngineError, Scheme,
+    application::Chain,
+    archive::{self, KEY_BUFFER, PREFIX, REPLAY_BUFFER, VALUE_BUFFER},
+    block::{BlockLimits, HubBlock},
+    delivery::{self, Courier, Ended, PENDING},
+    gossip,
+    observer::Observer,
+    runtime::{EngineStatus, MetricsReader, Ready},
+};
+use commonware_broadcast::buffered;
+use commonware_codec::{Copying, DecodeExt as _};
+use commonware_consensus::{
+    marshal::{
+        self, Start,
+        core::{Actor, Processed},
+        resolver::p2p as backfill,
+        standard::{Inline, Standard},
+    },
+    simplex::{
+        self, ForwardPolicy, SkipPolicy,
+        config::{Floor, SkipBudget},
+        elector::RoundRobin,
+    },
+    types::{Epoch, FixedEpocher, ViewDelta},
+};
+use commonware_cryptography::{
+    Digestible as _, Sha256,
+    bls12381::primitives::{group, variant::Variant},
+    certificate::ConstantProvider,
+    ed25519::PublicKey,
+};
+use commonware_parallel::Sequential;
+use commonware_runtime::{Clock as _, Handle, Spawner as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
+use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize, ordered::BiMap, sync::Mutex};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use switchyard_consensus_core::{BlockBuilder, EngineEvent, SeatSet, keys::KeyError, namespace};
+use switchyard_consensus_network::{self as network, Connected, Network, identity, public_key};
+use switchyard_primitives::Block;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::info;
+
+/// Messages that wait for one of the library's actors before its overflow policy applies.
+const MAILBOX: NonZeroUsize = NZUsize!(1024);
+/// Views for which votes and undecided blocks are kept, for peers that are a little behind.
+const VIEW_RETENTION: ViewDelta = ViewDelta::new(128);
+/// Blocks of one leader kept in memory until they are decided.
+const BLOCKS_PER_LEADER: usize = 6;
+/// How often status is refreshed.
+const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The node's side of the channels.
+pub(crate) struct Ports {
+    pub(crate) events: mpsc::Sender<EngineEvent>,
+    pub(crate) gossip: gossip::Relay,
+    pub(crate) status: watch::Sender<EngineStatus>,
+    pub(crate) stop: oneshot::Receiver<()>,
+}
+
+fn scheme(config: &EngineConfig) -> Result<Scheme, EngineError> {
+    let secret = group::Private::decode(Copying(&config.bls_secret)).map_err(|_| KeyError::Secret)?;
+    let participants = participants(&config.seats)?;
+    let identity = identity(&config.identity_secret);
+    Scheme::signer(&namespace(config.network_id), participants, secret).ok_or(EngineError::OtherBlsKey { identity })
+}
+
+type BlsPublic = <commonware_cryptography::bls12381::primitives::variant::MinPk as Variant>::Public;
+
+fn participants(seats: &SeatSet) -> Result<BiMap<PublicKey, BlsPublic>, EngineError> {
+    let mut keys = Vec::with_capacity(seats.seats().len());
+    for seat in seats.seats() {
+        let bls = BlsPublic::decode(Copying(seat.bls.as_slice())).map_err(|_| KeyError::Secret)?;
+        keys.push((public_key(seat.identity).map_err(network::NetworkError::from)?, bls));
+    }
+    // Both kinds of key are unique in a seat set.
+    BiMap::try_from(keys).map_err(|e| EngineError::Failed(format!("seats: {e}")))
+}
+
+/// Runs the engine; returns when it was told to stop, or why it could not go on. `ready` is resolved once it runs.
+pub(crate) async fn run<B: BlockBuilder>(
+    context: Context,
+    config: EngineConfig,
+    builder: B,
+    ports: Ports,
+    ready: Ready,
+    metrics: MetricsReader,
+) -> Result<(), EngineError> {
+    let engine = match assemble(&context, config, builder, ports).await {
+        Ok(engine) => engine,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return Ok(());
+        }
+    };
+    let _ = ready.send(Ok(metrics));
+    engine.run(context).await
+}
+
+struct Parts {
+    tasks: Vec<(&'static str, Handle<()>)>,
+    courier: Courier,
+    processed: u64,
+    gossip: (gossip::Relay, network::Channel),
+    status: StatusKeeper,
+    stop: oneshot::Receiver<()>,
+}
+
+async fn assemble<B: BlockBuilder>(
+    context: &Context,
+    config: EngineConfig,
+    builder: B,
+    ports: Ports,
+) -> Result<Parts, EngineError> {
+    let scheme = scheme(&config)?;
+    let me = public_key(identity(&config.identity_secret)).map_err(network::NetworkError::from)?;
+    let limits = BlockLimits(config.limits);
+    let validators = u32::try_from(config.seats.seats().len()).unwrap_or(u32::MAX);
+    let network = Network::start(
+        context.child("p2p"),
+        network::Config {
+            identity_secret: config.identity_secret,
+            listen: config.listen,
+            peers: config.peers.clone(),
+            namespace: namespace(config.network_id),
+            message_bytes_max: marshal::max_payload_size::<Standard<HubBlock>, Scheme>(validators, &limits)
+                .max(crate::runtime::GOSSIP_BYTES_MAX),
+        },
+    )?;
+
+    let (broadcast, buffer) = buffered::Engine::new(
+        context.child("blocks"),
+        buffered::Config {
+            public_key: me.clone(),
+            mailbox_size: MAILBOX,
+            deque_size: BLOCKS_PER_LEADER,
+            priority: false,
+            codec_config: limits,
+            peer_provider: network.peers.clone(),
+            strategy: Sequential,
+        },
+    );
+    let broadcast = broadcast.start(network.blocks);
+    let resolver = backfill::init(
+        context.child("backfill"),
+        backfill::Config {
+            public_key: me,
+            peer_provider: network.peers.clone(),
+            blocker: network.peers.clone(),
+            mailbox_size: MAILBOX,
+            fetch_timeout: NZDuration!(Duration::from_secs(2)),
+            fetch_retry_delay: Duration::from_millis(100),
+            priority_requests: false,
+            priority_responses: false,
+        },
+        network.backfill,
+    );
+
+    // Pages of 4 KiB with their checksum; 4 MiB in all, since only keys are cached.
+    let page_cache = CacheRef::new(NZU16!(4084), NZUsize!(1024));
+    let (certificates, blocks) = archive::open_both(&context.child("archive"), &page_cache, limits).await?;
+    let genesis = HubBlock::sealed(Block::genesis(config.genesis));
+    let epocher = FixedEpocher::new(NZU64!(u64::MAX));
+    let (actor, mailbox, floor) = Actor::init(
+        context.child("marshal"),
+        certificates,
+        blocks,
+        marshal::Config {
+            provider: ConstantProvider::<_, Epoch>::new(scheme.clone()),
+            epocher: epocher.clone(),
+            start: Start::Genesis(genesis.clone()),
+            partition_prefix: PREFIX.to_string(),
+            mailbox_size: MAILBOX,
+            view_retention: VIEW_RETENTION,
+            prunable_items_per_section: NZU64!(128),
+            page_cache: page_cache.clone(),
+            replay_buffer: REPLAY_BUFFER,
+            key_write_buffer: KEY_BUFFER,
+            value_write_buffer: VALUE_BUFFER,
+            block_codec_config: limits,
+            max_repair: NZUsize!(32),
+            max_pending_acks: PENDING,
+            strategy: Sequential,
+        },
+    )
+    .await;
+    let processed = floor.processed().map_or(0, |p: Processed| p.height().get());
+    info!(processed, node = config.acknowledged_height, "consensus archive open");
+    let (inbox, mailroom) = delivery::inbox();
+    let actor = actor.start(inbox, buffer, resolver);
+
+    let chain = Chain { builder, limits: config.limits };
+    let inline = Inline::new(context.child("chain"), chain, mailbox.clone(), epocher);
+    let (view, view_out) = watch::channel(0);
+    let (faults, faults_out) = mpsc::channel(64);
+    let observer = Observer {
+        inner: inline.clone(),
+        scheme: scheme.clone(),
+        rng: Arc::new(Mutex::new(context.child("observer"))),
+        view,
+        faults,
+    };
+    let simplex = simplex::Engine::new(
+        context.child("simplex"),
+        simplex::Config {
+            scheme,
+            elector: RoundRobin::<Sha256>::default(),
+            blocker: network.peers.clone(),
+            automaton: inline.clone(),
+            relay: inline,
+            reporter: observer,
+            track_historical_votes: false,
+            strategy: Sequential,
+            partition: format!("simplex-{EPOCH}"),
+            mailbox_size: MAILBOX,
+            epoch: Epoch::new(EPOCH),
+            floor: Floor::Genesis(genesis.digest()),
+            replay_buffer: REPLAY_BUFFER,
+            write_buffer: KEY_BUFFER,
+            page_cache,
+            leader_timeout: config.leader_timeout,
+            certification_timeout: config.certification_timeout,
+            timeout_retry: config.leader_timeout,
+            view_retention: VIEW_RETENTION,
+            skip: SkipPolicy::Enabled { timeout: config.skip_timeout, budget: SkipBudget::Participants },
+            fetch_timeout: NZDuration!(Duration::from_secs(1)),
+            fetch_retry_delay: Duration::from_millis(100),
+            forward: ForwardPolicy::SilentLeader,
+        },
+    );
+    let simplex = simplex.start(network.votes, network.certificates, network.resolver);
+    let status =
+        StatusKeeper { view: view_out, tip: mailroom.tip.clone(), connected: network.connected, status: ports.status };
+    Ok(Parts {
+        tasks: vec![("simplex", simplex), ("marshal", actor), ("blocks", broadcast), ("network", network.task)],
+        courier: Courier::new(mailroom, faults_out, ports.events, mailbox, config.acknowledged_height),
+        processed,
+        gossip: (ports.gossip, network.transactions),
+        status,
+        stop: ports.stop,
+    })
+}
+
+impl Parts {
+    async fn run(self, context: Context) -> Result<(), EngineError> {
+        let Self { tasks, courier, processed, gossip: (relay, transactions), status, stop } = self;
+        let courier = context.child("courier").spawn(move |_| courier.run(processed));
+        let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions));
+        let _status = context.child("status").spawn(move |context| status.run(context));
+        let tasks = tasks.into_iter().map(|(name, task)| Box::pin(async move { (name, task.await.err()) }));
+        tokio::select! {
+            // The sender's end goes with the node's handle.
+            _ = stop => {
+                info!("consensus stops");
+                let _ = context.child("stop").stop(0, Some(Duration::from_secs(5))).await;
+                Ok(())
+            }
+            ended = courier => match ended {
+                Ok(Ended::NodeGone) => Ok(()),
+                Ok(Ended::Missing { height }) => Err(EngineError::MissingBlock { height }),
+                Ok(Ended::LibraryGone) => Err(EngineError::Failed("marshal has ended".into())),
+                Err(e) => Err(EngineError::Failed(format!("courier: {e}"))),
+            },
+            ((name, error), _, _) = futures::future::select_all(tasks) => {
+                Err(EngineError::Failed(error.map_or_else(|| name.into(), |e| format!("{name}: {e}"))))
+            }
+        }
+    }
+}
+
+/// Keeps [`EngineStatus`] fresh.
+struct StatusKeeper {
+    view: watch::Receiver<u64>,
+    tip: watch::Receiver<delivery::Tip>,
+    connected: Connected,
+    status: watch::Sender<EngineStatus>,
+}
+
+impl StatusKeeper {
+    async fn run(mut self, context: Context) {
+        loop {
+            let view = *self.view.borrow();
+            let height = self.tip.borrow().height;
+            let connected = self.connected.count();
+            self.status.send_if_modified(|status| {
+                let new = EngineStatus {
+                    view,
+                    finalized_height: height,
+                    peers_connected: connected.unwrap_or(status.peers_connected),
+                };
+                let changed = *status != new;
+                *status = new;
+                changed
+            });
+            context.sleep(STATUS_INTERVAL).await;
+        }
+    }
+}

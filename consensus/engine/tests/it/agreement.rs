@@ -1,0 +1,166 @@
+//! What validators agree on, through restarts and with one of them missing or lying.
+
+use crate::cluster::{Builder, Cluster, FORBIDDEN, Manner, assert_agree, stop_all, within};
+use std::sync::atomic::Ordering;
+use switchyard_consensus_core::{CertificateError, verify_certificate, verify_finality};
+use switchyard_primitives::{B256, Bytes, FinalityCertificate, FinalityProof, SignerBitmap, keccak256};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_validators_finalise_what_they_were_given_and_every_certificate_verifies() {
+    let cluster = Cluster::new(4);
+    let mut validators = Vec::new();
+    let mut given: Vec<Bytes> = Vec::new();
+    for name in 0..4 {
+        let payload = Bytes::from(vec![u8::try_from(name).unwrap(); 10_000 * (name + 1)]);
+        let builder = Builder { given: vec![payload.clone()], ..Builder::new(name, Manner::Honest) };
+        given.push(payload);
+        validators.push(cluster.start(builder, 0).await);
+    }
+    for validator in &mut validators {
+        validator.until(|log| given.iter().all(|tx| log.transactions().any(|t| t == tx)) && log.height() >= 12).await;
+    }
+    let status = *validators[0].handle.status.borrow();
+    assert!(validators[0].handle.metrics.encode().contains("finalized_height"));
+    let logs = stop_all(validators).await;
+    assert_agree(&logs);
+    assert_eq!(status.peers_connected, 3);
+
+    let mut certified = 0;
+    for log in &logs {
+        for (block, certificate) in log.certificates() {
+            assert_eq!(certificate.block, block.hash());
+            assert_eq!(verify_certificate(cluster.network_id, &cluster.seats, certificate), Ok(()));
+            certified += 1;
+        }
+    }
+    assert!(certified >= 4, "{certified} certificates");
+
+    let (_, good) = logs[0].certificates().last().unwrap();
+    refuses_what_was_changed(&cluster, good);
+    let (first, last) = (logs[0].certificates().next().unwrap().0.header.height, good);
+    let headers: Vec<_> = logs[0].blocks.range(first..).map(|(_, (b, _))| b.header).collect();
+    let end = headers.iter().position(|h| h.hash() == last.block).unwrap();
+    let proof = FinalityProof { headers: headers[..=end].to_vec(), certificate: last.clone() };
+    assert_eq!(verify_finality(cluster.network_id, &cluster.seats, &proof), Ok(headers[0]));
+}
+
+fn refuses_what_was_changed(cluster: &Cluster, good: &FinalityCertificate) {
+    let verdict = |certificate: &FinalityCertificate| {
+        verify_certificate(cluster.network_id, &cluster.seats, certificate).unwrap_err()
+    };
+    let other_network = keccak256("another network");
+    assert_eq!(verify_certificate(other_network, &cluster.seats, good), Err(CertificateError::Signature));
+    for bit in [3, 100, 500, 767] {
+        let mut bad = good.clone();
+        bad.signature[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(verdict(&bad), CertificateError::Signature, "bit {bit}");
+    }
+    let signers: Vec<u32> = good.signers.signers().collect();
+    let fewer = SignerBitmap::new(4, signers.iter().skip(1).copied());
+    let without_one = verdict(&FinalityCertificate { signers: fewer, ..good.clone() });
+    match signers.len() {
+        3 => assert_eq!(without_one, CertificateError::Quorum { quorum: 3, found: 2 }),
+        _ => assert_eq!(without_one, CertificateError::Signature),
+    }
+    for bad in [
+        FinalityCertificate { block: B256::repeat_byte(1), ..good.clone() },
+        FinalityCertificate { view: good.view + 1, ..good.clone() },
+        FinalityCertificate { parent_view: good.parent_view + 1, ..good.clone() },
+        FinalityCertificate { epoch: good.epoch + 1, ..good.clone() },
+    ] {
+        assert_eq!(verdict(&bad), CertificateError::Signature);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restart_of_all_heights_go_on_without_a_gap() {
+    let cluster = Cluster::new(4);
+    let mut validators = cluster.start_honest(0..4).await;
+    for validator in &mut validators {
+        validator.until_height(5).await;
+    }
+    let before = stop_all(validators).await;
+
+    let mut validators = Vec::new();
+    for (name, log) in before.iter().enumerate() {
+        validators.push(cluster.start(Builder::new(name, Manner::Honest), log.height()).await);
+    }
+    let highest = before.iter().map(|log| log.height()).max().unwrap();
+    for validator in &mut validators {
+        validator.until_height(highest + 5).await;
+    }
+    let after = stop_all(validators).await;
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(after.blocks.keys().next(), Some(&(before.height() + 1)));
+        let whole =
+            crate::cluster::Log { blocks: before.blocks.clone().into_iter().chain(after.blocks.clone()).collect() };
+        whole.assert_is_a_chain();
+    }
+    assert_agree(&[before, after].concat());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_newest_blocks_gets_them_again() {
+    let cluster = Cluster::new(1);
+    let mut validators = cluster.start_honest([0]).await;
+    validators[0].until_height(8).await;
+    let before = stop_all(validators).await.remove(0);
+
+    let mut validator = cluster.start(Builder::new(0, Manner::Honest), 3).await;
+    validator.until_height(before.height() + 2).await;
+    let after = validator.stop().await;
+    assert_eq!(after.blocks.keys().next(), Some(&4));
+    assert_agree(&[before, after]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_of_four_make_progress_and_the_fourth_catches_up_and_leads() {
+    let cluster = Cluster::new(4);
+    let mut validators = cluster.start_honest(0..3).await;
+    for validator in &mut validators {
+        let log = validator.until_height(20).await;
+        assert!(!log.proposed_by(3));
+    }
+    let late = Builder::new(3, Manner::Honest);
+    let mut fourth = cluster.start(late, 0).await;
+    fourth.until(|log| log.proposed_by(3)).await;
+    for validator in &mut validators {
+        validator.until(|log| log.proposed_by(3)).await;
+    }
+    validators.push(fourth);
+    let logs = stop_all(validators).await;
+    assert_eq!(logs[3].blocks.keys().next(), Some(&1), "from the first block on");
+    assert_agree(&logs);
+}
+
+async fn a_lying_leader_changes_nothing(manner: Manner) {
+    let cluster = Cluster::new(4);
+    let mut validators = cluster.start_honest(0..3).await;
+    let liar = Builder::new(3, manner);
+    let lies = liar.built.clone();
+    validators.push(cluster.start(liar, 0).await);
+    // As often as it takes for the liar to have led twice, once at the least with the others connected.
+    within(async {
+        let mut height = 0;
+        while lies.load(Ordering::Relaxed) < 2 || height < 8 {
+            height = validators[0].until_height(height + 1).await.height();
+        }
+    })
+    .await;
+    let logs = stop_all(validators).await;
+    assert_agree(&logs);
+    for log in &logs {
+        assert!(!log.proposed_by(3));
+        assert!(log.transactions().all(|tx| tx.as_ref() != FORBIDDEN));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_its_header_does_not_commit_to_is_never_final() {
+    a_lying_leader_changes_nothing(Manner::WrongCommitment).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_block_that_the_builders_refuse_is_never_final() {
+    a_lying_leader_changes_nothing(Manner::Forbidden).await;
+}

@@ -1,0 +1,286 @@
+//! Validators in one process, each with sockets, threads and a folder of its own.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    num::NonZeroUsize,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, InvalidBlock, Seat, SeatSet, keys};
+use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
+use switchyard_consensus_network::identity;
+use switchyard_primitives::{B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, keccak256};
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinHandle};
+
+/// Longer than any test should take on a busy machine; only so that a defect fails and does not hang.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("took too long")
+}
+
+/// An address that no other test can have: of a loopback address of its own.
+fn free_addresses(count: usize) -> Vec<SocketAddr> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    let ip = Ipv4Addr::from(0x7f00_0000 | ((pid & 0x3fff) << 8 | (n + 1) & 0xff) + 0x0100);
+    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((ip, 0)).unwrap()).collect();
+    listeners.iter().map(|l| l.local_addr().unwrap()).collect()
+}
+
+/// How a builder behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    Honest,
+    /// Proposes bodies that its headers do not commit to.
+    WrongCommitment,
+    /// Proposes a transaction that every honest builder refuses.
+    Forbidden,
+    /// Has a defect.
+    Panics,
+}
+
+pub(crate) const FORBIDDEN: &[u8] = b"forbidden";
+const ROLLUP: RollupId = RollupId(7);
+
+/// Puts the transactions that it was given, and one that names itself, into each of its blocks.
+#[derive(Clone)]
+pub(crate) struct Builder {
+    pub(crate) name: usize,
+    pub(crate) manner: Manner,
+    pub(crate) given: Vec<Bytes>,
+    pub(crate) built: Arc<AtomicU64>,
+}
+
+impl Builder {
+    pub(crate) fn new(name: usize, manner: Manner) -> Self {
+        Self { name, manner, given: Vec::new(), built: Arc::default() }
+    }
+
+    pub(crate) fn mark(name: usize) -> Bytes {
+        Bytes::from(format!("proposed by {name}").into_bytes())
+    }
+}
+
+impl BlockBuilder for Builder {
+    async fn build(&self, parent: Arc<Block>, _: Ancestors) -> Option<Block> {
+        // A pace, so that debug builds on two cores are not busy with empty blocks only.
+        tokio::time::sleep(Duration::from_millis(15)).await;
+        self.built.fetch_add(1, Ordering::Relaxed);
+        let mut transactions = vec![Self::mark(self.name)];
+        match self.manner {
+            Manner::Panics => panic!("the builder has a defect"),
+            Manner::Forbidden => transactions.push(Bytes::from_static(FORBIDDEN)),
+            Manner::Honest | Manner::WrongCommitment => transactions.extend(self.given.iter().cloned()),
+        }
+        let header = Header {
+            parent: parent.hash(),
+            height: parent.header.height + 1,
+            timestamp_ms: parent.header.timestamp_ms + 1,
+            next_seats_hash: B256::ZERO,
+            ..parent.header
+        };
+        let mut block = Block::new(header, vec![Segment { rollup: ROLLUP, transactions }]);
+        if self.manner == Manner::WrongCommitment {
+            block.header.segment_root = B256::repeat_byte(9);
+        }
+        Some(block)
+    }
+
+    async fn judge(&self, block: Arc<Block>, _: Arc<Block>, _: Ancestors) -> Result<(), InvalidBlock> {
+        if block.transactions(ROLLUP).iter().any(|tx| tx.as_ref() == FORBIDDEN) {
+            return Err(InvalidBlock::Rule { rule: "forbidden", detail: "a forbidden transaction".into() });
+        }
+        Ok(())
+    }
+}
+
+/// The keys and addresses of a network.
+pub(crate) struct Cluster {
+    pub(crate) network_id: B256,
+    pub(crate) seats: SeatSet,
+    pub(crate) genesis: Header,
+    pub(crate) identities: Vec<B256>,
+    addresses: Vec<SocketAddr>,
+    folder: TempDir,
+}
+
+fn identity_secret(i: usize) -> [u8; 32] {
+    keccak256(format!("identity {i}")).0
+}
+
+fn bls_secret(i: usize) -> [u8; 32] {
+    keys::bls_secret_from_entropy(&keccak256(format!("bls {i}")).0).unwrap()
+}
+
+impl Cluster {
+    pub(crate) fn new(count: usize) -> Self {
+        let network_id = keccak256("a network for tests");
+        let identities: Vec<B256> = (0..count).map(|i| identity(&identity_secret(i))).collect();
+        let seats = identities
+            .iter()
+            .enumerate()
+            .map(|(i, id)| Seat { identity: *id, bls: keys::bls_public_key(&bls_secret(i)).unwrap() });
+        let seats = SeatSet::new(seats.collect()).unwrap();
+        let genesis = Header::genesis(network_id, 1_700_000_000_000, seats.hash());
+        let folder = TempDir::new().unwrap();
+        Self { network_id, seats, genesis, identities, addresses: free_addresses(count), folder }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn config(&self, i: usize, acknowledged_height: u64) -> EngineConfig {
+        let others = |j: &usize| *j != i;
+        EngineConfig {
+            network_id: self.network_id,
+            seats: self.seats.clone(),
+            genesis: self.genesis,
+            limits: Limits { body_bytes: 256 << 10, ..Limits::default() },
+            identity_secret: identity_secret(i),
+            bls_secret: bls_secret(i),
+            listen: self.addresses[i],
+            peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),
+            data_dir: self.folder.path().join(format!("validator-{i}")),
+            leader_timeout: Duration::from_millis(1250),
+            certification_timeout: Duration::from_millis(1300),
+            skip_timeout: Duration::from_millis(1350),
+            worker_threads: NonZeroUsize::new(2).unwrap(),
+            acknowledged_height,
+        }
+    }
+
+    pub(crate) async fn start(&self, builder: Builder, acknowledged_height: u64) -> Validator {
+        init_logs();
+        let config = self.config(builder.name, acknowledged_height);
+        Validator::new(start(config, builder).await.unwrap(), acknowledged_height)
+    }
+
+    pub(crate) async fn start_honest(&self, names: impl IntoIterator<Item = usize>) -> Vec<Validator> {
+        let mut validators = Vec::new();
+        for name in names {
+            validators.push(self.start(Builder::new(name, Manner::Honest), 0).await);
+        }
+        validators
+    }
+}
+
+/// Shows the engines' logs when a test is run with `RUST_LOG` set.
+fn init_logs() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+    });
+}
+
+/// What a validator's node has received.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log {
+    pub(crate) blocks: BTreeMap<u64, (Arc<Block>, Option<FinalityCertificate>)>,
+}
+
+impl Log {
+    pub(crate) fn height(&self) -> u64 {
+        self.blocks.keys().next_back().copied().unwrap_or_default()
+    }
+
+    pub(crate) fn proposed_by(&self, name: usize) -> bool {
+        self.transactions().any(|tx| *tx == Builder::mark(name))
+    }
+
+    pub(crate) fn transactions(&self) -> impl Iterator<Item = &Bytes> {
+        self.blocks.values().flat_map(|(block, _)| block.transactions(ROLLUP))
+    }
+
+    pub(crate) fn certificates(&self) -> impl Iterator<Item = (&Block, &FinalityCertificate)> {
+        self.blocks.values().filter_map(|(block, c)| Some((&**block, c.as_ref()?)))
+    }
+
+    /// Parents link and no height is missing.
+    pub(crate) fn assert_is_a_chain(&self) {
+        for ((low, (parent, _)), (high, (child, _))) in self.blocks.iter().zip(self.blocks.iter().skip(1)) {
+            assert_eq!(low + 1, *high);
+            assert_eq!(child.header.parent, parent.hash(), "height {high}");
+        }
+    }
+}
+
+/// An engine and a node that takes down what it reports.
+pub(crate) struct Validator {
+    pub(crate) log: watch::Receiver<Log>,
+    pub(crate) gossip: GossipHandle,
+    pub(crate) handle: EngineHandle,
+    reader: JoinHandle<()>,
+}
+
+impl Validator {
+    fn new(engine: Engine, acknowledged: u64) -> Self {
+        let Engine { mut events, gossip, handle } = engine;
+        let (write, log) = watch::channel(Log::default());
+        let reader = tokio::spawn(async move {
+            let mut next = acknowledged + 1;
+            while let Some(event) = events.recv().await {
+                match event {
+                    EngineEvent::Final { block, certificate, ack } => {
+                        assert_eq!(block.header.height, next, "heights come without gaps");
+                        next += 1;
+                        write.send_modify(|log| {
+                            log.blocks.insert(block.header.height, (block, certificate));
+                        });
+                        let _ = ack.send(());
+                    }
+                    EngineEvent::Tip { .. } => {}
+                    EngineEvent::Fault(fault) => panic!("nobody is at fault here: {fault:?}"),
+                }
+            }
+        });
+        Self { log, gossip, handle, reader }
+    }
+
+    /// Waits until the node's log is as asked.
+    pub(crate) async fn until(&mut self, condition: impl FnMut(&Log) -> bool) -> Log {
+        within(self.log.wait_for(condition)).await.expect("the node reads").clone()
+    }
+
+    pub(crate) async fn until_height(&mut self, height: u64) -> Log {
+        self.until(|log| log.height() >= height).await
+    }
+
+    /// Stops and returns everything that the node has received.
+    pub(crate) async fn stop(self) -> Log {
+        let Self { log, handle, reader, gossip } = self;
+        within(handle.shutdown()).await.unwrap();
+        drop(gossip);
+        within(reader).await.unwrap();
+        let log = log.borrow().clone();
+        log
+    }
+}
+
+/// Stops all at once and returns their logs.
+pub(crate) async fn stop_all(validators: Vec<Validator>) -> Vec<Log> {
+    futures::future::join_all(validators.into_iter().map(Validator::stop)).await
+}
+
+/// No two validators have different blocks at one height.
+pub(crate) fn assert_agree(logs: &[Log]) {
+    for log in logs {
+        log.assert_is_a_chain();
+        for (height, (block, _)) in &log.blocks {
+            for other in logs {
+                if let Some((theirs, _)) = other.blocks.get(height) {
+                    assert_eq!(block, theirs, "height {height}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The consensus engine alone: validators in one process, over loopback sockets and on disk, with ready-made blocks that
+//! nobody has to build or check. The hub's ordering is measured against this.
+
+use crate::report::{Latency, Quantiles};
+use bytes::Bytes;
+use clap::Args;
+use eyre::{Result, WrapErr, bail, ensure, eyre};
+use serde::Serialize;
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use switchyard_consensus_core::{
+    Ancestors, BlockBuilder, EngineEvent, InvalidBlock, Seat, SeatSet, keys::bls_public_key,
+    keys::bls_secret_from_entropy,
+};
+use switchyard_consensus_engine::{Engine, EngineConfig, start};
+use switchyard_consensus_network::identity;
+use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{sleep, sleep_until},
+};
+
+/// Arguments of `switchyard bench engine`.
+#[derive(Debug, Args)]
+pub struct EngineArguments {
+    /// Validators, all in this process
+    #[arg(long, default_value_t = 4)]
+    validators: usize,
+    /// Bytes of each block's body, such as 64KiB or 1MiB
+    #[arg(long, default_value = "1MiB", value_parser = parse_size)]
+    size: usize,
+    /// Bytes of each transaction in a block
+    #[arg(long, default_value_t = 1024)]
+    transaction_bytes: usize,
+    /// Seconds to measure
+    #[arg(long, default_value_t = 20.0)]
+    seconds: f64,
+    /// Least milliseconds from a block to the next
+    #[arg(long, default_value_t = 0)]
+    min_interval_ms: u64,
+    /// Threads of each validator's engine
+    #[arg(long, default_value = "2")]
+    threads: NonZeroUsize,
+    /// Write the result to this file as JSON
+    #[arg(long)]
+    out: Option<PathBuf>,
+}
+
+/// The result.
+#[derive(Debug, Serialize)]
+struct EngineReport {
+    validators: usize,
+    block_bytes: usize,
+    seconds: f64,
+    blocks: u64,
+    blocks_per_second: f64,
+    mb_per_second: f64,
+    /// From a block's proposal to its arrival at each validator.
+    finality: Quantiles,
+}
+
+/// Bytes, with an optional suffix KiB or MiB.
+fn parse_size(text: &str) -> Result<usize, String> {
+    let (digits, unit) = match text.to_ascii_lowercase() {
+        t if t.ends_with("mib") => (text[..text.len() - 3].to_string(), 1 << 20),
+        t if t.ends_with("kib") => (text[..text.len() - 3].to_string(), 1 << 10),
+        _ => (text.to_string(), 1),
+    };
+    let count: usize = digits.trim().parse().map_err(|e| format!("{text}: {e}; such as 1024, 64KiB or 1MiB"))?;
+    count.checked_mul(unit).ok_or_else(|| format!("{text} is too large"))
+}
+
+/// Proposes blocks with the same body at once, and accepts every block.
+#[derive(Clone)]
+struct ReadyMade {
+    template: Arc<Block>,
+    min_interval: Duration,
+    proposed: Arc<Mutex<HashMap<B256, Instant>>>,
+    last: Arc<Mutex<Option<Instant>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl BlockBuilder for ReadyMade {
+    async fn build(&self, parent: Arc<Block>, _: Ancestors) -> Option<Block> {
+        let wake = lock(&self.last).map(|last| last + self.min_interval);
+        if let Some(wake) = wake {
+            sleep_until(wake.into()).await;
+        }
+        let mut block = (*self.template).clone();
+        block.header.parent = parent.hash();
+        block.header.height = parent.header.height + 1;
+        block.header.timestamp_ms = parent.header.timestamp_ms + 1;
+        let now = Instant::now();
+        lock(&self.proposed).insert(block.hash(), now);
+        *lock(&self.last) = Some(now);
+        Some(block)
+    }
+
+    async fn judge(&self, _: Arc<Block>, _: Arc<Block>, _: Ancestors) -> Result<(), InvalidBlock> {
+        Ok(())
+    }
+}
+
+/// A block whose body has about `size` bytes.
+fn template(genesis: &Header, size: usize, transaction_bytes: usize) -> Result<Block> {
+    ensure!(transaction_bytes > 0, "--transaction-bytes must be at least 1");
+    let count = (size / (transaction_bytes + 4)).max(1);
+    let run = rand::random();
+    let transactions: Vec<Bytes> =
+        (0..count as u64).map(|seq| crate::payload::payload(run, seq, transaction_bytes)).collect();
+    let transactions = transactions.into_iter().map(Into::into).collect();
+    let segments = vec![Segment { rollup: RollupId(1), transactions }];
+    let header = Header { segment_root: SegmentTable::new(&segments).root(), ..*genesis };
+    Ok(Block::new(header, segments))
+}
+
+struct Cluster {
+    engines: Vec<Engine>,
+    builder: ReadyMade,
+    _dir: tempfile::TempDir,
+}
+
+async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
+    let count = arguments.validators;
+    ensure!((1..=32).contains(&count), "--validators {count}: must be 1 to 32");
+    let network_id = B256::from(rand::random::<[u8; 32]>());
+    let (mut secrets, mut seats, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..count {
+        let (ed25519, bls) = (rand::random::<[u8; 32]>(), bls_secret_from_entropy(&rand::random())?);
+        seats.push(Seat { identity: identity(&ed25519), bls: bls_public_key(&bls)? });
+        secrets.push((ed25519, bls));
+        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+    }
+    let addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+    let identities: Vec<B256> = seats.iter().map(|s| s.identity).collect();
+    let seats = SeatSet::new(seats)?;
+    let genesis = Header::genesis(network_id, 0, seats.hash());
+    let block = template(&genesis, arguments.size, arguments.transaction_bytes)?;
+    let limits = Limits {
+        body_bytes: block.encoded_len(),
+        transaction_bytes: arguments.transaction_bytes,
+        transactions: block.transaction_count(),
+        ..Limits::default()
+    };
+    let builder = ReadyMade {
+        template: Arc::new(block),
+        min_interval: Duration::from_millis(arguments.min_interval_ms),
+        proposed: Arc::default(),
+        last: Arc::default(),
+    };
+    let dir = tempfile::tempdir()?;
+    let mut engines = Vec::new();
+    for (index, (identity_secret, bls_secret)) in secrets.into_iter().enumerate() {
+        let peers = identities.iter().copied().zip(addresses.iter().copied());
+        let config = EngineConfig {
+            network_id,
+            seats: seats.clone(),
+            genesis,
+            limits,
+            identity_secret,
+            bls_secret,
+            listen: addresses[index],
+            peers: peers.enumerate().filter(|(i, _)| *i != index).map(|(_, peer)| peer).collect(),
+            data_dir: dir.path().join(index.to_string()),
+            leader_timeout: Duration::from_millis(3000),
+            certification_timeout: Duration::from_millis(6000),
+            skip_timeout: Duration::from_millis(12_000),
+            worker_threads: arguments.threads,
+            acknowledged_height: 0,
+        };
+        // Its port was held until now.
+        drop(listeners.remove(0));
+        std::fs::create_dir_all(&config.data_dir)?;
+        engines.push(start(config, builder.clone()).await.wrap_err_with(|| format!("validator {index}"))?);
+    }
+    Ok(Cluster { engines, builder, _dir: dir })
+}
+
+/// Runs the bench and prints its result.
+pub async fn run(arguments: EngineArguments) -> Result<u8> {
+    ensure!(arguments.seconds > 0.0 && arguments.seconds <= 3600.0, "--seconds must be above 0 and at most 3600");
+    let Cluster { engines, builder, _dir } = cluster(&arguments).await?;
+    let block_bytes = builder.template.encoded_len();
+    let (finals, mut seen) = mpsc::channel(1024);
+    let (mut readers, mut handles) = (JoinSet::new(), Vec::new());
+    for (index, Engine { mut events, gossip, handle }) in engines.into_iter().enumerate() {
+        let finals = finals.clone();
+        handles.push((handle, gossip));
+        readers.spawn(async move {
+            while let Some(event) = events.recv().await {
+                if let EngineEvent::Final { block, ack, .. } = event {
+                    let _ = ack.send(());
+                    if finals.send((index, block.header.height, block.hash(), Instant::now())).await.is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    // The first blocks are made while validators still connect.
+    let warm_up = Instant::now() + Duration::from_secs(2);
+    let duration = Duration::from_secs_f64(arguments.seconds);
+    let mut heights = vec![(0_u64, 0_u64); arguments.validators];
+    let mut latency = Latency::default();
+    let end = warm_up + duration;
+    loop {
+        let next = tokio::select! {
+            next = seen.recv() => next.ok_or_else(|| eyre!("every engine has ended"))?,
+            () = sleep_until(end.into()) => break,
+        };
+        let (index, height, hash, at) = next;
+        let (first, last) = &mut heights[index];
+        *last = height;
+        if at < warm_up {
+            *first = height;
+        } else if let Some(proposed) = lock(&builder.proposed).get(&hash) {
+            latency.record(at.saturating_duration_since(*proposed));
+        }
+        // Blocks that every validator has are not asked for again.
+        if height % 256 == 0 {
+            lock(&builder.proposed).retain(|_, proposed| proposed.elapsed() < Duration::from_secs(30));
+        }
+    }
+    drop(seen);
+    for (handle, _) in handles {
+        tokio::select! {
+            _ = handle.shutdown() => {}
+            () = sleep(Duration::from_secs(10)) => bail!("an engine did not stop within 10 s"),
+        }
+    }
+    let blocks = heights.iter().map(|(first, last)| last - first).min().unwrap_or(0);
+    let report = EngineReport {
+        validators: arguments.validators,
+        block_bytes,
+        seconds: arguments.seconds,
+        blocks,
+        blocks_per_second: blocks as f64 / arguments.seconds,
+        mb_per_second: (blocks * block_bytes as u64) as f64 / 1e6 / arguments.seconds,
+        finality: latency.quantiles(),
+    };
+    println!(
+        "{} validators, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
+        report.validators,
+        report.block_bytes,
+        report.blocks_per_second,
+        report.mb_per_second,
+        report.finality.p50_ms,
+        report.finality.p99_ms
+    );
+    if let Some(path) = &arguments.out {
+        crate::cli::write_json(path, &report)?;
+    }
+    if blocks == 0 {
+        bail!("no block became final");
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_take_binary_suffixes() {
+        assert_eq!(parse_size("1024"), Ok(1024));
+        assert_eq!(parse_size("64KiB"), Ok(64 << 10));
+        assert_eq!(parse_size("1mib"), Ok(1 << 20));
+        assert!(parse_size("1GB").is_err());
+        assert!(parse_size("99999999999999999999MiB").is_err());
+    }
+
+    #[test]
+    fn a_ready_made_block_has_about_the_size_asked_for_and_commits_to_its_body() {
+        let block = template(&Header::genesis(B256::ZERO, 0, B256::ZERO), 1 << 20, 1024).unwrap();
+        block.check_commitments().unwrap();
+        let size = block.encoded_len();
+        assert!((1 << 20) - 2048 < size && size < (1 << 20) + 512, "{size}");
+    }
+}

@@ -11,7 +11,7 @@ use jsonrpsee::{
 };
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 use switchyard_primitives::RollupId;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
@@ -87,17 +87,29 @@ impl Dispatch {
             let refused = error(ErrorCode::InvalidRequest.code(), text);
             return Some(MethodResponse::error(Id::Null, refused).into_json());
         }
+        // ethers asks for a receipt and for the head in one batch, and looks again only after that head. If a block came
+        // in between, with the transaction, it would wait for the next one, which may never come: the head goes first.
+        let mut heads = VecDeque::new();
+        for entry in &entries {
+            match serde_json::from_str::<Request<'_>>(entry.get()) {
+                Ok(request) if request.method == BLOCK_NUMBER => heads.push_back(self.call(request, session).await),
+                _ => {}
+            }
+        }
         let mut batch = BatchResponseBuilder::new_with_limit(self.max_response_bytes);
         for entry in entries {
-            let entry = entry.get().as_bytes();
-            let response = match serde_json::from_slice::<Request<'_>>(entry) {
+            let response = match serde_json::from_str::<Request<'_>>(entry.get()) {
+                Ok(request) if request.method == BLOCK_NUMBER => match heads.pop_front() {
+                    Some(head) => head,
+                    None => self.call(request, session).await,
+                },
                 Ok(request) if request.method == "eth_subscribe" => {
                     // Its answer would overtake the batch's.
                     MethodResponse::error(request.id, error(ErrorCode::InvalidRequest.code(), "subscribe in a batch"))
                 }
                 Ok(request) => self.call(request, session).await,
-                Err(_) if is_notification(entry) => continue,
-                Err(_) => self.malformed(entry),
+                Err(_) if is_notification(entry.get().as_bytes()) => continue,
+                Err(_) => self.malformed(entry.get().as_bytes()),
             };
             if let Err(too_large) = batch.append(response) {
                 return Some(too_large.into_json());
@@ -152,6 +164,9 @@ impl Dispatch {
         self.metrics.request(self.rollup, method, error, start.elapsed());
     }
 }
+
+/// The method whose answer in a batch must not be newer than the others.
+const BLOCK_NUMBER: &str = "eth_blockNumber";
 
 /// geth's code for a request that took too long.
 const TIMEOUT: i32 = -32002;

@@ -73,9 +73,13 @@ fn rewards(block: &ExecutedBlock) -> Vec<(u128, u64)> {
     with_gas.collect()
 }
 
-/// `eth_gasPrice`
+/// `eth_gasPrice`: enough for the next block, and for a call on the newest, whose base fee may be higher.
 pub(super) async fn gas_price(node: Arc<Node>, _: Args) -> Result<Json, EthError> {
-    node.read(|node| Ok(U256::from(suggest_tip(node)?) + U256::from(node.chain.next_base_fee()))).await
+    node.read(|node| {
+        let newest = node.chain.head().header.base_fee_per_gas.unwrap_or_default();
+        Ok(U256::from(suggest_tip(node)?) + U256::from(node.chain.next_base_fee().max(newest)))
+    })
+    .await
 }
 
 /// `eth_maxPriorityFeePerGas`

@@ -187,6 +187,10 @@ pub(super) struct FakeChain {
     pub(super) levels: RwLock<HashMap<Level, u64>>,
     pub(super) outcomes: RwLock<HashMap<B256, TxOutcome>>,
     let_go: (Mutex<bool>, Condvar),
+    /// A transaction that gets into a block right after one was looked for.
+    pub(super) after_locate: Mutex<Option<Tx>>,
+    /// Base fee of the next block, less the newest block's.
+    pub(super) base_fee_step: RwLock<i64>,
     /// Number of calls to [`SLOW`] that have begun.
     pub(super) slow_calls: watch::Sender<usize>,
 }
@@ -201,6 +205,8 @@ impl FakeChain {
             levels: RwLock::default(),
             outcomes: RwLock::default(),
             let_go: Default::default(),
+            after_locate: Mutex::default(),
+            base_fee_step: RwLock::new(1),
             slow_calls: watch::channel(0).0,
         }
     }
@@ -238,7 +244,7 @@ impl EvmChain for FakeChain {
     }
 
     fn next_base_fee(&self) -> u64 {
-        self.head().header.base_fee_per_gas.unwrap() + 1
+        self.head().header.base_fee_per_gas.unwrap().checked_add_signed(*self.base_fee_step.read()).unwrap()
     }
 
     fn block_by_number(&self, number: u64) -> Result<Option<Arc<ExecutedBlock>>, EvmError> {
@@ -254,9 +260,12 @@ impl EvmChain for FakeChain {
     }
 
     fn locate(&self, tx: B256) -> Result<Option<(u64, usize)>, EvmError> {
-        let blocks = self.blocks.read();
         let position = |b: &Arc<ExecutedBlock>| b.transactions.iter().position(|t| *t.tx_hash() == tx);
-        Ok(blocks.iter().find_map(|b| position(b).map(|i| (b.header.number, i))))
+        let found = self.blocks.read().iter().find_map(|b| position(b).map(|i| (b.header.number, i)));
+        if let Some(tx) = self.after_locate.lock().take() {
+            self.extend(&[tx]);
+        }
+        Ok(found)
     }
 
     fn outcome(&self, tx: B256) -> Result<Option<TxOutcome>, EvmError> {

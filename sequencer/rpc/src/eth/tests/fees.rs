@@ -85,6 +85,12 @@ async fn suggestions_follow_the_tips_that_are_paid() {
     assert_eq!(tip().await, "0x2dc6c0", "the 60th percentile of 2 and 3 million wei");
     let head = BASE_FEE + 5;
     assert_eq!(rig.rpc("eth_gasPrice", json!([])).await.unwrap(), format!("{:#x}", head + 1 + 3_000_000));
+    *rig.chain().base_fee_step.write() = -100;
+    assert_eq!(
+        rig.rpc("eth_gasPrice", json!([])).await.unwrap(),
+        format!("{:#x}", head + 3_000_000),
+        "no less than the newest block's, on which a call would be tried"
+    );
     assert_eq!(rig.http().get_blob_base_fee().await.unwrap(), 1);
 }
 

@@ -150,6 +150,21 @@ async fn a_batch_is_answered_in_order_entry_by_entry() {
 }
 
 #[tokio::test]
+async fn the_head_in_a_batch_is_no_newer_than_what_the_batch_has_seen() {
+    let rig = Rig::start();
+    let tx = super::fake::transfer(0, 1);
+    let request = |method: &str, params: Value| json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+    let receipt = request("eth_getTransactionReceipt", json!([tx.hash()]));
+    *rig.chain().after_locate.lock() = Some(tx);
+    let batch = json!([request("eth_chainId", json!([])), receipt, request("eth_blockNumber", json!([]))]);
+    let (_, _, answer) = rig.post(&batch.to_string()).await;
+    let answers: Vec<Value> = serde_json::from_str(&answer).unwrap();
+    let results: Vec<_> = answers.iter().map(|a| a["result"].clone()).collect();
+    assert_eq!(results, [json!("0x11177"), Value::Null, json!("0x0")]);
+    assert_eq!(rig.rpc("eth_blockNumber", json!([])).await.unwrap(), "0x1");
+}
+
+#[tokio::test]
 async fn notifications_have_no_answer() {
     let rig = Rig::start();
     for body in [r#"{"jsonrpc":"2.0","method":"eth_chainId"}"#, r#"[{"jsonrpc":"2.0","method":"eth_chainId"}]"#] {

@@ -1,6 +1,6 @@
 //! A rollup's ordered transactions in one block.
 
-use crate::{B256, Bytes, RollupId, Writer, keccak256, merkle};
+use crate::{B256, Bytes, RollupId, TxHash, Writer, keccak256, merkle};
 
 /// The ordered transactions of one rollup in one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,10 +15,16 @@ impl Segment {
     /// `keccak(rollup u64 | count u32 | transactions root 32)`, where the root is the Merkle root over the
     /// transactions' hashes.
     pub fn commitment(&self) -> B256 {
-        let root = merkle::root(self.transactions.iter().map(keccak256));
+        Self::commitment_of(self.rollup, self.transactions.iter().map(keccak256))
+    }
+
+    /// [`Self::commitment`] for one who has the transactions' hashes already.
+    pub fn commitment_of(rollup: RollupId, hashes: impl ExactSizeIterator<Item = TxHash>) -> B256 {
+        let count = hashes.len();
+        let root = merkle::root(hashes);
         let mut w = Writer::with_capacity(44);
-        w.u64(self.rollup.0);
-        w.count(self.transactions.len());
+        w.u64(rollup.0);
+        w.count(count);
         w.raw(root.as_slice());
         keccak256(w.into_vec())
     }

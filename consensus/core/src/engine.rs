@@ -2,7 +2,7 @@
 
 use futures::stream::BoxStream;
 use std::{future::Future, sync::Arc};
-use switchyard_primitives::{Block, BlockError, FinalityCertificate};
+use switchyard_primitives::{B256, Block, BlockError, FinalityCertificate};
 use tokio::sync::oneshot;
 
 /// The blocks below a parent, newest first, down to genesis. Pull only as many as are needed: an ancestor that this
@@ -41,6 +41,19 @@ pub trait BlockBuilder: Clone + Send + Sync + 'static {
         parent: Arc<Block>,
         ancestors: Ancestors,
     ) -> impl Future<Output = Result<(), InvalidBlock>> + Send;
+}
+
+/// The final blocks that the node has acknowledged: what peers that catch up are served from, so that the engine itself
+/// keeps only the newest. Each method may block; it is called on threads made for that.
+pub trait History: Send + Sync + 'static {
+    /// The whole block at a height; `None` where the node has not got it (any more).
+    fn block(&self, height: u64) -> Option<Block>;
+
+    /// The certificate for the very block at a height, not for a descendant.
+    fn certificate(&self, height: u64) -> Option<FinalityCertificate>;
+
+    /// The height of a block.
+    fn height_of(&self, hash: B256) -> Option<u64>;
 }
 
 /// What an engine reports, in order.

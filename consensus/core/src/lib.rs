@@ -6,7 +6,7 @@ pub mod keys;
 mod seats;
 mod verify;
 
-pub use engine::{Ancestors, BlockBuilder, EngineEvent, Fault, FaultKind, InvalidBlock};
+pub use engine::{Ancestors, BlockBuilder, EngineEvent, Fault, FaultKind, History, InvalidBlock};
 pub use keys::verify_possession;
 pub use seats::{Seat, SeatError, SeatSet};
 pub use verify::{CertificateError, VOTE_DST, finalize_message, namespace, verify_certificate, verify_finality};

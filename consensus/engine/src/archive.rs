@@ -1,37 +1,187 @@
 //! The archives of final blocks and certificates, from which peers that catch up are served.
+//!
+//! On disk here are the newest blocks only, where the node lends its store ([`History`]): each block held costs memory and
+//! each [`SECTION_BLOCKS`] blocks open files. What is older comes from the node's store.
 
 use crate::{
     EngineError, Finalization, Scheme,
-    block::{BlockLimits, HubBlock},
+    block::{BlockLimits, HubBlock, hash},
+    certificate,
 };
+use commonware_codec::CodecShared;
+use commonware_consensus::{marshal::store, types::Height};
 use commonware_cryptography::{certificate::Verifier as _, keccak256::Digest};
-use commonware_runtime::{Supervisor as _, buffer::paged::CacheRef, tokio::Context};
-use commonware_storage::{archive::prunable, translator::EightCap};
+use commonware_runtime::{Handle, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
+use commonware_storage::{
+    archive::{self, Archive, Identifier, prunable},
+    translator::EightCap,
+};
 use commonware_utils::{NZU64, NZUsize};
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
 };
-
-pub(crate) type Certificates = prunable::Archive<EightCap, Context, Digest, Finalization>;
-pub(crate) type Blocks = prunable::Archive<EightCap, Context, Digest, Arc<HubBlock>>;
+use switchyard_consensus_core::History;
+use switchyard_primitives::B256;
 
 /// Prefix of the folders of marshal's storage.
 pub(crate) const PREFIX: &str = "marshal";
-
-/// Blocks in one file of an archive.
-const ITEMS_PER_SECTION: NonZeroU64 = NZU64!(4096);
+/// Blocks in one file of an archive, and dropped at once.
+pub(crate) const SECTION_BLOCKS: NonZeroU64 = NZU64!(64);
 /// Buffers in front of the files: keys are tiny, a value is up to a block.
 pub(crate) const KEY_BUFFER: NonZeroUsize = NZUsize!(16 << 10);
 pub(crate) const VALUE_BUFFER: NonZeroUsize = NZUsize!(256 << 10);
 pub(crate) const REPLAY_BUFFER: NonZeroUsize = NZUsize!(256 << 10);
 
-async fn open<V: commonware_codec::CodecShared>(
+type Recent<V> = prunable::Archive<EightCap, Context, Digest, V>;
+
+/// Certificates by height and block.
+pub(crate) struct Certificates {
+    recent: Recent<Finalization>,
+    history: Older,
+}
+
+/// Blocks by height and hash.
+pub(crate) struct Blocks {
+    recent: Recent<Arc<HubBlock>>,
+    history: Older,
+}
+
+/// The node's store, if it lends it.
+#[derive(Clone)]
+struct Older(Option<Arc<dyn History>>);
+
+impl Older {
+    /// Looks something up on a thread where the store may block.
+    async fn get<T: Send + 'static>(
+        &self,
+        place: Place,
+        read: impl FnOnce(&dyn History, u64) -> Option<T> + Send + 'static,
+    ) -> Option<T> {
+        let history = Arc::clone(self.0.as_ref()?);
+        let found = tokio::task::spawn_blocking(move || {
+            let height = match place {
+                Place::Height(height) => height,
+                Place::Hash(hash) => history.height_of(hash)?,
+            };
+            read(&*history, height)
+        });
+        found.await.ok().flatten()
+    }
+}
+
+/// Where to look.
+#[derive(Clone, Copy)]
+enum Place {
+    Height(u64),
+    Hash(B256),
+}
+
+impl From<&Identifier<'_, Digest>> for Place {
+    fn from(id: &Identifier<'_, Digest>) -> Self {
+        match id {
+            Identifier::Index(height) => Self::Height(*height),
+            Identifier::Key(digest) => Self::Hash(hash(**digest)),
+        }
+    }
+}
+
+impl store::Certificates for Certificates {
+    type BlockDigest = Digest;
+    type Commitment = Digest;
+    type Scheme = Scheme;
+    type Error = archive::Error;
+
+    async fn put(self, height: Height, digest: Digest, value: &Finalization) -> Result<Self, Self::Error> {
+        let Self { recent, history } = self;
+        Ok(Self { recent: store::Certificates::put(recent, height, digest, value).await?, history })
+    }
+
+    async fn sync(self) -> Result<Self, Self::Error> {
+        Ok(Self { recent: Archive::sync(self.recent).await?, history: self.history })
+    }
+
+    async fn start_sync(self) -> Result<(Self, Handle<()>), Self::Error> {
+        let Self { recent, history } = self;
+        let (recent, handle) = Archive::start_sync(recent).await?;
+        Ok((Self { recent, history }, handle))
+    }
+
+    async fn get(&self, id: Identifier<'_, Digest>) -> Result<Option<Finalization>, Self::Error> {
+        let place = Place::from(&id);
+        match Archive::get(&self.recent, id).await? {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.history.get(place, |h, at| certificate::to_library(&h.certificate(at)?)).await),
+        }
+    }
+
+    async fn has(&self, height: Height) -> Result<bool, Self::Error> {
+        store::Certificates::has(&self.recent, height).await
+    }
+
+    async fn prune(self, min: Height) -> Result<Self, Self::Error> {
+        Ok(Self { recent: store::Certificates::prune(self.recent, min).await?, history: self.history })
+    }
+
+    fn last_index(&self) -> Option<Height> {
+        store::Certificates::last_index(&self.recent)
+    }
+
+    fn ranges_from(&self, from: Height) -> impl Iterator<Item = (Height, Height)> {
+        store::Certificates::ranges_from(&self.recent, from)
+    }
+}
+
+impl store::Blocks for Blocks {
+    type Block = Arc<HubBlock>;
+    type Error = archive::Error;
+
+    async fn put(self, digest: Digest, block: &Arc<HubBlock>) -> Result<Self, Self::Error> {
+        let Self { recent, history } = self;
+        Ok(Self { recent: store::Blocks::put(recent, digest, block).await?, history })
+    }
+
+    async fn sync(self) -> Result<Self, Self::Error> {
+        Ok(Self { recent: Archive::sync(self.recent).await?, history: self.history })
+    }
+
+    async fn start_sync(self) -> Result<(Self, Handle<()>), Self::Error> {
+        let Self { recent, history } = self;
+        let (recent, handle) = Archive::start_sync(recent).await?;
+        Ok((Self { recent, history }, handle))
+    }
+
+    async fn get(&self, id: Identifier<'_, Digest>) -> Result<Option<Arc<HubBlock>>, Self::Error> {
+        let place = Place::from(&id);
+        match Archive::get(&self.recent, id).await? {
+            Some(found) => Ok(Some(found)),
+            None => Ok(self.history.get(place, |h, at| Some(Arc::new(HubBlock::new(h.block(at)?)))).await),
+        }
+    }
+
+    async fn prune(self, min: Height) -> Result<Self, Self::Error> {
+        Ok(Self { recent: store::Blocks::prune(self.recent, min).await?, history: self.history })
+    }
+
+    fn missing_items(&self, start: Height, max: usize) -> Vec<Height> {
+        store::Blocks::missing_items(&self.recent, start, max)
+    }
+
+    fn next_gap(&self, value: Height) -> (Option<Height>, Option<Height>) {
+        store::Blocks::next_gap(&self.recent, value)
+    }
+
+    fn last_index(&self) -> Option<Height> {
+        store::Blocks::last_index(&self.recent)
+    }
+}
+
+async fn open<V: CodecShared>(
     context: Context,
     name: &'static str,
     page_cache: CacheRef,
     codec_config: V::Cfg,
-) -> Result<prunable::Archive<EightCap, Context, Digest, V>, EngineError> {
+) -> Result<Recent<V>, EngineError> {
     let config = prunable::Config {
         translator: EightCap,
         metadata_partition: format!("{PREFIX}-{name}-metadata"),
@@ -40,7 +190,7 @@ async fn open<V: commonware_codec::CodecShared>(
         value_partition: format!("{PREFIX}-{name}-values"),
         compression: None,
         codec_config,
-        items_per_section: ITEMS_PER_SECTION,
+        items_per_section: SECTION_BLOCKS,
         key_write_buffer: KEY_BUFFER,
         value_write_buffer: VALUE_BUFFER,
         replay_buffer: REPLAY_BUFFER,
@@ -53,14 +203,14 @@ pub(crate) async fn open_both(
     context: &Context,
     page_cache: &CacheRef,
     limits: BlockLimits,
+    history: Option<Arc<dyn History>>,
 ) -> Result<(Certificates, Blocks), EngineError> {
-    let certificates = open(
-        context.child("certificates"),
-        "certificates",
-        page_cache.clone(),
-        Scheme::certificate_codec_config_unbounded(),
-    )
-    .await?;
-    let blocks = open(context.child("blocks"), "blocks", page_cache.clone(), limits).await?;
+    let history = Older(history);
+    let any_committee = Scheme::certificate_codec_config_unbounded();
+    let certificates = Certificates {
+        recent: open(context.child("certificates"), "certificates", page_cache.clone(), any_committee).await?,
+        history: history.clone(),
+    };
+    let blocks = Blocks { recent: open(context.child("blocks"), "blocks", page_cache.clone(), limits).await?, history };
     Ok((certificates, blocks))
 }

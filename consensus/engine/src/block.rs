@@ -124,3 +124,86 @@ impl BoundedBlock for HubBlock {
         cfg.0.block_bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_codec::{Decode as _, Encode as _};
+    use proptest::prelude::*;
+    use switchyard_primitives::{RollupId, Segment};
+
+    const LIMITS: BlockLimits =
+        BlockLimits(Limits { body_bytes: 600, segments: 8, transactions: 40, transaction_bytes: 60 });
+
+    fn block() -> impl Strategy<Value = Block> {
+        let txs = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 1..4);
+        (any::<u64>(), proptest::collection::btree_map(any::<u64>(), txs, 0..4)).prop_map(|(height, map)| {
+            let segment = |(id, txs): (u64, Vec<Vec<u8>>)| Segment {
+                rollup: RollupId(id),
+                transactions: txs.into_iter().map(Into::into).collect(),
+            };
+            let header = Header { height, ..Header::genesis(B256::repeat_byte(1), 5, B256::ZERO) };
+            Block::new(header, map.into_iter().map(segment).collect())
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_block_survives_the_librarys_codec_with_its_digest(block in block(), split in 0usize..700) {
+            let hub = HubBlock::new(block.clone());
+            prop_assert_eq!(hash(hub.digest()), block.hash());
+            let bytes = hub.encode();
+            prop_assert_eq!(&bytes[..], &block.encode()[..]);
+            // Followed by other fields, and in two pieces.
+            let mut stream = bytes::Buf::chain(bytes.slice(..split.min(bytes.len())), bytes.slice(split.min(bytes.len())..));
+            let back = HubBlock::read_cfg(&mut stream, &LIMITS).unwrap();
+            prop_assert_eq!(&**back.block(), &block);
+            prop_assert_eq!(back.encode(), bytes.clone());
+            let longer = Bytes::from([&bytes[..], b"next"].concat());
+            let mut stream = longer;
+            HubBlock::read_cfg(&mut stream, &LIMITS).unwrap();
+            prop_assert_eq!(&stream[..], b"next");
+            prop_assert!(bytes.len() <= HubBlock::max_encode_size(&LIMITS));
+        }
+
+        #[test]
+        fn whatever_decodes_encodes_to_the_same_bytes(block in block(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
+            let mut bytes = block.encode();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            let bytes = Bytes::from(bytes);
+            if let Ok(other) = HubBlock::decode_cfg(bytes.clone(), &LIMITS) {
+                prop_assert_eq!(Block::encode(other.block()), bytes.to_vec());
+            }
+        }
+
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let _ = HubBlock::decode_cfg(Bytes::from(bytes), &LIMITS);
+        }
+
+        #[test]
+        fn a_truncated_block_is_refused(block in block(), at in any::<prop::sample::Index>()) {
+            let bytes = Bytes::from(block.encode());
+            prop_assert!(HubBlock::decode_cfg(bytes.slice(..at.index(bytes.len())), &LIMITS).is_err());
+        }
+    }
+
+    #[test]
+    fn a_body_above_the_limit_is_refused_before_it_is_read() {
+        let header = Header { body_bytes: 601, ..Header::genesis(B256::ZERO, 0, B256::ZERO) };
+        let bytes = Bytes::copy_from_slice(&header.encode());
+        let error = HubBlock::decode_cfg(bytes, &LIMITS).unwrap_err();
+        assert!(error.to_string().contains("body above the limit"), "{error}");
+    }
+
+    #[test]
+    fn a_decoded_block_shares_its_input() {
+        let segment = Segment { rollup: RollupId(1), transactions: vec![vec![7; 50].into()] };
+        let bytes = Bytes::from(Block::new(Header::genesis(B256::ZERO, 0, B256::ZERO), vec![segment]).encode());
+        let hub = HubBlock::decode_cfg(bytes.clone(), &LIMITS).unwrap();
+        let tx = &hub.block().transactions(RollupId(1))[0];
+        assert!(bytes.as_ptr_range().contains(&tx.as_ptr()));
+        assert_eq!(hub.encoded.as_ptr(), bytes.as_ptr());
+    }
+}

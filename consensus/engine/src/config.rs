@@ -1,7 +1,7 @@
 //! What the engine is told at its start, and why it may refuse.
 
-use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, time::Duration};
-use switchyard_consensus_core::{SeatSet, keys};
+use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
+use switchyard_consensus_core::{History, SeatSet, keys};
 use switchyard_consensus_network::{NetworkError, identity};
 use switchyard_primitives::{B256, Header, Limits};
 
@@ -37,6 +37,12 @@ pub struct EngineConfig {
     pub worker_threads: NonZeroUsize,
     /// The node's durable tip: final blocks are reported from the next height on.
     pub acknowledged_height: u64,
+    /// The node's store, from which peers are served what is older than the engine's own archive. Without it the archive
+    /// keeps every block.
+    pub history: Option<Arc<dyn History>>,
+    /// With a `history`: how many of the newest blocks stay in the engine's own archive, for peers that were away for a
+    /// moment. [`Self::ARCHIVE_BLOCKS`] is a good value.
+    pub archive_blocks: u64,
 }
 
 /// Why the engine does not start, or has stopped.
@@ -124,6 +130,9 @@ pub enum EngineError {
 }
 
 impl EngineConfig {
+    /// Under a minute of a busy hub; at the most 2 GiB with blocks of 2 MiB.
+    pub const ARCHIVE_BLOCKS: u64 = 1024;
+
     /// Checks what can be checked without touching disk or network.
     pub(crate) fn check(&self) -> Result<(), EngineError> {
         let (leader, certification, skip) = (self.leader_timeout, self.certification_timeout, self.skip_timeout);

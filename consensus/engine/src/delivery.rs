@@ -1,6 +1,6 @@
 //! Carries final blocks from the library to the node, in order, with certificates and acknowledgements.
 
-use crate::{Finalization, Scheme, block::HubBlock, certificate};
+use crate::{Finalization, Scheme, archive::SECTION_BLOCKS, block::HubBlock, certificate};
 use commonware_actor::Feedback;
 use commonware_consensus::{
     Reporter,
@@ -8,14 +8,14 @@ use commonware_consensus::{
     types::Height,
 };
 use commonware_cryptography::Digested;
-use commonware_utils::{Acknowledgement as _, acknowledgement::Exact};
+use commonware_utils::{Acknowledgement as _, NZUsize, acknowledgement::Exact};
 use std::{collections::VecDeque, num::NonZeroUsize, sync::Arc};
 use switchyard_consensus_core::{EngineEvent, Fault};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info};
 
 /// Blocks given to the node and not acknowledged yet. Each may be as large as the block limit.
-pub(crate) const PENDING: NonZeroUsize = NonZeroUsize::new(16).unwrap();
+pub(crate) const PENDING: NonZeroUsize = NZUsize!(8);
 
 /// The newest height known to be final, and the view that finalised it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,6 +58,8 @@ pub(crate) struct Courier {
     marshal: Mailbox<Scheme, Standard<HubBlock>>,
     /// The height that the node wants next.
     next: u64,
+    /// How many blocks stay in the archive; all, if absent.
+    archive_blocks: Option<u64>,
     /// What the node has been given and has not acknowledged, oldest first.
     waiting: VecDeque<Waiting>,
 }
@@ -89,22 +91,34 @@ pub(crate) fn inbox() -> (Inbox, Mailroom) {
 
 /// A block that the node has not acknowledged yet. Where it came from the library, the library is told.
 struct Waiting {
+    height: u64,
     done: oneshot::Receiver<()>,
     ack: Option<Exact>,
 }
 
 impl Courier {
-    /// `acknowledged` is the highest block that the node already has.
+    /// `acknowledged` is the highest block that the node already has; `archive_blocks` how many of those that it has stay in
+    /// the archive, or all.
     pub(crate) fn new(
         mailroom: Mailroom,
         faults: mpsc::Receiver<Fault>,
         events: mpsc::Sender<EngineEvent>,
         marshal: Mailbox<Scheme, Standard<HubBlock>>,
         acknowledged: u64,
+        archive_blocks: Option<u64>,
     ) -> Self {
         let Mailroom { blocks, tip } = mailroom;
         let next = acknowledged.saturating_add(1);
-        Self { blocks, tip, faults, events, marshal, next, waiting: VecDeque::with_capacity(PENDING.get()) }
+        Self {
+            blocks,
+            tip,
+            faults,
+            events,
+            marshal,
+            next,
+            archive_blocks,
+            waiting: VecDeque::with_capacity(PENDING.get()),
+        }
     }
 
     /// Runs until one side ends. `processed` is the height up to which the library takes the node to be done.
@@ -125,7 +139,14 @@ impl Courier {
     async fn step(&mut self) -> Result<(), Ended> {
         tokio::select! {
             biased;
-            acknowledged = acknowledged(&mut self.waiting) => acknowledged,
+            acknowledged = acknowledged(&mut self.waiting) => {
+                let height = acknowledged?;
+                // Once a section, and early enough to drop one that has just become superfluous.
+                if let Some(kept) = self.archive_blocks && height % SECTION_BLOCKS == 1 {
+                    self.marshal.prune(Height::new(height.saturating_sub(kept)));
+                }
+                Ok(())
+            }
             block = self.blocks.recv() => {
                 let (block, ack) = block.ok_or(Ended::LibraryGone)?;
                 self.deliver(&block, ack).await
@@ -171,21 +192,22 @@ impl Courier {
         let block = Arc::clone(block.inner().block());
         let height = block.header.height;
         let finalization: Option<Finalization> = self.marshal.get_finalization(Height::new(height)).await;
-        let certificate = finalization.as_ref().and_then(certificate::convert);
+        let certificate = finalization.as_ref().and_then(certificate::from_library);
         let (acknowledge, done) = oneshot::channel();
         self.emit(EngineEvent::Final { block, certificate, ack: acknowledge }).await?;
-        self.waiting.push_back(Waiting { done, ack });
+        self.waiting.push_back(Waiting { height, done, ack });
         self.next = height.saturating_add(1);
         Ok(())
     }
 }
 
-/// Waits until the node is done with the oldest block; for ever if there is none.
-async fn acknowledged(waiting: &mut VecDeque<Waiting>) -> Result<(), Ended> {
+/// Waits until the node is done with the oldest block and returns its height; waits for ever if there is none.
+async fn acknowledged(waiting: &mut VecDeque<Waiting>) -> Result<u64, Ended> {
     let Some(oldest) = waiting.front_mut() else { return std::future::pending().await };
     (&mut oldest.done).await.map_err(|_| Ended::NodeGone)?;
+    let height = oldest.height;
     if let Some(Waiting { ack: Some(ack), .. }) = waiting.pop_front() {
         ack.acknowledge();
     }
-    Ok(())
+    Ok(height)
 }

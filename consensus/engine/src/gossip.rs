@@ -13,7 +13,7 @@ use switchyard_primitives::B256;
 use tokio::sync::mpsc;
 
 /// Messages that wait in one direction before further ones are dropped.
-const QUEUE: usize = 1024;
+const QUEUE: usize = 256;
 
 /// Whom to send to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

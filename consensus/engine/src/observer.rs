@@ -66,3 +66,127 @@ impl<R> Observer<R> {
         let _ = self.faults.try_send(fault);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Finalization;
+    use commonware_codec::DecodeExt as _;
+    use commonware_consensus::{
+        simplex::types::{
+            ConflictingFinalize, ConflictingNotarize, Finalize, Notarize, Nullify, NullifyFinalize, Proposal,
+        },
+        types::{Epoch, Round, View},
+    };
+    use commonware_cryptography::{
+        Signer as _,
+        bls12381::primitives::{group::Private, ops::compute_public, variant::MinPk},
+        certificate::Scheme as _,
+        ed25519,
+        keccak256::Digest,
+    };
+    use commonware_runtime::{Runner as _, Supervisor as _, tokio::Runner};
+    use commonware_utils::{non_empty, ordered::BiMap};
+
+    /// Takes every report.
+    #[derive(Clone)]
+    struct Sink;
+
+    impl Reporter for Sink {
+        type Activity = Activity;
+
+        fn report(&mut self, _: Activity) -> Feedback {
+            Feedback::Ok
+        }
+    }
+
+    fn schemes() -> Vec<Scheme> {
+        let keys: Vec<Private> = (1u8..=4).map(|i| Private::decode(bytes::Bytes::from(vec![i; 32])).unwrap()).collect();
+        let seats: Vec<_> = (0u64..)
+            .zip(&keys)
+            .map(|(i, k)| (ed25519::PrivateKey::from_seed(i).public_key(), compute_public::<MinPk>(k)))
+            .collect();
+        let seats = BiMap::try_from(seats).unwrap();
+        keys.into_iter().map(|k| Scheme::signer(b"test", seats.clone(), k).unwrap()).collect()
+    }
+
+    fn proposal(view: u64, payload: u8) -> Proposal<Digest> {
+        Proposal::new(Round::new(Epoch::new(0), View::new(view)), View::new(view - 1), Digest([payload; 32]))
+    }
+
+    /// Reports to a fresh observer; returns the faults and the view that it then knows.
+    fn observe(reports: impl FnOnce(&[Scheme]) -> Vec<Activity> + Send + 'static) -> (Vec<Fault>, u64) {
+        let folder = tempfile::TempDir::new().unwrap();
+        let runtime = commonware_runtime::tokio::Config::new().with_storage_directory(folder.path());
+        Runner::new(runtime).start(|context| async move {
+            let schemes = schemes();
+            let (faults, mut out) = mpsc::channel(8);
+            let (view, seen) = watch::channel(0);
+            let mut observer = Observer {
+                inner: Sink,
+                scheme: schemes[0].clone(),
+                rng: Arc::new(Mutex::new(context.child("rng"))),
+                view,
+                faults,
+            };
+            for activity in reports(&schemes) {
+                observer.report(activity);
+            }
+            let view = *seen.borrow();
+            drop(observer);
+            let mut faults = Vec::new();
+            while let Some(fault) = out.recv().await {
+                faults.push(fault);
+            }
+            (faults, view)
+        })
+    }
+
+    #[test]
+    fn each_kind_of_contradiction_is_told_with_its_seat_and_view() {
+        let (faults, _) = observe(|schemes| {
+            let offender = &schemes[2];
+            let notarize = |payload| Notarize::sign(offender, proposal(7, payload)).unwrap();
+            let finalize = |payload| Finalize::sign(offender, proposal(8, payload)).unwrap();
+            let nullify = Nullify::sign::<Digest>(offender, proposal(8, 1).round).unwrap();
+            vec![
+                Activity::ConflictingNotarize(ConflictingNotarize::new(notarize(1), notarize(2))),
+                Activity::ConflictingFinalize(ConflictingFinalize::new(finalize(1), finalize(2))),
+                Activity::NullifyFinalize(NullifyFinalize::new(nullify, finalize(1))),
+            ]
+        });
+        let seat = schemes()[2].me().unwrap().index().get();
+        let told: Vec<_> = faults.iter().map(|f| (f.seat, f.kind, f.view)).collect();
+        assert_eq!(
+            told,
+            [
+                (seat, FaultKind::ConflictingNotarize, 7),
+                (seat, FaultKind::ConflictingFinalize, 8),
+                (seat, FaultKind::NullifyFinalize, 8),
+            ]
+        );
+    }
+
+    #[test]
+    fn evidence_with_a_forged_signature_is_not_told() {
+        let (faults, _) = observe(|schemes| {
+            let real = Notarize::sign(&schemes[2], proposal(7, 1)).unwrap();
+            let mut forged = Notarize::sign(&schemes[1], proposal(7, 2)).unwrap();
+            forged.attestation.signer = real.attestation.signer;
+            vec![Activity::ConflictingNotarize(ConflictingNotarize::new(real, forged))]
+        });
+        assert!(faults.is_empty(), "{faults:?}");
+    }
+
+    #[test]
+    fn the_view_is_the_one_after_the_newest_certificate() {
+        let (_, view) = observe(|schemes| {
+            let finalization = |view| {
+                let votes: Vec<_> = schemes.iter().map(|s| Finalize::sign(s, proposal(view, 1)).unwrap()).collect();
+                Finalization::from_finalizes(&schemes[0], non_empty![@&votes], &Sequential).unwrap()
+            };
+            vec![Activity::Finalization(finalization(9)), Activity::Finalization(finalization(4))]
+        });
+        assert_eq!(view, 10);
+    }
+}

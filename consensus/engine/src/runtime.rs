@@ -11,6 +11,7 @@ use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, Weak},
     thread,
+    time::Duration,
 };
 use switchyard_consensus_core::{BlockBuilder, EngineEvent};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -142,6 +143,8 @@ fn run(config: EngineConfig, builder: impl BlockBuilder, ports: Ports, ready: Re
         .with_storage_directory(&folder.storage)
         .with_worker_threads(config.worker_threads.get())
         .with_max_blocking_threads(BLOCKING_THREADS)
+        // A peer that takes nothing for so long is cut off, and what was queued for it is freed.
+        .with_read_write_timeout(Duration::from_secs(20))
         .with_thread_stack_size(STACK_BYTES);
     commonware_runtime::tokio::Runner::new(runtime).start(|context| async move {
         let registry = context.child("metrics");

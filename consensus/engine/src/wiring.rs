@@ -45,7 +45,7 @@ use tracing::info;
 /// Messages that wait for one of the library's actors before its overflow policy applies.
 const MAILBOX: NonZeroUsize = NZUsize!(1024);
 /// Views for which votes and undecided blocks are kept, for peers that are a little behind.
-const VIEW_RETENTION: ViewDelta = ViewDelta::new(128);
+const VIEW_RETENTION: ViewDelta = ViewDelta::new(64);
 /// Blocks of one leader kept in memory until they are decided.
 const BLOCKS_PER_LEADER: usize = 6;
 /// How often status is refreshed.
@@ -159,7 +159,8 @@ async fn assemble<B: BlockBuilder>(
 
     // Pages of 4 KiB with their checksum; 4 MiB in all, since only keys are cached.
     let page_cache = CacheRef::new(NZU16!(4084), NZUsize!(1024));
-    let (certificates, blocks) = archive::open_both(&context.child("archive"), &page_cache, limits).await?;
+    let (certificates, blocks) =
+        archive::open_both(&context.child("archive"), &page_cache, limits, config.history.clone()).await?;
     let genesis = HubBlock::sealed(Block::genesis(config.genesis));
     let epocher = FixedEpocher::new(NZU64!(u64::MAX));
     let (actor, mailbox, floor) = Actor::init(
@@ -173,7 +174,7 @@ async fn assemble<B: BlockBuilder>(
             partition_prefix: PREFIX.to_string(),
             mailbox_size: MAILBOX,
             view_retention: VIEW_RETENTION,
-            prunable_items_per_section: NZU64!(128),
+            prunable_items_per_section: NZU64!(64),
             page_cache: page_cache.clone(),
             replay_buffer: REPLAY_BUFFER,
             key_write_buffer: KEY_BUFFER,
@@ -226,7 +227,8 @@ async fn assemble<B: BlockBuilder>(
             skip: SkipPolicy::Enabled { timeout: config.skip_timeout, budget: SkipBudget::Participants },
             fetch_timeout: NZDuration!(Duration::from_secs(1)),
             fetch_retry_delay: Duration::from_millis(100),
-            forward: ForwardPolicy::SilentLeader,
+            // A leader's connection either carries its block or breaks; who misses one asks for it.
+            forward: ForwardPolicy::Disabled,
         },
     );
     let simplex = simplex.start(network.votes, network.certificates, network.resolver);
@@ -234,7 +236,14 @@ async fn assemble<B: BlockBuilder>(
         StatusKeeper { view: view_out, tip: mailroom.tip.clone(), connected: network.connected, status: ports.status };
     Ok(Parts {
         tasks: vec![("simplex", simplex), ("marshal", actor), ("blocks", broadcast), ("network", network.task)],
-        courier: Courier::new(mailroom, faults_out, ports.events, mailbox, config.acknowledged_height),
+        courier: Courier::new(
+            mailroom,
+            faults_out,
+            ports.events,
+            mailbox,
+            config.acknowledged_height,
+            config.history.is_some().then_some(config.archive_blocks),
+        ),
         processed,
         gossip: (ports.gossip, network.transactions),
         status,
@@ -295,5 +304,39 @@ impl StatusKeeper {
             });
             context.sleep(STATUS_INTERVAL).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use commonware_codec::Encode as _;
+    use commonware_cryptography::bls12381::primitives::{ops::compute_public, variant::MinPk};
+    use proptest::prelude::*;
+    use switchyard_consensus_core::keys::bls_public_key;
+
+    fn same_key(secret: [u8; 32]) {
+        let library = group::Private::decode(Copying(&secret)).ok().map(|k| compute_public::<MinPk>(&k).encode());
+        let ours = bls_public_key(&secret).ok();
+        assert_eq!(library.as_deref(), ours.as_ref().map(|k| k.as_slice()));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_secret_is_the_same_key_here_and_in_the_library(secret in any::<[u8; 32]>()) {
+            same_key(secret);
+        }
+    }
+
+    #[test]
+    fn secrets_at_the_ends_of_the_range_are_the_same_key_here_and_in_the_library() {
+        let order = "73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000001";
+        let mut secret: switchyard_primitives::B256 = order.parse().unwrap();
+        same_key(secret.0);
+        secret.0[31] -= 1;
+        assert!(bls_public_key(&secret.0).is_ok());
+        same_key(secret.0);
+        same_key([0; 32]);
     }
 }

@@ -41,7 +41,7 @@ pub type Peers = lookup::Oracle<ed25519::PublicKey>;
 
 /// Messages queued for one peer, at each of two priorities, before further ones are dropped. Blocks are shared between the
 /// queues of all peers, so a stalled peer costs at most this many distinct messages.
-pub const SEND_QUEUE: NonZeroUsize = NZUsize!(128);
+pub const SEND_QUEUE: NonZeroUsize = NZUsize!(64);
 
 /// Messages a second from or to one peer. A burst of this many from every peer is also what a channel's queue holds.
 pub mod quota {

@@ -1,5 +1,6 @@
 //! From final segments to rollup blocks.
 
+use alloy_primitives::Address;
 use switchyard_bridge_core::Checkpoint;
 use switchyard_primitives::{B256, Bytes, TxHash};
 
@@ -42,6 +43,11 @@ pub struct Applied {
     pub checkpoints: Vec<Checkpoint>,
     /// The outcome of each of the segment's transactions that is now decided, in order.
     pub outcomes: Vec<(TxHash, TxOutcome)>,
+    /// Senders of what was executed, with repetitions: whose accounts may be others now.
+    pub senders: Vec<Address>,
+    /// The hub height up to which everything has been executed or skipped: behind the applied one where transactions wait
+    /// for their rollup block to be closed.
+    pub executed_to: u64,
 }
 
 /// Why a driver cannot go on.

@@ -79,8 +79,8 @@ pub struct Consensus {
     pub leader_timeout_ms: u64,
     /// How long a view may take from its start to a certificate.
     pub certification_timeout_ms: u64,
-    /// A leader that was silent for this many views is skipped at once.
-    pub skip_after_views: u64,
+    /// A leader from which nothing was heard for this long is skipped at once.
+    pub skip_timeout_ms: u64,
 }
 
 impl Default for Consensus {
@@ -89,8 +89,8 @@ impl Default for Consensus {
             heartbeat_ms: 1000,
             min_interval_ms: 50,
             leader_timeout_ms: 1500,
-            certification_timeout_ms: 2500,
-            skip_after_views: 8,
+            certification_timeout_ms: 2000,
+            skip_timeout_ms: 2100,
         }
     }
 }
@@ -214,5 +214,46 @@ impl Config {
             *p = base.join(&*p);
         }
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        std::fs::write(&path, text).unwrap();
+        Config::load(&path)
+    }
+
+    const EXAMPLE: &str = include_str!("../../../docs/node.example.toml");
+
+    #[test]
+    fn the_example_loads_and_shows_the_defaults() {
+        let config = load(EXAMPLE).unwrap();
+        assert_eq!(config.consensus, Consensus::default());
+        assert_eq!(config.mempool, Mempool::default());
+        assert!(config.genesis.is_absolute());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name_in_every_table() {
+        for (table, at) in [("", 0), ("consensus", 1), ("mempool", 1), ("store", 1), ("grpc", 1), ("keys", 1)] {
+            let text = match at {
+                0 => format!("surprise = 1\n{EXAMPLE}"),
+                _ => EXAMPLE.replacen(&format!("[{table}]"), &format!("[{table}]\nsurprise = 1"), 1),
+            };
+            let error = load(&text).unwrap_err().to_string();
+            let source = std::error::Error::source(&load(&text).unwrap_err()).map(ToString::to_string);
+            assert!(error.contains("surprise") || source.is_some_and(|s| s.contains("surprise")), "{table}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::load(Path::new("/nonexistent/node.toml")).unwrap_err().to_string();
+        assert!(error.contains("/nonexistent/node.toml"), "{error}");
     }
 }

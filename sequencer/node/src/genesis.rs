@@ -3,9 +3,12 @@
 use alloy_primitives::{B256, FixedBytes, keccak256};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use switchyard_consensus_core::{Seat, SeatSet};
-use switchyard_primitives::{Header, Limits};
+use switchyard_consensus_core::{Seat, SeatSet, keys};
+use switchyard_primitives::{Header, Limits, RollupId};
 use switchyard_rollup_core::RollupManifest;
+
+/// Longest transaction that a gossip batch can carry beside its others.
+pub const TRANSACTION_BYTES_MAX: usize = 128 << 10;
 
 /// The network's genesis, a JSON file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +103,18 @@ impl Genesis {
 
     fn check(&self) -> Result<(), GenesisError> {
         self.seats()?;
+        for validator in &self.validators {
+            keys::verify_possession(&validator.seat, &validator.possession)
+                .map_err(|e| GenesisError::Invalid(e.to_string()))?;
+        }
+        if self.limits.transaction_bytes > TRANSACTION_BYTES_MAX {
+            let found = self.limits.transaction_bytes;
+            let text = format!("limits.transaction_bytes is {found}, at most {TRANSACTION_BYTES_MAX} are possible");
+            return Err(GenesisError::Invalid(text));
+        }
+        if self.limits.body_bytes < self.limits.transaction_bytes + 32 {
+            return Err(GenesisError::Invalid("limits.body_bytes has no room for a whole transaction".into()));
+        }
         let mut ids = std::collections::HashSet::new();
         let mut names = std::collections::HashSet::new();
         for rollup in &self.rollups {
@@ -126,6 +141,11 @@ impl Genesis {
     /// The genesis header.
     pub fn header(&self) -> Result<Header, GenesisError> {
         Ok(Header::genesis(self.id()?, self.timestamp_ms, self.seats()?.hash()))
+    }
+
+    /// The rollups' ids.
+    pub fn rollup_ids(&self) -> Vec<RollupId> {
+        self.rollups.iter().map(|m| m.id).collect()
     }
 
     /// Block limits.

@@ -1,4 +1,17 @@
 //! The composition root: one process that is a validator, the store, the rollups' drivers and the servers.
 
+pub mod builder;
+pub mod cli;
 pub mod config;
+pub mod error;
+pub mod executor;
+pub mod finalizer;
+pub mod gateway;
 pub mod genesis;
+pub mod ingest;
+pub mod keys;
+pub mod logging;
+pub mod metrics;
+pub mod node;
+mod opened;
+mod servers;

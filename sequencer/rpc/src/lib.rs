@@ -2,6 +2,7 @@
 //! node through [`Gateway`] alone.
 
 mod connections;
+pub mod eth;
 mod gateway;
 pub mod grpc;
 pub mod http;

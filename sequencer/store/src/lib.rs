@@ -1,6 +1,17 @@
-//! Where final blocks are kept. One trait, two stores: RocksDB, and memory for tests.
+//! Where final blocks are kept. One trait, two stores: [`RocksStore`] on disk, and [`MemoryStore`] for tests.
+//!
+//! A block is appended in one atomic batch, so that after a crash at any point the log ends with a whole block.
+//! Headers and certificates are kept for ever; segments, tables and the transaction index from [`Store::earliest`] on.
 
-use switchyard_primitives::{B256, Block, Bytes, FinalityCertificate, Header, RollupId, TableEntry, TxKey};
+mod memory;
+mod placement;
+mod record;
+mod rocks;
+
+pub use memory::MemoryStore;
+pub use rocks::{RocksOptions, RocksStore};
+
+use switchyard_primitives::{B256, Block, BlockError, Bytes, FinalityCertificate, Header, RollupId, TableEntry, TxKey};
 
 /// Why the store cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -31,13 +42,31 @@ pub enum StoreError {
         /// The database's folder.
         path: String,
     },
-    /// A block that does not follow the tip.
+    /// A block that does not follow the tip: its height is not the next one, or its parent is another block.
     #[error("block {height} does not follow the tip {tip}")]
     Gap {
         /// The block's height.
         height: u64,
         /// The store's tip.
         tip: u64,
+    },
+    /// A block whose header commits to another body.
+    #[error("block {height} contradicts its header: {source}")]
+    Commitment {
+        /// The block's height.
+        height: u64,
+        /// How.
+        source: BlockError,
+    },
+    /// A certificate that was offered with a block is for another one.
+    #[error("block {height} is {block}, its certificate is for {found}")]
+    Certificate {
+        /// The block's height.
+        height: u64,
+        /// The block.
+        block: B256,
+        /// The block that the certificate finalises.
+        found: B256,
     },
     /// A block at a height that already has another one.
     #[error("height {height} already holds {have}, refused {offered}")]
@@ -62,10 +91,12 @@ pub enum StoreError {
     Database(String),
 }
 
-/// The log of final blocks. All methods block; they are point look-ups or one batch.
+/// The log of final blocks. All methods block: they are point look-ups or one batch. Any number of threads may read
+/// while one appends or prunes; a reader never waits for either.
 pub trait Store: Send + Sync + 'static {
     /// Appends a final block with its certificate, atomically and durably. A block already held is accepted again
-    /// (its certificate is added if it was missing).
+    /// (its certificate is added if it was missing). Refuses a block that contradicts its own header; whether the
+    /// certificate's signature holds is the caller's question.
     fn append(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), StoreError>;
     /// Header and hash of the highest block; genesis at first.
     fn tip(&self) -> (Header, B256);
@@ -75,19 +106,22 @@ pub trait Store: Send + Sync + 'static {
     fn header(&self, height: u64) -> Result<Option<Header>, StoreError>;
     /// A height by block hash.
     fn height_of(&self, hash: B256) -> Result<Option<u64>, StoreError>;
-    /// The segment table's rows of a block.
+    /// The segment table's rows of a block; none above the tip and below [`Store::earliest`].
     fn table(&self, height: u64) -> Result<Option<Vec<TableEntry>>, StoreError>;
-    /// A rollup's transactions in a block; none where it has no segment there.
+    /// A rollup's transactions in a block; none where it has no segment there, above the tip and below
+    /// [`Store::earliest`].
     fn transactions(&self, rollup: RollupId, height: u64) -> Result<Option<Vec<Bytes>>, StoreError>;
-    /// Whole block.
+    /// Whole block; none above the tip and below [`Store::earliest`].
     fn block(&self, height: u64) -> Result<Option<Block>, StoreError>;
     /// The first certificate at or above a height, with its height.
     fn certificate_from(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError>;
-    /// The latest block that holds a transaction, with the position in the rollup's segment.
+    /// The latest block that holds a transaction, with the position in the rollup's segment. Blocks below
+    /// [`Store::earliest`] do not count.
     fn locate(&self, key: TxKey) -> Result<Option<(u64, u32)>, StoreError>;
     /// Many [`Store::locate`] at once, in the same order.
     fn locate_many(&self, keys: &[TxKey]) -> Result<Vec<Option<(u64, u32)>>, StoreError>;
-    /// Removes segments, tables and index entries below `height` (never the tip's). Headers and certificates stay.
+    /// Removes segments, tables and index entries below `height` (never the tip's), durably and at once for readers.
+    /// Headers and certificates stay. Space on disk is given back by and by.
     fn prune(&self, height: u64) -> Result<(), StoreError>;
     /// Approximate bytes on disk.
     fn size_bytes(&self) -> u64;

@@ -1,8 +1,9 @@
 //! What validators agree on, through restarts and with one of them missing or lying.
 
-use crate::cluster::{Builder, Cluster, FORBIDDEN, Manner, assert_agree, stop_all, within};
-use std::sync::atomic::Ordering;
-use switchyard_consensus_core::{CertificateError, verify_certificate, verify_finality};
+use crate::cluster::{Builder, Cluster, FORBIDDEN, Log, Manner, Validator, assert_agree, stop_all, within};
+use std::{sync::atomic::Ordering, time::Duration};
+use switchyard_consensus_core::{CertificateError, finalize_message, verify_certificate, verify_finality};
+use switchyard_consensus_engine::EngineConfig;
 use switchyard_primitives::{B256, Bytes, FinalityCertificate, FinalityProof, SignerBitmap, keccak256};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -37,11 +38,36 @@ async fn four_validators_finalise_what_they_were_given_and_every_certificate_ver
 
     let (_, good) = logs[0].certificates().last().unwrap();
     refuses_what_was_changed(&cluster, good);
+    if let Some(path) = std::env::var_os("SWITCHYARD_WRITE_CERTIFICATE_VECTOR") {
+        std::fs::write(path, vector(&cluster, &logs[0])).unwrap();
+    }
     let (first, last) = (logs[0].certificates().next().unwrap().0.header.height, good);
     let headers: Vec<_> = logs[0].blocks.range(first..).map(|(_, (b, _))| b.header).collect();
     let end = headers.iter().position(|h| h.hash() == last.block).unwrap();
     let proof = FinalityProof { headers: headers[..=end].to_vec(), certificate: last.clone() };
     assert_eq!(verify_finality(cluster.network_id, &cluster.seats, &proof), Ok(headers[0]));
+}
+
+/// A certificate for the second of two blocks, as `docs/specs/vectors/certificate.json` holds it.
+fn vector(cluster: &Cluster, log: &Log) -> String {
+    let (last, certificate) = log.certificates().find(|(block, _)| block.header.height > 1).unwrap();
+    let (first, _) = &log.blocks[&(last.header.height - 1)];
+    let message = finalize_message(
+        cluster.network_id,
+        certificate.epoch,
+        certificate.view,
+        certificate.parent_view,
+        certificate.block,
+    );
+    let vector = serde_json::json!({
+        "network": cluster.network_id,
+        "seats": cluster.seats.seats(),
+        "seats_hash": cluster.seats.hash(),
+        "headers": [Bytes::copy_from_slice(&first.header.encode()), Bytes::copy_from_slice(&last.header.encode())],
+        "message": Bytes::from(message),
+        "certificate": Bytes::from(certificate.encode()),
+    });
+    format!("{vector:#}\n")
 }
 
 fn refuses_what_was_changed(cluster: &Cluster, good: &FinalityCertificate) {
@@ -92,8 +118,7 @@ async fn after_a_restart_of_all_heights_go_on_without_a_gap() {
     let after = stop_all(validators).await;
     for (before, after) in before.iter().zip(&after) {
         assert_eq!(after.blocks.keys().next(), Some(&(before.height() + 1)));
-        let whole =
-            crate::cluster::Log { blocks: before.blocks.clone().into_iter().chain(after.blocks.clone()).collect() };
+        let whole = Log { blocks: before.blocks.clone().into_iter().chain(after.blocks.clone()).collect() };
         whole.assert_is_a_chain();
     }
     assert_agree(&[before, after].concat());
@@ -131,6 +156,30 @@ async fn three_of_four_make_progress_and_the_fourth_catches_up_and_leads() {
     let logs = stop_all(validators).await;
     assert_eq!(logs[3].blocks.keys().next(), Some(&1), "from the first block on");
     assert_agree(&logs);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_archive_has_dropped_comes_from_the_nodes_store() {
+    let cluster = Cluster::new(4);
+    let (mut validators, mut histories) = (Vec::new(), Vec::new());
+    for name in 0..3 {
+        let builder = Builder { pace: Duration::ZERO, ..Builder::new(name, Manner::Honest) };
+        let config = EngineConfig { archive_blocks: 1, ..cluster.config(name, 0) };
+        let (validator, history) = Validator::with_history(config, builder).await;
+        validators.push(validator);
+        histories.push(history);
+    }
+    // The archives drop blocks by the section of 64.
+    for validator in &mut validators {
+        validator.until_height(70).await;
+    }
+    let served = || histories.iter().map(|h| h.served.load(Ordering::Relaxed)).sum::<u64>();
+    let before = served();
+    let mut late = cluster.start(Builder::new(3, Manner::Honest), 0).await;
+    late.until_height(70).await;
+    assert!(served() - before >= 63, "{} served", served() - before);
+    validators.push(late);
+    assert_agree(&stop_all(validators).await);
 }
 
 async fn a_lying_leader_changes_nothing(manner: Manner) {

@@ -11,7 +11,7 @@ use std::{
     },
     time::Duration,
 };
-use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, InvalidBlock, Seat, SeatSet, keys};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, History, InvalidBlock, Seat, SeatSet, keys};
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
 use switchyard_consensus_network::identity;
 use switchyard_primitives::{B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, keccak256};
@@ -56,12 +56,14 @@ pub(crate) struct Builder {
     pub(crate) name: usize,
     pub(crate) manner: Manner,
     pub(crate) given: Vec<Bytes>,
+    /// Between blocks, so that debug builds on two cores are not busy with empty blocks only.
+    pub(crate) pace: Duration,
     pub(crate) built: Arc<AtomicU64>,
 }
 
 impl Builder {
     pub(crate) fn new(name: usize, manner: Manner) -> Self {
-        Self { name, manner, given: Vec::new(), built: Arc::default() }
+        Self { name, manner, given: Vec::new(), pace: Duration::from_millis(15), built: Arc::default() }
     }
 
     pub(crate) fn mark(name: usize) -> Bytes {
@@ -71,8 +73,7 @@ impl Builder {
 
 impl BlockBuilder for Builder {
     async fn build(&self, parent: Arc<Block>, _: Ancestors) -> Option<Block> {
-        // A pace, so that debug builds on two cores are not busy with empty blocks only.
-        tokio::time::sleep(Duration::from_millis(15)).await;
+        tokio::time::sleep(self.pace).await;
         self.built.fetch_add(1, Ordering::Relaxed);
         let mut transactions = vec![Self::mark(self.name)];
         match self.manner {
@@ -151,10 +152,12 @@ impl Cluster {
             peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),
             data_dir: self.folder.path().join(format!("validator-{i}")),
             leader_timeout: Duration::from_millis(1250),
-            certification_timeout: Duration::from_millis(1300),
-            skip_timeout: Duration::from_millis(1350),
+            certification_timeout: Duration::from_millis(1350),
+            skip_timeout: Duration::from_millis(1420),
             worker_threads: NonZeroUsize::new(2).unwrap(),
             acknowledged_height,
+            history: None,
+            archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
         }
     }
 
@@ -174,7 +177,7 @@ impl Cluster {
 }
 
 /// Shows the engines' logs when a test is run with `RUST_LOG` set.
-fn init_logs() {
+pub(crate) fn init_logs() {
     static ONCE: OnceLock<()> = OnceLock::new();
     ONCE.get_or_init(|| {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
@@ -214,6 +217,29 @@ impl Log {
     }
 }
 
+/// A node's log, lent to its engine.
+pub(crate) struct LogHistory {
+    log: watch::Receiver<Log>,
+    /// Blocks that the engine has taken.
+    pub(crate) served: AtomicU64,
+}
+
+impl History for LogHistory {
+    fn block(&self, height: u64) -> Option<Block> {
+        let block = self.log.borrow().blocks.get(&height).map(|(block, _)| Block::clone(block))?;
+        self.served.fetch_add(1, Ordering::Relaxed);
+        Some(block)
+    }
+
+    fn certificate(&self, height: u64) -> Option<FinalityCertificate> {
+        self.log.borrow().blocks.get(&height)?.1.clone()
+    }
+
+    fn height_of(&self, hash: B256) -> Option<u64> {
+        self.log.borrow().blocks.iter().find(|(_, (block, _))| block.hash() == hash).map(|(height, _)| *height)
+    }
+}
+
 /// An engine and a node that takes down what it reports.
 pub(crate) struct Validator {
     pub(crate) log: watch::Receiver<Log>,
@@ -223,9 +249,21 @@ pub(crate) struct Validator {
 }
 
 impl Validator {
+    /// A node that lends its engine what it has received.
+    pub(crate) async fn with_history(config: EngineConfig, builder: Builder) -> (Self, Arc<LogHistory>) {
+        let (log, reader) = watch::channel(Log::default());
+        let history = Arc::new(LogHistory { log: reader, served: AtomicU64::new(0) });
+        let config = EngineConfig { history: Some(history.clone()), ..config };
+        (Self::reading(start(config, builder).await.unwrap(), 0, log), history)
+    }
+
     fn new(engine: Engine, acknowledged: u64) -> Self {
+        Self::reading(engine, acknowledged, watch::channel(Log::default()).0)
+    }
+
+    fn reading(engine: Engine, acknowledged: u64, write: watch::Sender<Log>) -> Self {
         let Engine { mut events, gossip, handle } = engine;
-        let (write, log) = watch::channel(Log::default());
+        let log = write.subscribe();
         let reader = tokio::spawn(async move {
             let mut next = acknowledged + 1;
             while let Some(event) = events.recv().await {

@@ -24,6 +24,7 @@ pub(super) struct Api {
     pub(super) gateway: Arc<dyn Gateway>,
     pub(super) limits: GrpcLimits,
     pub(super) shutdown: CancellationToken,
+    reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     submit_streams: Arc<Semaphore>,
     manifests: Vec<Bytes>,
@@ -36,6 +37,7 @@ impl Api {
             gateway,
             limits,
             shutdown,
+            reads: Arc::new(Semaphore::new(limits.reads)),
             streams: Arc::new(Semaphore::new(limits.streams)),
             submit_streams: Arc::new(Semaphore::new(limits.submit_streams)),
             manifests,
@@ -67,13 +69,18 @@ impl Api {
         segments.max(seats + manifests + 1024)
     }
 
-    /// Runs blocking reads off the async threads.
+    /// Runs blocking reads off the async threads, a bounded number at a time.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         reads: impl FnOnce(&dyn Gateway) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        let turn = self.reads.clone().acquire_owned().await.map_err(|_| ApiError::Stopping)?;
         let gateway = self.gateway.clone();
-        let task = tokio::task::spawn_blocking(move || reads(gateway.as_ref()));
+        let task = tokio::task::spawn_blocking(move || {
+            // Held by the read itself: a caller that goes away must not let one more in.
+            let _turn = turn;
+            reads(gateway.as_ref())
+        });
         // A join error is a panic in the store or the runtime going down: this call fails, others go on.
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "a read for gRPC did not end");

@@ -151,6 +151,22 @@ impl From<ApiError> for Status {
     }
 }
 
+/// Gives an error that the transport made the details that ours have, and a request that does not decode, which it
+/// reports as the server's fault, the code that says whose it is.
+pub(super) fn describe(status: Status) -> Status {
+    if !status.details().is_empty() {
+        return status;
+    }
+    let (code, reason) = match status.code() {
+        Code::Internal => (Code::InvalidArgument, "malformed_request"),
+        Code::OutOfRange => (Code::OutOfRange, "message_too_large"),
+        Code::Unimplemented => (Code::Unimplemented, "unimplemented"),
+        _ => return status,
+    };
+    let details = ErrorDetails::with_error_info(reason, ERROR_DOMAIN, HashMap::new());
+    Status::with_error_details(code, status.message(), details)
+}
+
 impl From<ConvertError> for ApiError {
     fn from(error: ConvertError) -> Self {
         let text = error.to_string();

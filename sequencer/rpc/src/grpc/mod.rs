@@ -6,6 +6,7 @@
 
 mod api;
 mod blocks;
+mod calls;
 mod error;
 mod segments;
 mod sequencer;
@@ -17,9 +18,10 @@ pub use error::{ApiError, ERROR_DOMAIN};
 use crate::{
     Gateway, Readiness,
     connections::{BoundedListener, ConnectionLimits},
-    metrics::{CountCalls, RpcMetrics},
+    metrics::RpcMetrics,
 };
 use api::Api;
+use calls::Calls;
 use futures::{StreamExt, stream};
 use std::{convert::Infallible, sync::Arc, time::Duration};
 use switchyard_proto::v1::{
@@ -41,7 +43,9 @@ pub struct GrpcLimits {
     pub connection_streams: u32,
     /// Calls whose request is being read or answered, over all connections; more wait their turn.
     pub calls: usize,
-    /// Open `StreamSegments` and `WatchTransaction` calls.
+    /// Reads of the store at a time, over all calls; more wait their turn.
+    pub reads: usize,
+    /// Open `StreamSegments` and `WatchTransaction` calls. Each may hold one message, so one block's body, in memory.
     pub streams: usize,
     /// Open `SubmitStream` calls.
     pub submit_streams: usize,
@@ -63,7 +67,8 @@ impl Default for GrpcLimits {
             connections: ConnectionLimits { connections: 256, idle_ms: 60_000 },
             connection_streams: 128,
             calls: 256,
-            streams: 1024,
+            reads: 16,
+            streams: 256,
             submit_streams: 32,
             submit_transactions: 1024,
             submit_bytes: 1 << 20,
@@ -131,7 +136,7 @@ pub async fn serve(
         .http2_max_header_list_size(HEADER_LIST_BYTES)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .layer(CountCalls::new(metrics))
+        .layer(Calls::new(metrics))
         .layer(GlobalConcurrencyLimitLayer::new(limits.calls))
         .add_service(health_service.max_decoding_message_size(SMALL_REQUEST_BYTES))
         .add_service(reflection().build_v1()?.max_decoding_message_size(SMALL_REQUEST_BYTES))

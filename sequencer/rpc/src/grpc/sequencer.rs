@@ -3,6 +3,7 @@
 use super::{
     ApiError,
     api::Api,
+    error::describe,
     watch::{self, Target, Watch},
 };
 use crate::TxStatus;
@@ -44,7 +45,7 @@ impl v1::sequencer_service_server::SequencerService for Api {
                 let api = self.clone();
                 async move {
                     let missing = ConvertError::Missing { field: "batch" };
-                    let batch = message?.batch.ok_or_else(|| ApiError::from(missing))?;
+                    let batch = message.map_err(describe)?.batch.ok_or_else(|| ApiError::from(missing))?;
                     let results = api.submit_batch(batch).await?;
                     Ok(v1::SubmitStreamResponse { results })
                 }

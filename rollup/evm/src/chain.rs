@@ -1,0 +1,173 @@
+//! What the driver and the readers of one rollup share.
+
+use crate::{
+    execute::next_base_fee,
+    records::{BodyRecord, decode, executed_block},
+    senders::Senders,
+    store::{Column, StateError, Store},
+    view,
+};
+use alloy::consensus::Transaction;
+use alloy_primitives::map::DefaultHashBuilder;
+use arc_swap::ArcSwap;
+use lru::LruCache;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use switchyard_primitives::RollupId;
+use switchyard_rollup_core::{Sealing, evm::ExecutedBlock};
+use tokio::sync::broadcast;
+
+/// Blocks that a subscriber may fall behind before it is told that it missed some.
+const FEED_BLOCKS: usize = 256;
+/// Memory for recently used blocks.
+const RECENT_BYTES_MAX: usize = 8 << 20;
+
+/// One rollup's chain.
+pub(crate) struct Chain {
+    pub(crate) store: Store,
+    pub(crate) rollup: RollupId,
+    pub(crate) chain_id: u64,
+    pub(crate) sealing: Sealing,
+    pub(crate) senders: Senders,
+    head: ArcSwap<ExecutedBlock>,
+    recent: Mutex<Recent>,
+    feed: broadcast::Sender<Arc<ExecutedBlock>>,
+}
+
+impl Chain {
+    pub(crate) fn new(store: Store, rollup: RollupId, chain_id: u64, sealing: Sealing, head: ExecutedBlock) -> Self {
+        Self {
+            store,
+            rollup,
+            chain_id,
+            sealing,
+            senders: Senders::new(chain_id),
+            head: ArcSwap::from_pointee(head),
+            recent: Mutex::new(Recent::default()),
+            feed: broadcast::Sender::new(FEED_BLOCKS),
+        }
+    }
+
+    pub(crate) fn head(&self) -> Arc<ExecutedBlock> {
+        self.head.load_full()
+    }
+
+    /// The same in every block.
+    pub(crate) fn gas_limit(&self) -> u64 {
+        self.head.load().header.gas_limit
+    }
+
+    pub(crate) fn next_base_fee(&self) -> u64 {
+        next_base_fee(&self.head.load().header)
+    }
+
+    /// A block by number; none if there is no such block.
+    pub(crate) fn block(&self, number: u64) -> Result<Option<Arc<ExecutedBlock>>, StateError> {
+        let head = self.head.load();
+        if number >= head.header.number {
+            return Ok((number == head.header.number).then(|| head.clone()));
+        }
+        if let Some(block) = self.recent.lock().get(number) {
+            return Ok(Some(block));
+        }
+        let block = read_block(&self.store, number)?.map(Arc::new);
+        if let Some(block) = &block {
+            self.recent.lock().put(block.clone());
+        }
+        Ok(block)
+    }
+
+    /// Shows blocks that have been written to readers and subscribers, in order.
+    pub(crate) fn advance(&self, blocks: Vec<Arc<ExecutedBlock>>) {
+        for block in blocks {
+            self.recent.lock().put(block.clone());
+            self.head.store(block.clone());
+            // An error only says that nobody listens.
+            let _ = self.feed.send(block);
+        }
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
+        self.feed.subscribe()
+    }
+}
+
+/// Reads a block; none if there is no such block.
+pub(crate) fn read_block(store: &Store, number: u64) -> Result<Option<ExecutedBlock>, StateError> {
+    let key = number.to_be_bytes();
+    let Some(header) = view::header(store, number)? else { return Ok(None) };
+    let Some(body) = store.get(Column::Bodies, &key)? else { return Ok(None) };
+    let body: BodyRecord = decode(Column::Bodies, &key, &body)?;
+    Ok(Some(executed_block(header, body)))
+}
+
+/// Recently used blocks, bounded by an estimate of their size in memory.
+struct Recent {
+    blocks: LruCache<u64, (usize, Arc<ExecutedBlock>), DefaultHashBuilder>,
+    bytes: usize,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { blocks: LruCache::unbounded_with_hasher(DefaultHashBuilder::default()), bytes: 0 }
+    }
+}
+
+impl Recent {
+    fn get(&mut self, number: u64) -> Option<Arc<ExecutedBlock>> {
+        self.blocks.get(&number).map(|(_, block)| block.clone())
+    }
+
+    fn put(&mut self, block: Arc<ExecutedBlock>) {
+        let bytes = size(&block);
+        self.bytes += bytes;
+        if let Some((replaced, _)) = self.blocks.put(block.header.number, (bytes, block)) {
+            self.bytes -= replaced;
+        }
+        while self.bytes > RECENT_BYTES_MAX
+            && let Some((_, (bytes, _))) = self.blocks.pop_lru()
+        {
+            self.bytes -= bytes;
+        }
+    }
+}
+
+fn size(block: &ExecutedBlock) -> usize {
+    let transactions: usize = block.transactions.iter().map(|tx| 512 + tx.input().len()).sum();
+    let logs = block.receipts.iter().flat_map(|receipt| receipt.logs());
+    let receipts: usize = logs.map(|log| 192 + log.data.data.len()).sum();
+    // A receipt's bloom alone has 256 bytes.
+    1024 + transactions + block.receipts.len() * 320 + receipts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy::consensus::{Header, Signed, TxEip1559, TxEnvelope};
+    use alloy_primitives::{B256, Bytes, Signature};
+
+    fn block(number: u64, bytes: usize) -> Arc<ExecutedBlock> {
+        let tx = TxEip1559 { input: Bytes::from(vec![1; bytes]), ..Default::default() };
+        let tx = TxEnvelope::from(Signed::new_unchecked(tx, Signature::test_signature(), B256::ZERO));
+        Arc::new(ExecutedBlock {
+            header: Header { number, ..Default::default() },
+            hash: B256::ZERO,
+            hub_height: 0,
+            transactions: vec![tx],
+            senders: vec![],
+            receipts: vec![],
+        })
+    }
+
+    #[test]
+    fn recent_blocks_stay_within_their_bound_and_the_newest_stay() {
+        let mut recent = Recent::default();
+        for number in 0..100 {
+            recent.put(block(number, 1 << 20));
+            recent.put(block(number, 1 << 20));
+            assert!(recent.bytes <= RECENT_BYTES_MAX);
+        }
+        assert!(recent.get(99).is_some() && recent.get(0).is_none());
+        assert_eq!(recent.bytes, recent.blocks.iter().map(|(_, (bytes, _))| bytes).sum::<usize>());
+    }
+}

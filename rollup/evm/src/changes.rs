@@ -1,0 +1,102 @@
+//! What one hub block changes, gathered in memory and written as one batch.
+
+use crate::{
+    records::{BodyRecord, HeaderRecord, PROGRESS, PendingRecord, Progress, encode_outcome, slot_key},
+    store::{Column, StateError, Store, WriteBatch},
+};
+use alloy::consensus::TrieAccount;
+use alloy_primitives::{
+    Address, Bytes, U256,
+    map::{AddressMap, B256Map, HashMap},
+};
+use std::{collections::BTreeMap, sync::Arc};
+use switchyard_rollup_core::{TxOutcome, evm::ExecutedBlock};
+
+/// Changes that are not in the database yet; reads of the driver look here first.
+#[derive(Default)]
+pub(crate) struct Changes {
+    /// Accounts at the new head; none for those that are gone.
+    pub(crate) accounts: AddressMap<Option<TrieAccount>>,
+    /// Slots at the new head.
+    pub(crate) slots: HashMap<(Address, U256), U256>,
+    pub(crate) codes: B256Map<Bytes>,
+    pub(crate) nodes: B256Map<Vec<u8>>,
+    pub(crate) blocks: Vec<Arc<ExecutedBlock>>,
+    pub(crate) outcomes: B256Map<TxOutcome>,
+    /// Pending hub blocks that were added, or none for those that are done.
+    pub(crate) pending: BTreeMap<u64, Option<PendingRecord>>,
+}
+
+impl Changes {
+    /// Writes everything, and how far derivation has come with it.
+    pub(crate) fn write(&self, store: &Store, progress: Progress) -> Result<(), StateError> {
+        let mut batch = WriteBatch::default();
+        self.fill(store, &mut batch)?;
+        batch.put_cf(store.column(Column::Meta)?, PROGRESS, alloy_rlp::encode(progress));
+        store.write(batch)
+    }
+
+    /// Adds everything but the progress to a batch.
+    pub(crate) fn fill(&self, store: &Store, batch: &mut WriteBatch) -> Result<(), StateError> {
+        self.fill_state(store, batch)?;
+        self.fill_blocks(store, batch)?;
+        let transactions = store.column(Column::Transactions)?;
+        for (hash, outcome) in &self.outcomes {
+            batch.put_cf(transactions, hash, encode_outcome(outcome));
+        }
+        let pending = store.column(Column::Pending)?;
+        for (height, record) in &self.pending {
+            match record {
+                Some(record) => batch.put_cf(pending, height.to_be_bytes(), alloy_rlp::encode(record)),
+                None => batch.delete_cf(pending, height.to_be_bytes()),
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_state(&self, store: &Store, batch: &mut WriteBatch) -> Result<(), StateError> {
+        let accounts = store.column(Column::Accounts)?;
+        for (address, account) in &self.accounts {
+            match account {
+                Some(account) => batch.put_cf(accounts, address, alloy_rlp::encode(account)),
+                None => batch.delete_cf(accounts, address),
+            }
+        }
+        let storage = store.column(Column::Storage)?;
+        for ((address, slot), value) in &self.slots {
+            let key = slot_key(*address, *slot);
+            if value.is_zero() {
+                batch.delete_cf(storage, key);
+            } else {
+                batch.put_cf(storage, key, alloy_rlp::encode(value));
+            }
+        }
+        let code = store.column(Column::Code)?;
+        for (hash, bytes) in &self.codes {
+            batch.put_cf(code, hash, bytes);
+        }
+        let nodes = store.column(Column::Nodes)?;
+        for (hash, node) in &self.nodes {
+            batch.put_cf(nodes, hash, node);
+        }
+        Ok(())
+    }
+
+    fn fill_blocks(&self, store: &Store, batch: &mut WriteBatch) -> Result<(), StateError> {
+        let (headers, bodies) = (store.column(Column::Headers)?, store.column(Column::Bodies)?);
+        let hashes = store.column(Column::Hashes)?;
+        for block in &self.blocks {
+            let number = block.header.number.to_be_bytes();
+            let header = HeaderRecord { hash: block.hash, hub_height: block.hub_height, header: block.header.clone() };
+            let body = BodyRecord {
+                transactions: block.transactions.clone(),
+                senders: block.senders.clone(),
+                receipts: block.receipts.clone(),
+            };
+            batch.put_cf(headers, number, alloy_rlp::encode(header));
+            batch.put_cf(bodies, number, alloy_rlp::encode(body));
+            batch.put_cf(hashes, block.hash, number);
+        }
+        Ok(())
+    }
+}

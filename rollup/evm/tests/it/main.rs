@@ -1,0 +1,13 @@
+//! The EVM rollup through its public interface.
+
+// clippy.toml lets tests unwrap, but does not see that helpers here are part of tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
+mod admission;
+mod calls;
+mod derivation;
+mod genesis;
+mod proofs;
+mod seconds;
+mod support;
+mod vectors;

@@ -1,0 +1,224 @@
+//! Filling a segment for each rollup.
+//!
+//! Fairness is start-time fair queueing (Goyal, Vin, Cheng 1996) over bytes: the next transaction comes from the rollup
+//! that was served least. What was served is read off the log, final blocks and those in flight, and not counted by the
+//! proposer, so every leader goes on where the last one stopped. A rollup that had nothing to send earns no more than one
+//! transaction's length of credit by it: it is served at once when it comes back, and cannot shut out the others.
+
+use crate::{
+    Budget,
+    pool::Pool,
+    price::{EffectiveTip, Placed, effective_tip},
+    state::State,
+};
+use alloy_primitives::Address;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, HashMap, HashSet},
+};
+use switchyard_primitives::{Bytes, RollupId, Segment, TxHash, TxKey};
+
+/// Senders passed over because their next transaction does not fit in the gas that is left, before a rollup's segment
+/// counts as full.
+const MISFITS: usize = 32;
+
+/// Bytes of a block body before its first segment, of a segment before its first transaction, and of a transaction
+/// before its first byte (`docs/specs/blocks.md`).
+const BODY_PREFIX: usize = 4;
+const SEGMENT_PREFIX: usize = 12;
+const TX_PREFIX: usize = 4;
+
+/// A transaction's length in a block body.
+pub(crate) fn body_len(payload: &Bytes) -> usize {
+    TX_PREFIX + payload.len()
+}
+
+/// A sender's next transaction; ordered by effective tip, then by arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    tip: EffectiveTip,
+    arrival: Reverse<u64>,
+    sender: Address,
+    nonce: u64,
+    hash: TxHash,
+}
+
+/// What ancestors that are not final hold for one rollup.
+#[derive(Default)]
+struct InFlight {
+    transactions: usize,
+    bytes: u64,
+    next_nonces: HashMap<Address, u64>,
+}
+
+/// One rollup's transactions in the order in which a segment takes them.
+struct Lane<'a> {
+    rollup: RollupId,
+    pool: &'a Pool,
+    exclude: &'a HashSet<TxKey>,
+    fifo: Box<dyn Iterator<Item = TxHash> + 'a>,
+    /// Senders' first transactions, from the index.
+    heads: Box<dyn Iterator<Item = Placed> + 'a>,
+    head: Option<Candidate>,
+    /// Transactions that follow one that is taken or in flight.
+    next: BinaryHeap<Candidate>,
+    /// Senders with something in flight: their heads in the index are behind.
+    in_flight: HashSet<Address>,
+    gas_left: u64,
+    misfits: usize,
+    taken: Vec<Bytes>,
+    /// Bytes served before and in this block.
+    served: u64,
+    examined: usize,
+}
+
+impl<'a> Lane<'a> {
+    fn new(rollup: RollupId, pool: &'a Pool, exclude: &'a HashSet<TxKey>, in_flight: &InFlight, gas_left: u64) -> Self {
+        let mut lane = Self {
+            rollup,
+            pool,
+            exclude,
+            fifo: Box::new(pool.fifo()),
+            heads: Box::new(pool.heads().best()),
+            head: None,
+            next: BinaryHeap::new(),
+            in_flight: in_flight.next_nonces.keys().copied().collect(),
+            gas_left,
+            misfits: 0,
+            taken: Vec::new(),
+            served: in_flight.bytes,
+            examined: in_flight.transactions,
+        };
+        for (sender, nonce) in &in_flight.next_nonces {
+            lane.next.extend(lane.candidate(*sender, *nonce));
+        }
+        lane
+    }
+
+    fn candidate(&self, sender: Address, nonce: u64) -> Option<Candidate> {
+        let hash = self.pool.sender(&sender)?.at(nonce)?;
+        let entry = self.pool.get(&hash)?;
+        let tx = entry.sequenced.as_ref()?;
+        let tip = effective_tip(tx.fee_cap, tx.tip_cap, self.pool.base_fee());
+        (tip >= 0).then_some(Candidate { tip, arrival: Reverse(entry.arrival), sender, nonce, hash })
+    }
+
+    /// The dearest of the senders that nothing was taken from yet.
+    fn head(&mut self) -> Option<Candidate> {
+        while self.head.is_none() {
+            let (_, _, sender) = self.heads.next().filter(|(tip, _, _)| *tip >= 0)?;
+            self.examined += 1;
+            if !self.in_flight.contains(&sender) {
+                let nonce = self.pool.sender(&sender)?.next_nonce();
+                self.head = self.candidate(sender, nonce);
+            }
+        }
+        self.head
+    }
+
+    fn best(&mut self) -> Option<Candidate> {
+        let head = self.head();
+        if head.as_ref() > self.next.peek() { self.head.take() } else { self.next.pop() }
+    }
+
+    /// The next transaction; none once the rollup has no more that fits.
+    fn pick(&mut self) -> Option<Bytes> {
+        while let Some(candidate) = self.best() {
+            let entry = self.pool.get(&candidate.hash)?;
+            let gas = entry.sequenced.as_ref()?.gas_limit;
+            if gas > self.gas_left {
+                self.misfits += 1;
+                if self.misfits > MISFITS {
+                    return None;
+                }
+                continue;
+            }
+            self.examined += 1;
+            self.gas_left -= gas;
+            let next = candidate.nonce.checked_add(1).and_then(|nonce| self.candidate(candidate.sender, nonce));
+            self.next.extend(next);
+            return Some(entry.payload.clone());
+        }
+        for hash in self.fifo.by_ref() {
+            self.examined += 1;
+            if !self.exclude.contains(&TxKey { rollup: self.rollup, hash }) {
+                return Some(self.pool.get(&hash)?.payload.clone());
+            }
+        }
+        None
+    }
+}
+
+impl State {
+    /// Segments within `budget`, sorted by rollup id, and how many transactions were looked at. `gas` is each rollup's
+    /// block gas limit.
+    pub(crate) fn select(
+        &self,
+        budget: Budget,
+        exclude: &HashSet<TxKey>,
+        gas: &BTreeMap<RollupId, u64>,
+        credit: u64,
+    ) -> (Vec<Segment>, usize) {
+        let mut lanes = self.lanes(exclude, gas, credit);
+        let most = lanes.values().map(|lane| lane.served).max().unwrap_or(0);
+        let floor = most.saturating_sub(credit);
+        let place = |lane: &Lane<'_>| Reverse((lane.served.max(floor), lane.pool.served_height, lane.rollup));
+        let mut turns: BinaryHeap<_> = lanes.values().filter(|lane| lane.pool.len() > 0).map(place).collect();
+        let mut left = Budget { bytes: budget.bytes.saturating_sub(BODY_PREFIX), ..budget };
+        while left.transactions > 0
+            && let Some(Reverse((served, height, rollup))) = turns.pop()
+        {
+            let Some(lane) = lanes.get_mut(&rollup) else { continue };
+            let opens = lane.taken.is_empty();
+            if opens && left.segments == 0 {
+                continue;
+            }
+            let Some(payload) = lane.pick() else { continue };
+            let len = body_len(&payload);
+            let need = len + if opens { SEGMENT_PREFIX } else { 0 };
+            if need > left.bytes {
+                continue;
+            }
+            left.bytes -= need;
+            left.transactions -= 1;
+            left.segments -= usize::from(opens);
+            lane.taken.push(payload);
+            turns.push(Reverse((served + len as u64, height, rollup)));
+        }
+        let examined = lanes.values().map(|lane| lane.examined).sum();
+        let segments = lanes.into_values().filter(|lane| !lane.taken.is_empty());
+        (segments.map(|lane| Segment { rollup: lane.rollup, transactions: lane.taken }).collect(), examined)
+    }
+
+    fn lanes<'a>(
+        &'a self,
+        exclude: &'a HashSet<TxKey>,
+        gas: &BTreeMap<RollupId, u64>,
+        credit: u64,
+    ) -> BTreeMap<RollupId, Lane<'a>> {
+        let mut in_flight: HashMap<RollupId, InFlight> = HashMap::new();
+        for key in exclude {
+            let rollup = in_flight.entry(key.rollup).or_default();
+            rollup.transactions += 1;
+            rollup.bytes += self.get(key).map_or(0, |entry| body_len(&entry.payload) as u64);
+            if let Some(tx) = self.sequenced(key) {
+                let next = rollup.next_nonces.entry(tx.sender).or_default();
+                *next = tx.nonce.saturating_add(1).max(*next);
+            }
+        }
+        let (floor, nothing) = (self.floor(credit), InFlight::default());
+        let lane = |(rollup, pool): (&RollupId, &'a Pool)| {
+            let in_flight = in_flight.get(rollup).unwrap_or(&nothing);
+            let gas = gas.get(rollup).copied().unwrap_or(u64::MAX);
+            let mut lane = Lane::new(*rollup, pool, exclude, in_flight, gas);
+            lane.served += pool.served.max(floor);
+            (*rollup, lane)
+        };
+        self.pools.iter().map(lane).collect()
+    }
+
+    /// What a rollup counts as having been served at least.
+    pub(crate) fn floor(&self, credit: u64) -> u64 {
+        self.pools.values().map(|pool| pool.served).max().unwrap_or(0).saturating_sub(credit)
+    }
+}

@@ -1,0 +1,126 @@
+//! The `switchyard` program.
+
+use clap::{Parser, Subcommand};
+use std::{
+    io::Write,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::{Command, ExitCode},
+};
+use switchyard_node::{
+    cli::{self, CliError},
+    config::Config,
+    logging,
+    node::Node,
+};
+
+/// A shared, decentralised sequencer for rollups.
+#[derive(Parser)]
+#[command(name = "switchyard", version, arg_required_else_help = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Cmd,
+}
+
+#[derive(Subcommand)]
+enum Cmd {
+    /// Run a validator until it is told to stop (SIGTERM or Ctrl-C).
+    Run {
+        /// The node's configuration, a TOML file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Submit opaque transactions to a rollup.
+    Submit(cli::SubmitArgs),
+    /// Where a transaction is, with the reason where it failed.
+    Status(cli::StatusArgs),
+    /// A rollup's segments, from any height on.
+    Stream(cli::StreamArgs),
+    /// Check a rollup's segments against the validator set alone.
+    Verify(cli::VerifyArgs),
+    /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
+    #[command(external_subcommand)]
+    External(Vec<String>),
+}
+
+fn main() -> ExitCode {
+    match Args::parse().command {
+        Cmd::Run { config } => run(&config),
+        Cmd::Submit(args) => client(|out| Box::pin(cli::submit(args, out))),
+        Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
+        Cmd::Stream(args) => client(|out| Box::pin(cli::stream(args, out))),
+        Cmd::Verify(args) => client(|out| Box::pin(cli::verify(args, out))),
+        Cmd::External(words) => external(&words),
+    }
+}
+
+type Outcome<'a> = Pin<Box<dyn Future<Output = Result<(), CliError>> + 'a>>;
+
+fn client(command: impl for<'a> FnOnce(&'a mut (dyn Write + Send)) -> Outcome<'a>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(1, format!("cannot start: {error}")),
+    };
+    match runtime.block_on(command(&mut std::io::stdout())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+fn refuse(code: u8, text: impl std::fmt::Display) -> ExitCode {
+    eprintln!("switchyard: {text}");
+    ExitCode::from(code)
+}
+
+fn run(path: &Path) -> ExitCode {
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(error) => return refuse(2, error),
+    };
+    let errors = logging::init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(1, format!("cannot start: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        let stop = stop_signal();
+        let mut node = Node::start(config, errors).await?;
+        let outcome = tokio::select! {
+            () = stop => Ok(()),
+            error = node.failed() => Err(error),
+        };
+        tracing::info!("stopping");
+        node.shutdown().await;
+        outcome
+    });
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+async fn stop_signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        tracing::error!("cannot listen for signals: stop this process with SIGKILL");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn external(words: &[String]) -> ExitCode {
+    let Some((name, rest)) = words.split_first() else { return refuse(2, "no command") };
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(format!("switchyard-{name}"))));
+    match beside.filter(|program| name.chars().all(|c| c.is_ascii_lowercase()) && program.is_file()) {
+        Some(program) => {
+            let error = Command::new(&program).args(rest).exec();
+            refuse(1, format!("cannot run {}: {error}", program.display()))
+        }
+        None => refuse(2, format!("unknown command {name:?}; `switchyard help` lists those there are")),
+    }
+}

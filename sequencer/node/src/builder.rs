@@ -1,0 +1,251 @@
+//! Fills proposals from the mempool at the hub's pace, and judges those of others.
+
+use crate::{config, metrics::Metrics};
+use alloy_primitives::B256;
+use futures::StreamExt;
+use parking_lot::Mutex;
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
+use switchyard_mempool::{Budget, Mempool};
+use switchyard_primitives::{Block, Header, Limits, RollupId, Segment, TxKey};
+use switchyard_store::{Store, StoreError};
+use tokio::sync::watch;
+
+/// How far ahead of this node's clock a block's timestamp may be before the node waits with its vote.
+const MAX_CLOCK_AHEAD_MS: u64 = 500;
+
+/// Blocks whose transaction keys are kept: those between the durable tip and the newest proposals.
+const PENDING_BLOCKS: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+
+/// The rules by which blocks are made and judged; part of the network's genesis.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// Block limits.
+    pub limits: Limits,
+    /// Rollups that may have a segment.
+    pub rollups: HashSet<RollupId>,
+    /// A transaction may not be in the log twice within this many blocks.
+    pub replay_window_blocks: u64,
+}
+
+/// The node's [`BlockBuilder`].
+#[derive(Clone)]
+pub struct HubBuilder(Arc<Inner>);
+
+struct Inner {
+    rules: Rules,
+    pace: config::Consensus,
+    store: Arc<dyn Store>,
+    mempool: Arc<Mempool>,
+    /// Bumped whenever a transaction enters the mempool.
+    waiting: watch::Receiver<u64>,
+    /// Transaction keys of blocks above the durable tip, by block hash.
+    pending: Mutex<lru::LruCache<B256, Arc<HashSet<TxKey>>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// With this part of a block's bytes waiting, a block is made without regard to the minimum interval.
+const BUSY_PART: usize = 8;
+
+/// What is left of `interval_ms` since a block's timestamp; never more than the whole, whatever the clocks say.
+fn until(parent: &Header, interval_ms: u64) -> Duration {
+    Duration::from_millis(interval_ms.saturating_sub(now_ms().saturating_sub(parent.timestamp_ms)))
+}
+
+/// Milliseconds since 1970 by this node's clock.
+pub fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn rule(rule: &'static str, detail: impl Into<String>) -> InvalidBlock {
+    InvalidBlock::Rule { rule, detail: detail.into() }
+}
+
+impl HubBuilder {
+    /// A builder over a node's store and mempool.
+    pub fn new(
+        rules: Rules,
+        pace: config::Consensus,
+        store: Arc<dyn Store>,
+        mempool: Arc<Mempool>,
+        waiting: watch::Receiver<u64>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let pending = Mutex::new(lru::LruCache::new(PENDING_BLOCKS));
+        Self(Arc::new(Inner { rules, pace, store, mempool, waiting, pending, metrics }))
+    }
+
+    /// Whether a block above the durable tip, seen here, holds the transaction.
+    pub fn is_ordered(&self, key: &TxKey) -> bool {
+        self.0.pending.lock().iter().any(|(_, keys)| keys.contains(key))
+    }
+}
+
+impl Inner {
+    /// The keys of a block's transactions, computed once.
+    fn keys(&self, hash: B256, block: &Block) -> Arc<HashSet<TxKey>> {
+        if let Some(keys) = self.pending.lock().get(&hash) {
+            return keys.clone();
+        }
+        let keys: Arc<HashSet<TxKey>> = Arc::new(
+            block.segments.iter().flat_map(|s| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx))).collect(),
+        );
+        self.pending.lock().put(hash, keys.clone());
+        keys
+    }
+
+    /// The keys of `parent` and of its ancestors above the durable tip.
+    async fn undurable(&self, parent: &Arc<Block>, mut ancestors: Ancestors) -> Vec<Arc<HashSet<TxKey>>> {
+        let durable = self.store.tip().0.height;
+        let mut sets = Vec::new();
+        let mut next = Some(parent.clone());
+        while let Some(block) = next.take().filter(|b| b.header.height > durable) {
+            sets.push(self.keys(block.hash(), &block));
+            next = ancestors.next().await;
+        }
+        sets
+    }
+
+    /// Waits until `parent` is old enough for a block with what the mempool holds: the minimum interval, or nothing at
+    /// all when a good part of a block waits.
+    async fn keep_interval(&self, parent: &Header, excluded: usize) {
+        let usage = self.mempool.usage();
+        let fresh_bytes = usage.bytes / usage.transactions.max(1) * usage.transactions.saturating_sub(excluded);
+        if fresh_bytes < self.rules.limits.body_bytes / BUSY_PART {
+            tokio::time::sleep(until(parent, self.pace.min_interval_ms)).await;
+        }
+    }
+
+    /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
+    async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>) -> Option<Vec<Segment>> {
+        let (inner, excluded) = (self.clone(), excluded.clone());
+        let budget = Budget::from(&self.rules.limits);
+        let selected = tokio::task::spawn_blocking(move || inner.mempool.select(budget, &excluded));
+        selected.await.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
+    }
+
+    fn check_static(&self, block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
+        let Header { timestamp_ms, origins_root, system_root, next_seats_hash, .. } = block.header;
+        if timestamp_ms < parent.header.timestamp_ms {
+            let detail = format!("{timestamp_ms} is before the parent's {}", parent.header.timestamp_ms);
+            return Err(rule("timestamp", detail));
+        }
+        for (name, root) in [("origins", origins_root), ("system", system_root), ("next_seats", next_seats_hash)] {
+            if root != B256::ZERO {
+                return Err(rule(name, format!("{root}: nothing can back it on this network")));
+            }
+        }
+        match block.segments.iter().find(|s| !self.rules.rollups.contains(&s.rollup)) {
+            Some(segment) => Err(rule("rollup", format!("unknown rollup {}", segment.rollup))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a transaction that the log already holds within the replay window.
+    fn check_replays(
+        &self,
+        block: &Block,
+        keys: &HashSet<TxKey>,
+        above: &[Arc<HashSet<TxKey>>],
+    ) -> Result<Result<(), InvalidBlock>, StoreError> {
+        if keys.len() != block.transaction_count() {
+            return Ok(Err(rule("replay", "a transaction is in the block twice")));
+        }
+        if let Some(key) = keys.iter().find(|key| above.iter().any(|set| set.contains(key))) {
+            return Ok(Err(rule("replay", format!("{} is in an ancestor", key.hash))));
+        }
+        let keys: Vec<TxKey> = keys.iter().copied().collect();
+        let height = block.header.height;
+        let window = height.saturating_sub(self.rules.replay_window_blocks)..height;
+        for (key, place) in keys.iter().zip(self.store.locate_many(&keys)?) {
+            if let Some((at, _)) = place.filter(|(at, _)| window.contains(at)) {
+                return Ok(Err(rule("replay", format!("{} is in block {at}", key.hash))));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+impl BlockBuilder for HubBuilder {
+    async fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> Option<Block> {
+        let inner = &self.0;
+        let excluded = inner.undurable(&parent, ancestors).await;
+        let excluded: Arc<HashSet<TxKey>> = Arc::new(excluded.iter().flat_map(|keys| keys.iter().copied()).collect());
+        let mut waiting = inner.waiting.clone();
+        let heartbeat = tokio::time::sleep(until(&parent.header, inner.pace.heartbeat_ms));
+        tokio::pin!(heartbeat);
+        let segments = loop {
+            inner.keep_interval(&parent.header, excluded.len()).await;
+            // Before the look at the mempool, so that nothing that comes after it goes unnoticed.
+            waiting.mark_unchanged();
+            let segments = inner.select(&excluded).await?;
+            if !segments.is_empty() {
+                break segments;
+            }
+            tokio::select! {
+                () = &mut heartbeat => break Vec::new(),
+                changed = waiting.changed() => changed.ok()?,
+            }
+        };
+        let header = Header {
+            parent: parent.hash(),
+            height: parent.header.height + 1,
+            epoch: parent.header.epoch,
+            timestamp_ms: now_ms().max(parent.header.timestamp_ms),
+            ..Header::genesis(B256::ZERO, 0, B256::ZERO)
+        };
+        let inner = inner.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            let block = Block::new(header, segments);
+            inner.keys(block.hash(), &block);
+            block
+        });
+        built.await.inspect_err(|error| tracing::error!(%error, "building a block failed")).ok()
+    }
+
+    async fn judge(&self, block: Arc<Block>, parent: Arc<Block>, ancestors: Ancestors) -> Result<(), InvalidBlock> {
+        let verdict = self.judge_inner(block, parent, ancestors).await;
+        if let Err(error) = &verdict {
+            let reason = match error {
+                InvalidBlock::Commitment(_) => "commitment",
+                InvalidBlock::Rule { rule, .. } => rule,
+            };
+            self.0.metrics.invalid_blocks.get_or_create(&crate::metrics::ReasonLabel { reason }).inc();
+            tracing::warn!(%error, "refused a proposal");
+        }
+        verdict
+    }
+}
+
+impl HubBuilder {
+    async fn judge_inner(
+        &self,
+        block: Arc<Block>,
+        parent: Arc<Block>,
+        ancestors: Ancestors,
+    ) -> Result<(), InvalidBlock> {
+        let inner = &self.0;
+        inner.check_static(&block, &parent)?;
+        let ahead_ms = block.header.timestamp_ms.saturating_sub(now_ms() + MAX_CLOCK_AHEAD_MS);
+        tokio::time::sleep(Duration::from_millis(ahead_ms)).await;
+        let above = inner.undurable(&parent, ancestors).await;
+        let worker = self.clone();
+        let checked = tokio::task::spawn_blocking(move || {
+            let keys = worker.0.keys(block.hash(), &block);
+            worker.0.check_replays(&block, &keys, &above)
+        });
+        match checked.await {
+            Ok(Ok(verdict)) => verdict,
+            // A verdict must not depend on this node's troubles: without its store it does not vote.
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot judge a proposal");
+                std::future::pending().await
+            }
+            Err(error) => {
+                tracing::error!(%error, "judging a proposal failed");
+                std::future::pending().await
+            }
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Final blocks on their way from the engine into the store, the mempool and the servers' view.
+
+use crate::{
+    builder::now_ms,
+    metrics::{Metrics, ReasonLabel, gauge},
+};
+use std::sync::Arc;
+use switchyard_consensus_core::{EngineEvent, FaultKind};
+use switchyard_mempool::{Included, Mempool};
+use switchyard_primitives::{Block, Segment};
+use switchyard_rpc::HubTip;
+use switchyard_store::{Store, StoreError};
+use tokio::sync::{mpsc, watch};
+
+/// Blocks between two looks at what can be pruned and at the store's size.
+const HOUSEKEEPING_BLOCKS: u64 = 64;
+
+/// Owns the order in which a final block becomes visible: durable first, then acknowledged, then announced.
+pub struct Finalizer {
+    /// Where blocks are kept.
+    pub store: Arc<dyn Store>,
+    /// Told which transactions are final.
+    pub mempool: Arc<Mempool>,
+    /// The durable tip.
+    pub tip: watch::Sender<HubTip>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The lowest hub height that retention must keep, given the durable tip.
+    pub keep_from: Box<dyn Fn(u64) -> u64 + Send>,
+}
+
+impl Finalizer {
+    /// Takes events until the engine ends. Blocking: run it on a thread of its own.
+    pub fn run(mut self, mut events: mpsc::Receiver<EngineEvent>) -> Result<(), StoreError> {
+        while let Some(event) = events.blocking_recv() {
+            match event {
+                EngineEvent::Final { block, certificate, ack } => {
+                    self.store.append(&block, certificate.as_ref())?;
+                    // The engine may be stopping; it delivers the block again after its restart.
+                    let _ = ack.send(());
+                    self.announce(&block);
+                    self.keep_house(block.header.height)?;
+                }
+                EngineEvent::Tip { view, .. } => {
+                    self.metrics.view.set(gauge(view));
+                }
+                EngineEvent::Fault(fault) => {
+                    let reason = match fault.kind {
+                        FaultKind::ConflictingNotarize => "conflicting_notarize",
+                        FaultKind::ConflictingFinalize => "conflicting_finalize",
+                        FaultKind::NullifyFinalize => "nullify_finalize",
+                    };
+                    self.metrics.faults.get_or_create(&ReasonLabel { reason }).inc();
+                    tracing::error!(seat = fault.seat, view = fault.view, reason, "a validator signed a contradiction");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&mut self, block: &Block) {
+        let header = &block.header;
+        if header.height <= self.tip.borrow().height {
+            return;
+        }
+        let included: Vec<Included> = block.segments.iter().map(Included::from).collect();
+        self.mempool.on_final(header.height, &included);
+        self.metrics.height.set(gauge(header.height));
+        self.metrics.blocks.inc();
+        let latency_ms = u32::try_from(now_ms().saturating_sub(header.timestamp_ms)).unwrap_or(u32::MAX);
+        self.metrics.finality_seconds.observe(f64::from(latency_ms) / 1000.0);
+        for segment in &block.segments {
+            self.count(segment);
+        }
+        let tip = HubTip { height: header.height, hash: block.hash(), timestamp_ms: header.timestamp_ms };
+        self.tip.send_replace(tip);
+        tracing::debug!(height = tip.height, transactions = block.transaction_count(), latency_ms, "final");
+    }
+
+    fn count(&self, segment: &Segment) {
+        let label = segment.rollup.into();
+        self.metrics.transactions.get_or_create(&label).inc_by(segment.transactions.len() as u64);
+        let bytes: usize = segment.transactions.iter().map(|tx| tx.len()).sum();
+        self.metrics.segment_bytes.get_or_create(&label).inc_by(bytes as u64);
+    }
+
+    fn keep_house(&self, height: u64) -> Result<(), StoreError> {
+        if !height.is_multiple_of(HOUSEKEEPING_BLOCKS) {
+            return Ok(());
+        }
+        self.metrics.store_bytes.set(gauge(self.store.size_bytes()));
+        let keep_from = (self.keep_from)(height);
+        if keep_from > self.store.earliest() { self.store.prune(keep_from) } else { Ok(()) }
+    }
+}

@@ -1,0 +1,130 @@
+//! The node as its servers see it.
+
+use crate::{builder::HubBuilder, ingest::Ingest, logging::RecentErrors};
+use alloy_primitives::Address;
+use futures::future::BoxFuture;
+use std::{collections::HashMap, sync::Arc};
+use switchyard_mempool::Mempool;
+use switchyard_primitives::{Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
+use switchyard_rollup_core::{Rejection, evm::EvmChain};
+use switchyard_rpc::{Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_store::{Store, StoreError};
+use tokio::sync::{broadcast, watch};
+
+/// The node behind its servers.
+pub struct NodeGateway {
+    /// Fixed facts.
+    pub info: NetworkInfo,
+    /// The log.
+    pub store: Arc<dyn Store>,
+    /// What waits.
+    pub mempool: Arc<Mempool>,
+    /// The way in.
+    pub ingest: Arc<Ingest>,
+    /// Knows what is ordered and not final yet.
+    pub builder: HubBuilder,
+    /// The durable tip.
+    pub tip: watch::Receiver<HubTip>,
+    /// The rollups that run here.
+    pub chains: HashMap<RollupId, Arc<dyn EvmChain>>,
+    /// The last problems.
+    pub errors: RecentErrors,
+}
+
+fn failed(error: StoreError) -> GatewayError {
+    GatewayError::Store(error.to_string())
+}
+
+impl NodeGateway {
+    fn check_kept(&self, height: u64) -> Result<(), GatewayError> {
+        let earliest = self.store.earliest();
+        if height < earliest { Err(GatewayError::Pruned { height, earliest }) } else { Ok(()) }
+    }
+}
+
+impl Gateway for NodeGateway {
+    fn info(&self) -> &NetworkInfo {
+        &self.info
+    }
+
+    fn submit(&self, rollup: RollupId, payloads: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, Rejection>>> {
+        Box::pin(self.ingest.submit(rollup, payloads))
+    }
+
+    fn status(&self, key: TxKey) -> Result<TxStatus, GatewayError> {
+        let mut status = TxStatus { level: None, included: None, outcome: None, rejection: None };
+        if let Some(place) = self.store.locate(key).map_err(failed)? {
+            status.level = Some(Level::Final);
+            status.included = Some(place);
+            if let Some(chain) = self.chains.get(&key.rollup) {
+                status.outcome = chain.outcome(key.hash).map_err(|e| GatewayError::Store(e.to_string()))?;
+            }
+        } else if self.builder.is_ordered(&key) {
+            status.level = Some(Level::Ordered);
+        } else if self.mempool.get(&key).is_some() {
+            status.level = Some(Level::Accepted);
+        } else {
+            status.rejection = self.mempool.drop_reason(&key);
+        }
+        Ok(status)
+    }
+
+    fn tip(&self) -> watch::Receiver<HubTip> {
+        self.tip.clone()
+    }
+
+    fn earliest(&self) -> u64 {
+        self.store.earliest()
+    }
+
+    fn header(&self, height: u64) -> Result<Option<Header>, GatewayError> {
+        self.store.header(height).map_err(failed)
+    }
+
+    fn segment(&self, rollup: RollupId, height: u64) -> Result<Option<SegmentAt>, GatewayError> {
+        let Some(header) = self.store.header(height).map_err(failed)? else { return Ok(None) };
+        self.check_kept(height)?;
+        let Some(entries) = self.store.table(height).map_err(failed)? else { return Ok(None) };
+        let transactions = self.store.transactions(rollup, height).map_err(failed)?.unwrap_or_default();
+        let proof = SegmentTable::from_entries(entries).prove(rollup);
+        Ok(Some(SegmentAt { header, transactions, proof }))
+    }
+
+    fn finality(&self, height: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        let Some((certified, certificate)) = self.store.certificate_from(height).map_err(failed)? else {
+            return Ok(None);
+        };
+        let span = certified.saturating_sub(height);
+        if usize::try_from(span).map_or(true, |span| span >= FinalityProof::MAX_HEADERS) {
+            return Ok(None);
+        }
+        let mut headers = Vec::new();
+        for at in height..=certified {
+            match self.store.header(at).map_err(failed)? {
+                Some(header) => headers.push(header),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(FinalityProof { headers, certificate }))
+    }
+
+    fn pending(&self, key: TxKey) -> Option<Bytes> {
+        self.mempool.get(&key)
+    }
+
+    fn pending_nonce(&self, rollup: RollupId, sender: Address) -> Option<u64> {
+        self.mempool.pending_nonce(rollup, sender)
+    }
+
+    fn subscribe_pending(&self, rollup: RollupId) -> broadcast::Receiver<TxHash> {
+        self.ingest.subscribe(rollup)
+    }
+
+    fn evm(&self, rollup: RollupId) -> Option<Arc<dyn EvmChain>> {
+        self.chains.get(&rollup).cloned()
+    }
+
+    fn recent_errors(&self) -> Vec<String> {
+        self.errors.lines()
+    }
+}

@@ -1,0 +1,373 @@
+//! From a submission to `accepted`: checked, in the mempool here, and held by a quorum of validators.
+//!
+//! A client's transactions enter this node's mempool and go to every other validator in batches; each answers which of
+//! them it holds. The client gets its answer when, with this node, a quorum (`n - f`) holds the transaction: then more
+//! than `f` honest validators do, so that no crash of a minority loses it, and any honest leader includes it.
+
+pub mod wire;
+
+use crate::metrics::{Metrics, Via};
+use alloy_primitives::B256;
+use parking_lot::Mutex;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use switchyard_consensus_engine::{GossipSender, To};
+use switchyard_mempool::{Mempool, Origin};
+use switchyard_primitives::{Bytes, Limits, RollupId, TxHash, TxKey};
+use switchyard_rollup_core::Rejection;
+use switchyard_store::Store;
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use wire::Message;
+
+/// How long a submission waits for other validators to hold it.
+const REPLICATION_TIMEOUT: Duration = Duration::from_secs(5);
+/// A local transaction that waits this long is sent to the others again: they may have been away.
+const REGOSSIP_AFTER: Duration = Duration::from_secs(5);
+/// Transactions sent again at one go.
+const REGOSSIP_LIMIT: usize = 4096;
+/// Batches that wait for answers.
+const IN_FLIGHT_LIMIT: usize = 4096;
+/// Transactions that wait to be put into a batch.
+const OUTBOX_LIMIT: usize = 16_384;
+/// Batches of one validator that are admitted at a time.
+const BATCHES_AT_WORK: usize = 64;
+/// Hashes that a slow subscriber of pending transactions may be behind.
+const PENDING_FEED: usize = 4096;
+
+struct Outgoing {
+    rollup: RollupId,
+    payload: Bytes,
+    /// Answered with the number of validators that hold it, this one included.
+    done: Option<oneshot::Sender<usize>>,
+}
+
+/// A batch whose answers are awaited.
+struct InFlight {
+    sent: Instant,
+    answered: HashSet<B256>,
+    held: Vec<usize>,
+    done: Vec<Option<oneshot::Sender<usize>>>,
+}
+
+/// The node's mempool with its neighbours'.
+pub struct Ingest {
+    mempool: Arc<Mempool>,
+    store: Arc<dyn Store>,
+    limits: Limits,
+    /// Validators that must hold a transaction before it is `accepted`.
+    need: usize,
+    validators: HashSet<B256>,
+    gossip: GossipSender,
+    outbox: mpsc::Sender<Outgoing>,
+    in_flight: Mutex<HashMap<u64, InFlight>>,
+    next_id: AtomicU64,
+    waiting: watch::Sender<u64>,
+    feeds: HashMap<RollupId, broadcast::Sender<TxHash>>,
+    /// Checks cost a signature recovery each: no more than the cores can do at a time.
+    checks: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+/// What [`Ingest::new`] needs.
+pub struct IngestParts {
+    /// The mempool.
+    pub mempool: Arc<Mempool>,
+    /// Where final transactions are looked up.
+    pub store: Arc<dyn Store>,
+    /// Block limits.
+    pub limits: Limits,
+    /// The validators' identities.
+    pub validators: HashSet<B256>,
+    /// Validators that must hold a transaction.
+    pub need: usize,
+    /// The way to the other validators.
+    pub gossip: GossipSender,
+    /// Told of every new transaction.
+    pub waiting: watch::Sender<u64>,
+    /// The rollups.
+    pub rollups: Vec<RollupId>,
+    /// Where refusals are counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Ingest {
+    /// The pipeline; [`Ingest::run`] must run beside it.
+    pub fn new(parts: IngestParts) -> (Arc<Self>, Outbox) {
+        let (outbox, queue) = mpsc::channel(OUTBOX_LIMIT);
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        let ingest = Arc::new(Self {
+            mempool: parts.mempool,
+            store: parts.store,
+            limits: parts.limits,
+            need: parts.need,
+            validators: parts.validators,
+            gossip: parts.gossip,
+            outbox,
+            in_flight: Mutex::default(),
+            next_id: AtomicU64::new(rand::random()),
+            waiting: parts.waiting,
+            feeds: parts.rollups.iter().map(|r| (*r, broadcast::channel(PENDING_FEED).0)).collect(),
+            checks: Semaphore::new(cores * 2),
+            metrics: parts.metrics,
+        });
+        (ingest, Outbox(queue))
+    }
+
+    /// Newly accepted hashes of a rollup.
+    pub fn subscribe(&self, rollup: RollupId) -> broadcast::Receiver<TxHash> {
+        self.feeds.get(&rollup).map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe)
+    }
+
+    /// Checks transactions and puts them into the mempool, off the async threads.
+    async fn admit(
+        self: &Arc<Self>,
+        transactions: Vec<(RollupId, Bytes)>,
+        origin: Origin,
+    ) -> Vec<Result<TxKey, Rejection>> {
+        let Ok(_permit) = self.checks.acquire().await else {
+            return vec![Err(Rejection::Unavailable("stopping")); transactions.len()];
+        };
+        let count = transactions.len();
+        let this = self.clone();
+        let admitted = tokio::task::spawn_blocking(move || this.admit_blocking(transactions, origin)).await;
+        admitted.unwrap_or_else(|_| vec![Err(Rejection::Unavailable("stopping")); count])
+    }
+
+    fn admit_blocking(&self, transactions: Vec<(RollupId, Bytes)>, origin: Origin) -> Vec<Result<TxKey, Rejection>> {
+        let via = if origin == Origin::Local { Via::Local } else { Via::Gossip };
+        let now = Instant::now();
+        let mut added = 0;
+        let results: Vec<_> = transactions
+            .iter()
+            .map(|(rollup, payload)| {
+                let key = self.admit_one(*rollup, payload, origin, now).inspect_err(|rejection| {
+                    if !matches!((rejection, origin), (Rejection::AlreadyKnown(_), Origin::Gossip)) {
+                        self.metrics.rejected(rejection.code(), via);
+                    }
+                })?;
+                added += 1;
+                if let Some(feed) = self.feeds.get(rollup) {
+                    // Nobody may be listening.
+                    let _ = feed.send(key.hash);
+                }
+                Ok(key)
+            })
+            .collect();
+        if added > 0 {
+            self.waiting.send_modify(|n| *n = n.wrapping_add(added));
+        }
+        results
+    }
+
+    fn admit_one(&self, rollup: RollupId, payload: &Bytes, origin: Origin, now: Instant) -> Result<TxKey, Rejection> {
+        let key = TxKey::of(rollup, payload);
+        if let Some(rejection) = self.mempool.known(&key) {
+            return Err(rejection);
+        }
+        match self.store.locate(key) {
+            Ok(Some((height, _))) => return Err(Rejection::AlreadyFinal { hash: key.hash, height }),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "cannot look up a transaction");
+                return Err(Rejection::Unavailable("the store failed"));
+            }
+        }
+        let checked = self.mempool.check(rollup, payload)?;
+        self.mempool.insert(checked, origin, now).map(|accepted| accepted.key)
+    }
+
+    /// Takes a client's transactions; answers when a quorum holds each, or with the reason why not.
+    pub async fn submit(self: &Arc<Self>, rollup: RollupId, payloads: Vec<Bytes>) -> Vec<Result<TxHash, Rejection>> {
+        let transactions: Vec<_> = payloads.iter().map(|p| (rollup, p.clone())).collect();
+        let admitted = self.admit(transactions, Origin::Local).await;
+        let mut waits = Vec::with_capacity(admitted.len());
+        for (result, payload) in admitted.into_iter().zip(payloads) {
+            waits.push(match result {
+                Ok(key) if self.need > 1 => {
+                    let (done, held) = oneshot::channel();
+                    let out = Outgoing { rollup, payload, done: Some(done) };
+                    if self.outbox.send(out).await.is_err() {
+                        return vec![Err(Rejection::Unavailable("stopping")); waits.len() + 1];
+                    }
+                    Ok((key, Some(held)))
+                }
+                Ok(key) => Ok((key, None)),
+                Err(rejection) => Err(rejection),
+            });
+        }
+        let mut results = Vec::with_capacity(waits.len());
+        for wait in waits {
+            results.push(match wait {
+                Ok((key, Some(held))) => self.replicated(key, held).await,
+                Ok((key, None)) => Ok(key.hash),
+                Err(rejection) => Err(rejection),
+            });
+        }
+        results
+    }
+
+    async fn replicated(&self, key: TxKey, held: oneshot::Receiver<usize>) -> Result<TxHash, Rejection> {
+        // A sender dropped without an answer means that the batch was given up.
+        let held = held.await.unwrap_or(1);
+        if held >= self.need || self.store.locate(key).is_ok_and(|place| place.is_some()) {
+            return Ok(key.hash);
+        }
+        let rejection = Rejection::NotReplicated { held, need: self.need };
+        self.metrics.rejected(rejection.code(), Via::Local);
+        Err(rejection)
+    }
+
+    /// Takes what other validators send until the engine ends. A batch is admitted on a task of its own, of which each
+    /// validator has a few at a time: what comes above that is dropped and counted, and nobody else waits for it.
+    pub async fn receive(self: Arc<Self>, mut incoming: mpsc::Receiver<(B256, bytes::Bytes)>) {
+        let slots: HashMap<B256, Arc<Semaphore>> =
+            self.validators.iter().map(|v| (*v, Arc::new(Semaphore::new(BATCHES_AT_WORK)))).collect();
+        while let Some((from, message)) = incoming.recv().await {
+            match Message::decode(message.into(), &self.limits) {
+                Ok(Message::Batch { id, transactions }) => {
+                    let slot = slots.get(&from).and_then(|slots| slots.clone().try_acquire_owned().ok());
+                    let Some(slot) = slot else {
+                        self.metrics.gossip_dropped.inc();
+                        continue;
+                    };
+                    let ingest = self.clone();
+                    tokio::spawn(async move {
+                        ingest.answer(from, id, transactions).await;
+                        drop(slot);
+                    });
+                }
+                Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
+                Err(error) => {
+                    let label = crate::metrics::ReasonLabel { reason: "undecodable" };
+                    self.metrics.gossip_malformed.get_or_create(&label).inc();
+                    tracing::warn!(%from, %error, "malformed gossip");
+                }
+            }
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, from: B256, id: u64, transactions: Vec<(RollupId, Bytes)>) {
+        let admitted = self.admit(transactions, Origin::Gossip).await;
+        let held = admitted
+            .iter()
+            .map(|r| matches!(r, Ok(_) | Err(Rejection::AlreadyKnown(_) | Rejection::AlreadyFinal { .. })))
+            .collect();
+        // A lost answer costs the sender a wait; it may have another quorum.
+        self.gossip.send(To::One(from), Message::Ack { id, held }.encode().0);
+    }
+
+    fn on_ack(&self, from: B256, id: u64, held: &[bool]) {
+        let mut in_flight = self.in_flight.lock();
+        let Some(batch) = in_flight.get_mut(&id) else { return };
+        if held.len() != batch.held.len() || !self.validators.contains(&from) || !batch.answered.insert(from) {
+            return;
+        }
+        for ((count, done), _) in batch.held.iter_mut().zip(&mut batch.done).zip(held).filter(|(_, held)| **held) {
+            *count += 1;
+            if *count >= self.need
+                && let Some(done) = done.take()
+            {
+                // The client may have gone.
+                let _ = done.send(*count);
+            }
+        }
+        if batch.done.iter().all(Option::is_none) {
+            in_flight.remove(&id);
+        }
+    }
+
+    fn send_batch(&self, batch: Vec<Outgoing>) {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (transactions, done): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|out| ((out.rollup, out.payload), out.done)).unzip();
+        if done.iter().any(Option::is_some) {
+            let mut in_flight = self.in_flight.lock();
+            if in_flight.len() >= IN_FLIGHT_LIMIT {
+                // Dropping the senders answers the clients.
+                self.metrics.gossip_dropped.inc();
+                return;
+            }
+            let held = vec![1; done.len()];
+            in_flight.insert(id, InFlight { sent: Instant::now(), answered: HashSet::new(), held, done });
+        }
+        self.gossip.send(To::All, Message::Batch { id, transactions }.encode().0);
+    }
+
+    fn give_up_old_batches(&self) {
+        self.in_flight.lock().retain(|_, batch| {
+            if batch.sent.elapsed() < REPLICATION_TIMEOUT {
+                return true;
+            }
+            for (count, done) in batch.held.iter().zip(&mut batch.done) {
+                if let Some(done) = done.take() {
+                    let _ = done.send(*count);
+                }
+            }
+            false
+        });
+    }
+
+    /// Sends local transactions that have waited for a while to the others, who may have been away; returns from which
+    /// arrival to go on.
+    fn send_again(&self, from: u64) -> u64 {
+        let Some(older_than) = Instant::now().checked_sub(REGOSSIP_AFTER) else { return from };
+        let waiting = self.mempool.waiting(from, older_than, REGOSSIP_LIMIT);
+        let next = waiting.last().map_or(0, |last| last.arrival + 1);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        for tx in waiting.into_iter().filter(|tx| tx.origin == Origin::Local) {
+            bytes += tx.payload.len();
+            batch.push(Outgoing { rollup: tx.key.rollup, payload: tx.payload, done: None });
+            if bytes >= wire::BATCH_BYTES || batch.len() == wire::BATCH_TRANSACTIONS {
+                self.send_batch(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+        }
+        if !batch.is_empty() {
+            self.send_batch(batch);
+        }
+        next
+    }
+
+    /// Sends batches, gives up on old ones and sends again what waits for long.
+    pub async fn run(self: Arc<Self>, mut outbox: Outbox) {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again_from = 0;
+        loop {
+            tokio::select! {
+                first = outbox.0.recv() => match first {
+                    Some(first) => self.send_batch(outbox.drain(first)),
+                    None => return,
+                },
+                _ = tick.tick() => {
+                    self.give_up_old_batches();
+                    self.mempool.expire(Instant::now());
+                    again_from = self.send_again(again_from);
+                }
+            }
+        }
+    }
+}
+
+/// Transactions on their way to the other validators.
+pub struct Outbox(mpsc::Receiver<Outgoing>);
+
+impl Outbox {
+    /// `first` and what else is waiting, up to one batch: under load batches fill by themselves, else none waits.
+    fn drain(&mut self, first: Outgoing) -> Vec<Outgoing> {
+        let mut bytes = first.payload.len();
+        let mut batch = vec![first];
+        while bytes < wire::BATCH_BYTES && batch.len() < wire::BATCH_TRANSACTIONS {
+            let Ok(next) = self.0.try_recv() else { break };
+            bytes += next.payload.len();
+            batch.push(next);
+        }
+        batch
+    }
+}

@@ -1,0 +1,114 @@
+//! Messages between validators' mempools: `docs/specs/gossip.md`.
+
+use switchyard_primitives::{Bytes, DecodeError, Limits, Reader, RollupId, Writer};
+
+/// Most transactions in one batch.
+pub const BATCH_TRANSACTIONS: usize = 1024;
+/// A batch is closed when it holds this many bytes. With one more transaction and its layout it is still within a
+/// message of the transactions channel, 256 KiB.
+pub const BATCH_BYTES: usize = 96 << 10;
+
+const BATCH: u8 = 1;
+const ACK: u8 = 2;
+
+/// A message of the transactions channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Transactions to hold. `kind u8 = 1 | id u64 | count u32 | (rollup u64 | length u32 | bytes)*`.
+    Batch {
+        /// Chosen by the sender; the answer names it.
+        id: u64,
+        /// The transactions.
+        transactions: Vec<(RollupId, Bytes)>,
+    },
+    /// Which of a batch's transactions the sender of this message holds.
+    /// `kind u8 = 2 | id u64 | count u32 | bitmap`, least significant bit first.
+    Ack {
+        /// The batch.
+        id: u64,
+        /// One flag a transaction.
+        held: Vec<bool>,
+    },
+}
+
+impl Message {
+    /// The layout.
+    pub fn encode(&self) -> Bytes {
+        match self {
+            Self::Batch { id, transactions } => {
+                let bytes: usize = transactions.iter().map(|(_, tx)| 12 + tx.len()).sum();
+                let mut w = Writer::with_capacity(13 + bytes);
+                w.u8(BATCH);
+                w.u64(*id);
+                w.count(transactions.len());
+                for (rollup, tx) in transactions {
+                    w.u64(rollup.0);
+                    w.count(tx.len());
+                    w.raw(tx);
+                }
+                w.into_bytes()
+            }
+            Self::Ack { id, held } => {
+                let mut w = Writer::with_capacity(13 + held.len().div_ceil(8));
+                w.u8(ACK);
+                w.u64(*id);
+                w.count(held.len());
+                for flags in held.chunks(8) {
+                    w.u8(flags.iter().enumerate().fold(0, |byte, (i, held)| byte | u8::from(*held) << i));
+                }
+                w.into_bytes()
+            }
+        }
+    }
+
+    /// Reads the layout.
+    pub fn decode(bytes: Bytes, limits: &Limits) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(bytes);
+        let kind = r.u8("message.kind")?;
+        let id = r.u64("message.id")?;
+        let count = r.count("message.count", BATCH_TRANSACTIONS)?;
+        let message = match kind {
+            BATCH => {
+                let mut transactions = Vec::with_capacity(count.min(r.remaining() / 12));
+                for _ in 0..count {
+                    let rollup = RollupId(r.u64("transaction.rollup")?);
+                    let len = r.count("transaction.length", limits.transaction_bytes)?;
+                    transactions.push((rollup, r.bytes("transaction", len)?));
+                }
+                Self::Batch { id, transactions }
+            }
+            ACK => {
+                let bits = r.bytes("ack.held", count.div_ceil(8))?;
+                Self::Ack { id, held: (0..count).map(|i| bits[i / 8] & (1 << (i % 8)) != 0).collect() }
+            }
+            value => return Err(DecodeError::Version { field: "message", value }),
+        };
+        r.finish()?;
+        Ok(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_message_survives_its_encoding(
+            id in any::<u64>(),
+            txs in proptest::collection::vec((any::<u64>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..20),
+            held in proptest::collection::vec(any::<bool>(), 0..40),
+        ) {
+            let transactions = txs.into_iter().map(|(r, tx)| (RollupId(r), tx.into())).collect();
+            for message in [Message::Batch { id, transactions }, Message::Ack { id, held }] {
+                prop_assert_eq!(Message::decode(message.encode(), &Limits::default()), Ok(message));
+            }
+        }
+
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Message::decode(bytes.into(), &Limits::default());
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What the node counts. Names are part of the interface: `docs/metrics.md` lists them.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use switchyard_primitives::RollupId;
+
+/// A rollup, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RollupLabel {
+    /// Its id.
+    pub rollup: u64,
+}
+
+impl From<RollupId> for RollupLabel {
+    fn from(id: RollupId) -> Self {
+        Self { rollup: id.0 }
+    }
+}
+
+/// A fixed word, as a label.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    /// The word.
+    pub reason: &'static str,
+}
+
+/// How a submission reached the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub enum Via {
+    /// A client of this node.
+    Local,
+    /// Another validator.
+    Gossip,
+}
+
+/// A refused transaction's labels.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RejectionLabel {
+    /// [`switchyard_rollup_core::Rejection::code`].
+    pub reason: &'static str,
+    /// How it came.
+    pub via: Via,
+}
+
+/// The node's own metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: parking_lot::Mutex<Registry>,
+    /// Durable final height.
+    pub height: Gauge,
+    /// View of the newest finalisation.
+    pub view: Gauge,
+    /// Connected validators.
+    pub peers: Gauge,
+    /// From a block's timestamp (its leader's clock) to its finality here, in seconds.
+    pub finality_seconds: Histogram,
+    /// Final blocks.
+    pub blocks: Counter,
+    /// Transactions in final blocks, by rollup.
+    pub transactions: Family<RollupLabel, Counter>,
+    /// Bytes of transactions in final blocks, by rollup.
+    pub segment_bytes: Family<RollupLabel, Counter>,
+    /// Hub blocks that a rollup's execution is behind.
+    pub execution_lag: Family<RollupLabel, Gauge>,
+    /// Newest block of a rollup.
+    pub rollup_height: Family<RollupLabel, Gauge>,
+    /// Transactions of final blocks that execution skipped, by rollup.
+    pub skipped: Family<RollupLabel, Counter>,
+    /// Waiting transactions, by rollup.
+    pub mempool_transactions: Family<RollupLabel, Gauge>,
+    /// Bytes of waiting transactions, by rollup.
+    pub mempool_bytes: Family<RollupLabel, Gauge>,
+    /// Refused submissions.
+    pub rejections: Family<RejectionLabel, Counter>,
+    /// Proposals of others that this validator did not vote for, by rule.
+    pub invalid_blocks: Family<ReasonLabel, Counter>,
+    /// Provable misbehaviour seen, by kind.
+    pub faults: Family<ReasonLabel, Counter>,
+    /// Malformed messages from other validators, by kind.
+    pub gossip_malformed: Family<ReasonLabel, Counter>,
+    /// Gossip messages that were dropped because a queue was full.
+    pub gossip_dropped: Counter,
+    /// Approximate size of the store on disk.
+    pub store_bytes: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("switchyard");
+        macro_rules! register {
+            ($name:literal, $help:literal, $metric:expr) => {{
+                let metric = $metric;
+                registry.register($name, $help, metric.clone());
+                metric
+            }};
+        }
+        let buckets =
+            [0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0, 2.0, 4.0, 8.0, 16.0];
+        Self {
+            height: register!("height", "Durable final height", Gauge::default()),
+            view: register!("view", "View of the newest finalisation", Gauge::default()),
+            peers: register!("peers", "Connected validators", Gauge::default()),
+            finality_seconds: register!(
+                "finality_seconds",
+                "From a block's timestamp to its finality here",
+                Histogram::new(buckets)
+            ),
+            blocks: register!("blocks", "Final blocks", Counter::default()),
+            transactions: register!("transactions", "Transactions in final blocks", Family::default()),
+            segment_bytes: register!("segment_bytes", "Bytes of transactions in final blocks", Family::default()),
+            execution_lag: register!("execution_lag_blocks", "Hub blocks not executed yet", Family::default()),
+            rollup_height: register!("rollup_height", "Newest rollup block", Family::default()),
+            skipped: register!("skipped_transactions", "Final transactions not executable", Family::default()),
+            mempool_transactions: register!("mempool_transactions", "Waiting transactions", Family::default()),
+            mempool_bytes: register!("mempool_bytes", "Bytes of waiting transactions", Family::default()),
+            rejections: register!("rejections", "Refused submissions", Family::default()),
+            invalid_blocks: register!("invalid_blocks", "Proposals not voted for", Family::default()),
+            faults: register!("faults", "Provable misbehaviour seen", Family::default()),
+            gossip_malformed: register!("gossip_malformed", "Malformed gossip messages", Family::default()),
+            gossip_dropped: register!("gossip_dropped", "Gossip dropped at full queues", Counter::default()),
+            store_bytes: register!("store_bytes", "Approximate size of the store on disk", Gauge::default()),
+            registry: parking_lot::Mutex::new(registry),
+        }
+    }
+}
+
+impl Metrics {
+    /// Lets a server register its own metrics.
+    pub fn with_registry<T>(&self, f: impl FnOnce(&mut Registry) -> T) -> T {
+        f(&mut self.registry.lock())
+    }
+
+    /// Counts a refused submission.
+    pub fn rejected(&self, reason: &'static str, via: Via) {
+        self.rejections.get_or_create(&RejectionLabel { reason, via }).inc();
+    }
+
+    /// The metrics in Prometheus' text format.
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut out, &self.registry.lock());
+        out
+    }
+}
+
+/// A count as a gauge's value.
+pub fn gauge(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}

@@ -1,0 +1,272 @@
+//! Puts the parts together and takes them apart again.
+
+use crate::{
+    builder::HubBuilder,
+    config::{Config, Endpoints},
+    error::{NodeError, io},
+    executor::Executor,
+    finalizer::Finalizer,
+    gateway::NodeGateway,
+    ingest::{Ingest, IngestParts},
+    logging::RecentErrors,
+    metrics::{Metrics, gauge},
+    opened::{OpenRollup, Opened},
+    servers::Listeners,
+};
+use parking_lot::Mutex;
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+use switchyard_consensus_engine::{Engine, EngineHandle, EngineStatus, GossipHandle};
+use switchyard_mempool::Mempool;
+use switchyard_primitives::RollupId;
+use switchyard_rollup_core::evm::EvmChain;
+use switchyard_rpc::{HubTip, Readiness};
+use switchyard_store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// How long servers and the engine may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_secs(4);
+/// How often gauges are refreshed.
+const GAUGES_INTERVAL: Duration = Duration::from_millis(500);
+/// Heartbeats without a final block after which a node is not ready.
+const READY_HEARTBEATS: u32 = 10;
+
+/// A running node.
+pub struct Node {
+    /// Where it answers.
+    pub endpoints: Endpoints,
+    engine: EngineHandle,
+    threads: Vec<JoinHandle<()>>,
+    stop: CancellationToken,
+    failures: mpsc::Receiver<NodeError>,
+}
+
+/// What every part shares.
+#[derive(Clone)]
+struct Shared {
+    store: Arc<dyn Store>,
+    mempool: Arc<Mempool>,
+    metrics: Arc<Metrics>,
+    tip: watch::Receiver<HubTip>,
+    stop: CancellationToken,
+    fail: mpsc::Sender<NodeError>,
+}
+
+/// The next hub height that each rollup applies.
+type Progress = Vec<(RollupId, Arc<AtomicU64>)>;
+
+impl Node {
+    /// Starts everything; returns once every server answers.
+    pub async fn start(config: Config, errors: RecentErrors) -> Result<Self, NodeError> {
+        let mut opened = Opened::open(config)?;
+        let listeners = Listeners::bind(&opened.config)?;
+        let (header, hash) = opened.store.tip();
+        let (announce, tip) = watch::channel(HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms });
+        let (fail, failures) = mpsc::channel(16);
+        let shared = Shared {
+            store: opened.store.clone(),
+            mempool: Arc::new(opened.mempool()),
+            metrics: Arc::new(Metrics::default()),
+            tip,
+            stop: CancellationToken::new(),
+            fail,
+        };
+        shared.metrics.height.set(gauge(header.height));
+
+        let (waiting, waiting_rx) = watch::channel(0);
+        let builder = HubBuilder::new(
+            opened.rules(),
+            opened.config.consensus,
+            shared.store.clone(),
+            shared.mempool.clone(),
+            waiting_rx,
+            shared.metrics.clone(),
+        );
+        let Engine { events, gossip, handle: engine } =
+            switchyard_consensus_engine::start(opened.engine(), builder.clone()).await?;
+        let ingest = shared.ingest(&opened, gossip, waiting);
+
+        let rollups = std::mem::take(&mut opened.rollups);
+        let chains = rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
+        let (mut threads, progress) = shared.executors(rollups)?;
+        shared.keep_gauges(engine.status.clone(), progress.clone());
+        let finalizer = Finalizer {
+            store: shared.store.clone(),
+            mempool: shared.mempool.clone(),
+            tip: announce,
+            metrics: shared.metrics.clone(),
+            keep_from: keep_from(&opened, progress),
+        };
+        threads.push(shared.thread("finalizer".into(), move || Ok(finalizer.run(events)?))?);
+
+        let gateway = Arc::new(NodeGateway {
+            info: opened.network_info(),
+            store: shared.store.clone(),
+            mempool: shared.mempool.clone(),
+            ingest,
+            builder,
+            tip: shared.tip.clone(),
+            chains,
+            errors,
+        });
+        let ready = shared.readiness(Duration::from_millis(opened.config.consensus.heartbeat_ms));
+        let Shared { metrics, stop, fail, .. } = shared;
+        let endpoints = listeners.serve(&gateway, &metrics, engine.metrics.clone(), ready, fail, &stop)?;
+        write_endpoints(&opened.config.data_dir, &endpoints)?;
+        tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
+        Ok(Self { endpoints, engine, threads, stop, failures })
+    }
+
+    /// Waits for the first part that fails.
+    pub async fn failed(&mut self) -> NodeError {
+        tokio::select! {
+            Some(error) = self.failures.recv() => error,
+            ended = self.engine.stopped.wait() => match ended {
+                Err(error) => NodeError::EngineFailed(error),
+                Ok(()) => NodeError::Ended("consensus"),
+            },
+        }
+    }
+
+    /// Stops servers, engine and executors; what was final and durable stays so.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        match tokio::time::timeout(STOP_TIMEOUT, self.engine.shutdown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the engine did not stop cleanly"),
+            Err(_) => {
+                tracing::error!("the engine did not stop in time");
+                return;
+            }
+        }
+        let join = tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|t| drop(t.join())));
+        if tokio::time::timeout(STOP_TIMEOUT, join).await.is_err() {
+            tracing::error!("a thread did not stop in time");
+        }
+    }
+}
+
+impl Shared {
+    /// The way in for transactions, with its tasks.
+    fn ingest(&self, opened: &Opened, gossip: GossipHandle, waiting: watch::Sender<u64>) -> Arc<Ingest> {
+        let (ingest, outbox) = Ingest::new(IngestParts {
+            mempool: self.mempool.clone(),
+            store: self.store.clone(),
+            limits: opened.genesis.limits(),
+            validators: opened.seats.seats().iter().map(|s| s.identity).collect(),
+            need: opened.seats.quorum(),
+            gossip: gossip.sender,
+            waiting,
+            rollups: opened.genesis.rollup_ids(),
+            metrics: self.metrics.clone(),
+        });
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(ingest.clone().receive(gossip.receiver)));
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(ingest.clone().run(outbox)));
+        ingest
+    }
+
+    /// A thread for each rollup.
+    fn executors(&self, rollups: Vec<OpenRollup>) -> Result<(Vec<JoinHandle<()>>, Progress), NodeError> {
+        let (mut threads, mut progress) = (Vec::new(), Progress::new());
+        for OpenRollup { manifest, driver, .. } in rollups {
+            let next = Arc::new(AtomicU64::new(0));
+            progress.push((manifest.id, next.clone()));
+            let executor = Executor {
+                rollup: manifest.id,
+                driver,
+                store: self.store.clone(),
+                mempool: self.mempool.clone(),
+                tip: self.tip.clone(),
+                next,
+                metrics: self.metrics.clone(),
+            };
+            let (runtime, stop) = (tokio::runtime::Handle::current(), self.stop.clone());
+            let name = format!("rollup-{}", manifest.id);
+            threads.push(self.thread(name, move || Ok(executor.run(&runtime, &stop)?))?);
+        }
+        Ok((threads, progress))
+    }
+
+    /// Runs a blocking part; its failure stops the node.
+    fn thread(
+        &self,
+        name: String,
+        part: impl FnOnce() -> Result<(), NodeError> + Send + 'static,
+    ) -> Result<JoinHandle<()>, NodeError> {
+        let fail = self.fail.clone();
+        let run = move || {
+            if let Err(error) = part() {
+                tracing::error!(%error, "stopping");
+                // The node may be stopping already.
+                let _ = fail.blocking_send(error);
+            }
+        };
+        let path = name.clone();
+        std::thread::Builder::new().name(name).spawn(run).map_err(|source| NodeError::Io { path, source })
+    }
+
+    /// Refreshes what has no event of its own.
+    fn keep_gauges(&self, status: watch::Receiver<EngineStatus>, progress: Progress) {
+        let Self { metrics, mempool, tip, .. } = self.clone();
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            let mut tick = tokio::time::interval(GAUGES_INTERVAL);
+            loop {
+                tick.tick().await;
+                let engine = *status.borrow();
+                metrics.view.set(gauge(engine.view));
+                metrics.peers.set(gauge(engine.peers_connected));
+                let height = tip.borrow().height;
+                for (rollup, next) in &progress {
+                    let lag = (height + 1).saturating_sub(next.load(Ordering::Acquire));
+                    metrics.execution_lag.get_or_create(&(*rollup).into()).set(gauge(lag));
+                }
+                for (rollup, usage) in mempool.usage_by_rollup() {
+                    metrics.mempool_transactions.get_or_create(&rollup.into()).set(gauge(usage.transactions));
+                    metrics.mempool_bytes.get_or_create(&rollup.into()).set(gauge(usage.bytes));
+                }
+            }
+        }));
+    }
+
+    /// Ready while blocks keep coming.
+    fn readiness(&self, heartbeat: Duration) -> Readiness {
+        let newest: Arc<Mutex<Option<Instant>>> = Arc::default();
+        let (seen, mut tip) = (newest.clone(), self.tip.clone());
+        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
+            while tip.changed().await.is_ok() {
+                *seen.lock() = Some(Instant::now());
+            }
+        }));
+        Arc::new(move || match newest.lock().map(|at| at.elapsed()) {
+            Some(age) if age <= heartbeat * READY_HEARTBEATS => Ok(()),
+            Some(age) => Err(format!("no final block for {} s", age.as_secs())),
+            None => Err("no final block since the start".into()),
+        })
+    }
+}
+
+/// The lowest height to keep at a tip: by the setting, by the replay window, and by the slowest rollup.
+fn keep_from(opened: &Opened, progress: Progress) -> Box<dyn Fn(u64) -> u64 + Send> {
+    let keep = opened.config.store.keep_blocks.map(|blocks| blocks.max(opened.genesis.replay_window_blocks));
+    Box::new(move |tip| {
+        let by_setting = keep.map_or(0, |keep| tip.saturating_sub(keep));
+        progress.iter().map(|(_, next)| next.load(Ordering::Acquire)).fold(by_setting, u64::min)
+    })
+}
+
+fn write_endpoints(data_dir: &Path, endpoints: &Endpoints) -> Result<(), NodeError> {
+    let path = data_dir.join("endpoints.json");
+    let draft = data_dir.join("endpoints.json.new");
+    let text = serde_json::to_vec_pretty(endpoints)
+        .map_err(|e| NodeError::Server { what: "endpoints.json", reason: e.to_string() })?;
+    std::fs::write(&draft, text).map_err(io(&draft))?;
+    std::fs::rename(&draft, &path).map_err(io(&path))
+}

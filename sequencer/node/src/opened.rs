@@ -1,0 +1,144 @@
+//! What a node finds on its disk before anything runs: configuration, genesis, keys, log, rollups.
+
+use crate::{
+    builder::Rules,
+    config::Config,
+    error::{NodeError, io},
+    genesis::Genesis,
+    keys::NodeKeys,
+};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use switchyard_consensus_core::SeatSet;
+use switchyard_consensus_engine::EngineConfig;
+use switchyard_mempool::{Mempool, MempoolConfig};
+use switchyard_primitives::{B256, Header};
+use switchyard_rollup_core::{Admission, RollupManifest, Vm};
+use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
+use switchyard_rpc::NetworkInfo;
+use switchyard_store::{RocksOptions, RocksStore, Store};
+
+/// Threads of consensus and its network.
+const ENGINE_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
+
+/// A rollup that this node runs.
+pub(crate) struct OpenRollup {
+    pub(crate) manifest: RollupManifest,
+    pub(crate) driver: EvmDriver,
+    pub(crate) reader: Arc<EvmReader>,
+}
+
+/// Everything checked and open.
+pub(crate) struct Opened {
+    pub(crate) config: Config,
+    pub(crate) genesis: Genesis,
+    pub(crate) network: B256,
+    pub(crate) header: Header,
+    pub(crate) seats: SeatSet,
+    keys: NodeKeys,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) rollups: Vec<OpenRollup>,
+}
+
+impl Opened {
+    /// Reads, checks and opens. Blocking.
+    pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
+        let genesis = Genesis::load(&config.genesis)?;
+        let (network, header, seats) = (genesis.id()?, genesis.header()?, genesis.seats()?);
+        let keys = NodeKeys::load(&config.keys)?;
+        check_seat(&seats, &keys)?;
+        std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
+        // Not synced: the engine's archive is durable before it delivers, and fills a store that is behind it.
+        let options = RocksOptions { sync: false, ..RocksOptions::default() };
+        let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
+        let rollups = open_rollups(&config, &genesis)?;
+        Ok(Self { config, genesis, network, header, seats, keys, store: Arc::new(store), rollups })
+    }
+
+    /// What servers tell of the network.
+    pub(crate) fn network_info(&self) -> NetworkInfo {
+        NetworkInfo {
+            name: self.genesis.name.clone(),
+            id: self.network,
+            genesis_hash: self.header.hash(),
+            seats: self.seats.clone(),
+            rollups: self.genesis.rollups.clone(),
+            limits: self.genesis.limits(),
+            client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
+        }
+    }
+
+    /// The rules of blocks.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            limits: self.genesis.limits(),
+            rollups: self.genesis.rollup_ids().into_iter().collect(),
+            replay_window_blocks: self.genesis.replay_window_blocks,
+        }
+    }
+
+    /// An empty mempool for all rollups.
+    pub(crate) fn mempool(&self) -> Mempool {
+        let config = &self.config.mempool;
+        let bounds = MempoolConfig {
+            bytes: config.bytes,
+            transactions: config.transactions,
+            rollup_bytes: config.rollup_bytes,
+            rollup_transactions: config.rollup_transactions,
+            sender_transactions: config.sender_transactions,
+            ttl: Duration::from_secs(config.ttl_seconds),
+        };
+        let admission = |id| {
+            let rollup = self.rollups.iter().find(|r| r.manifest.id == id);
+            rollup.map(|r| r.reader.clone() as Arc<dyn Admission>)
+        };
+        Mempool::new(bounds, self.genesis.limits(), self.genesis.rollups.iter().map(|m| (m.id, admission(m.id))))
+    }
+
+    /// The engine's configuration.
+    pub(crate) fn engine(&self) -> EngineConfig {
+        let (pace, network) = (&self.config.consensus, &self.config.network);
+        EngineConfig {
+            network_id: self.network,
+            seats: self.seats.clone(),
+            genesis: self.header,
+            limits: self.genesis.limits(),
+            identity_secret: self.keys.identity,
+            bls_secret: self.keys.bls,
+            listen: network.listen,
+            peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
+            data_dir: self.config.data_dir.join("consensus"),
+            leader_timeout: Duration::from_millis(pace.leader_timeout_ms),
+            certification_timeout: Duration::from_millis(pace.certification_timeout_ms),
+            skip_timeout: Duration::from_millis(pace.skip_timeout_ms),
+            worker_threads: ENGINE_THREADS,
+            acknowledged_height: self.store.tip().0.height,
+        }
+    }
+}
+
+fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
+    let refuse = |text: String| Err(NodeError::NotAValidator(text));
+    let identity = keys.identity_public();
+    let Some(seat) = seats.seats().iter().find(|seat| seat.identity == identity) else {
+        return refuse(format!("identity {identity} has no seat in this network's genesis"));
+    };
+    let bls = keys.bls_public()?;
+    if bls != seat.bls {
+        return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {}", seat.bls));
+    }
+    Ok(())
+}
+
+fn open_rollups(config: &Config, genesis: &Genesis) -> Result<Vec<OpenRollup>, NodeError> {
+    let mut open = Vec::new();
+    for manifest in &genesis.rollups {
+        let Vm::Evm { genesis } = &manifest.vm else { continue };
+        let path = config.data_dir.join("rollups").join(manifest.id.to_string());
+        std::fs::create_dir_all(&path).map_err(io(&path))?;
+        let evm = EvmConfig { rollup: manifest.id, genesis: genesis.clone(), sealing: manifest.sealing };
+        let (driver, reader) = EvmRollup::open(&path, evm)
+            .map_err(|source| NodeError::Rollup { rollup: manifest.id, source: Box::new(source) })?;
+        open.push(OpenRollup { manifest: manifest.clone(), driver, reader });
+    }
+    Ok(open)
+}

@@ -1,0 +1,136 @@
+//! From executed blocks to the shapes of the Ethereum JSON-RPC.
+
+use alloy::{
+    consensus::{
+        Block as ConsensusBlock, BlockBody, Header, Transaction as _, TxEnvelope,
+        constants::EMPTY_WITHDRAWALS,
+        transaction::{Recovered, SignerRecoverable},
+    },
+    eips::{eip2718::Decodable2718, eip4895::Withdrawals},
+    rpc::types::{self as rpc, BlockTransactions, Log, TransactionReceipt},
+};
+use alloy_primitives::{B256, Bytes, U256};
+use switchyard_rollup_core::evm::ExecutedBlock;
+
+/// A header, as `newHeads` notifies it.
+pub(super) fn header(block: &ExecutedBlock) -> rpc::Header {
+    rpc::Header { hash: block.hash, inner: block.header.clone(), total_difficulty: None, size: None }
+}
+
+/// A block with its transactions' hashes, or with the transactions themselves.
+pub(super) fn block(block: &ExecutedBlock, full: bool) -> rpc::Block {
+    let withdrawals = withdrawals(&block.header);
+    let body =
+        BlockBody { transactions: block.transactions.clone(), ommers: Vec::new(), withdrawals: withdrawals.clone() };
+    let size = ConsensusBlock::<TxEnvelope>::rlp_length_for(&block.header, &body);
+    let transactions = if full {
+        BlockTransactions::Full((0..block.transactions.len()).filter_map(|i| transaction(block, i)).collect())
+    } else {
+        BlockTransactions::Hashes(block.transactions.iter().map(|tx| *tx.tx_hash()).collect())
+    };
+    let mut header = header(block);
+    header.size = Some(U256::from(size));
+    rpc::Block { header, uncles: Vec::new(), transactions, withdrawals }
+}
+
+/// Rollup blocks carry no withdrawals yet; the field is there from Shanghai on.
+fn withdrawals(header: &Header) -> Option<Withdrawals> {
+    header.withdrawals_root.filter(|root| *root == EMPTY_WITHDRAWALS).map(|_| Withdrawals::default())
+}
+
+/// A block's transaction; none beyond the last.
+pub(super) fn transaction(block: &ExecutedBlock, index: usize) -> Option<rpc::Transaction> {
+    let (tx, sender) = (block.transactions.get(index)?, block.senders.get(index)?);
+    Some(rpc::Transaction {
+        inner: Recovered::new_unchecked(tx.clone(), *sender),
+        block_hash: Some(block.hash),
+        block_number: Some(block.header.number),
+        transaction_index: Some(index as u64),
+        effective_gas_price: Some(tx.effective_gas_price(block.header.base_fee_per_gas)),
+        block_timestamp: Some(block.header.timestamp),
+    })
+}
+
+/// A transaction that no block holds yet; none if the bytes are not a signed transaction.
+pub(super) fn pending_transaction(payload: &Bytes) -> Option<rpc::Transaction> {
+    let tx = TxEnvelope::decode_2718_exact(payload).ok()?;
+    let sender = tx.recover_signer().ok()?;
+    let price = tx.effective_gas_price(None);
+    Some(rpc::Transaction {
+        inner: Recovered::new_unchecked(tx, sender),
+        block_hash: None,
+        block_number: None,
+        transaction_index: None,
+        effective_gas_price: Some(price),
+        block_timestamp: None,
+    })
+}
+
+/// A transaction's receipt; none beyond the last.
+pub(super) fn receipt(block: &ExecutedBlock, index: usize) -> Option<TransactionReceipt> {
+    let earlier = block.receipts.get(..index)?;
+    let gas_before = earlier.last().map_or(0, |r| r.cumulative_gas_used());
+    let logs_before = earlier.iter().map(|r| r.logs().len()).sum();
+    build_receipt(block, index, gas_before, logs_before)
+}
+
+/// All receipts of a block.
+pub(super) fn receipts(block: &ExecutedBlock) -> Vec<TransactionReceipt> {
+    let (mut gas_before, mut logs_before) = (0, 0);
+    let mut all = Vec::with_capacity(block.receipts.len());
+    for (index, receipt) in block.receipts.iter().enumerate() {
+        all.extend(build_receipt(block, index, gas_before, logs_before));
+        gas_before = receipt.cumulative_gas_used();
+        logs_before += receipt.logs().len();
+    }
+    all
+}
+
+fn build_receipt(
+    block: &ExecutedBlock,
+    index: usize,
+    gas_before: u64,
+    logs_before: usize,
+) -> Option<TransactionReceipt> {
+    let (tx, sender) = (block.transactions.get(index)?, *block.senders.get(index)?);
+    let receipt = block.receipts.get(index)?;
+    let mut log_index = logs_before;
+    let inner = receipt.clone().map_logs(|inner| {
+        log_index += 1;
+        log(block, *tx.tx_hash(), index, log_index - 1, inner)
+    });
+    Some(TransactionReceipt {
+        inner,
+        transaction_hash: *tx.tx_hash(),
+        transaction_index: Some(index as u64),
+        block_hash: Some(block.hash),
+        block_number: Some(block.header.number),
+        gas_used: receipt.cumulative_gas_used().saturating_sub(gas_before),
+        effective_gas_price: tx.effective_gas_price(block.header.base_fee_per_gas),
+        blob_gas_used: None,
+        blob_gas_price: None,
+        from: sender,
+        to: tx.to(),
+        contract_address: tx.is_create().then(|| sender.create(tx.nonce())),
+    })
+}
+
+/// A log with its place in the chain.
+pub(super) fn log(
+    block: &ExecutedBlock,
+    transaction_hash: B256,
+    transaction_index: usize,
+    log_index: usize,
+    inner: alloy_primitives::Log,
+) -> Log {
+    Log {
+        inner,
+        block_hash: Some(block.hash),
+        block_number: Some(block.header.number),
+        block_timestamp: Some(block.header.timestamp),
+        transaction_hash: Some(transaction_hash),
+        transaction_index: Some(transaction_index as u64),
+        log_index: Some(log_index as u64),
+        removed: false,
+    }
+}

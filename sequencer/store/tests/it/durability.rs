@@ -1,0 +1,163 @@
+//! What a crash leaves: a killed process, a folder copied while the store is open, a torn write-ahead log.
+
+use crate::{
+    chain::{blocks, certificate, genesis, key},
+    conformance::assert_holds,
+    opening::open,
+};
+use std::{
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+};
+use switchyard_primitives::Block;
+use switchyard_store::{Store, StoreError};
+
+const CHILD_PATH: &str = "SWITCHYARD_STORE_TEST_PATH";
+const CHAIN: usize = 400;
+
+fn copy(from: &Path, to: &Path) {
+    for file in std::fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        if file.file_name() != "LOCK" {
+            std::fs::copy(file.path(), to.join(file.file_name())).unwrap();
+        }
+    }
+}
+
+/// Checks that the log is a whole prefix of `blocks`, and returns its height.
+fn assert_prefix(store: &dyn Store, blocks: &[Block]) -> usize {
+    let height = store.tip().0.height as usize;
+    assert!(height <= blocks.len());
+    for block in &blocks[..height] {
+        assert_holds(store, block);
+        let found = store.certificate_from(block.header.height).unwrap();
+        assert_eq!(found, Some((block.header.height, certificate(block))));
+        let first = key(1, &format!("first of {}", block.header.height));
+        assert_eq!(store.locate(first).unwrap(), Some((block.header.height, 0)));
+    }
+    if let Some(missing) = blocks.get(height) {
+        assert_eq!(store.header(missing.header.height).unwrap(), None);
+        assert_eq!(store.height_of(missing.hash()).unwrap(), None);
+        assert_eq!(store.certificate_from(missing.header.height).unwrap(), None);
+        assert_eq!(store.locate(key(1, &format!("first of {}", missing.header.height))).unwrap(), None);
+    }
+    height
+}
+
+#[test]
+fn a_copy_taken_while_the_store_is_open_holds_every_acknowledged_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let blocks = blocks(8);
+    for (done, block) in blocks.iter().enumerate() {
+        store.append(block, Some(&certificate(block))).unwrap();
+        let image = tempfile::tempdir().unwrap();
+        copy(dir.path(), image.path());
+        assert_eq!(assert_prefix(&open(image.path()).unwrap(), &blocks), done + 1);
+    }
+}
+
+#[test]
+fn a_log_torn_at_any_byte_ends_with_a_whole_block_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path()).unwrap();
+    let blocks = blocks(6);
+    for block in &blocks {
+        store.append(block, Some(&certificate(block))).unwrap();
+    }
+    let is_log = |p: &std::path::PathBuf| p.extension().is_some_and(|e| e == "log");
+    let wal = std::fs::read_dir(dir.path()).unwrap().map(|f| f.unwrap().path()).find(is_log).unwrap();
+    let len = std::fs::metadata(&wal).unwrap().len();
+    let mut heights = Vec::new();
+    for cut in (0..=len).step_by(409) {
+        let image = tempfile::tempdir().unwrap();
+        copy(dir.path(), image.path());
+        let torn = image.path().join(wal.file_name().unwrap());
+        std::fs::File::options().write(true).open(torn).unwrap().set_len(cut).unwrap();
+        let store = open(image.path()).unwrap();
+        let height = assert_prefix(&store, &blocks);
+        blocks[height..].iter().for_each(|block| store.append(block, Some(&certificate(block))).unwrap());
+        drop(store);
+        assert_eq!(assert_prefix(&open(image.path()).unwrap(), &blocks), blocks.len());
+        heights.push(height);
+    }
+    assert!(heights.is_sorted());
+    assert_eq!((heights.first(), heights.last()), (Some(&0), Some(&5)), "some cut leaves each number of blocks");
+}
+
+/// Not a test by itself: the other process of the tests below. It appends the standard chain and says each height once
+/// it is acknowledged.
+#[test]
+fn child_process() {
+    let Some(path) = std::env::var_os(CHILD_PATH) else { return };
+    let store = open(Path::new(&path)).unwrap();
+    println!("\ntip {}", store.tip().0.height);
+    for block in blocks(CHAIN).iter().skip(store.tip().0.height as usize) {
+        store.append(block, Some(&certificate(block))).unwrap();
+        println!("\ntip {}", block.header.height);
+    }
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+}
+
+struct Process(Child, BufReader<ChildStdout>);
+
+impl Process {
+    fn start(path: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["durability::child_process", "--exact", "--nocapture", "--test-threads=1"])
+            .env(CHILD_PATH, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self(child, lines)
+    }
+
+    /// The next height that it acknowledges.
+    fn height(&mut self) -> Option<usize> {
+        (&mut self.1).lines().find_map(|line| line.unwrap().strip_prefix("tip ").map(|h| h.parse().unwrap()))
+    }
+
+    /// SIGKILL; the last height that it acknowledged.
+    fn kill(mut self, mut last: usize) -> usize {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        while let Some(height) = self.height() {
+            last = height;
+        }
+        last
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_every_block_that_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = blocks(CHAIN);
+    let mut before = 0;
+    for kill_after in [0, 1, 7, 30] {
+        let mut process = Process::start(dir.path());
+        let mut last = process.height().unwrap();
+        assert!(last >= before, "it goes on from where the last one was killed");
+        for _ in 0..kill_after {
+            last = process.height().unwrap_or(last);
+        }
+        let acknowledged = process.kill(last);
+        let held = assert_prefix(&open(dir.path()).unwrap(), &blocks);
+        assert!(held >= acknowledged, "{acknowledged} were acknowledged, {held} are there");
+        before = held;
+    }
+}
+
+#[test]
+fn a_second_process_is_refused_while_the_first_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut process = Process::start(dir.path());
+    process.height().unwrap();
+    let refused = open(dir.path());
+    assert!(matches!(refused, Err(StoreError::InUse { .. })), "{refused:?}");
+    process.kill(0);
+    assert_eq!(open(dir.path()).unwrap().header(0).unwrap(), Some(genesis()));
+}

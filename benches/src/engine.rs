@@ -177,6 +177,8 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             skip_timeout: Duration::from_millis(12_000),
             worker_threads: arguments.threads,
             acknowledged_height: 0,
+            history: None,
+            archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
         };
         // Its port was held until now.
         drop(listeners.remove(0));

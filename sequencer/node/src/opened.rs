@@ -7,18 +7,54 @@ use crate::{
     genesis::Genesis,
     keys::NodeKeys,
 };
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_consensus_core::SeatSet;
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
+use switchyard_consensus_core::{History, SeatSet};
 use switchyard_consensus_engine::EngineConfig;
 use switchyard_mempool::{Mempool, MempoolConfig};
-use switchyard_primitives::{B256, Header};
+use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
-use switchyard_store::{RocksOptions, RocksStore, Store};
+use switchyard_store::{RocksOptions, RocksStore, Store, StoreError};
 
 /// Threads of consensus and its network.
 const ENGINE_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
+
+/// The engine's archive is durable before it delivers a block, and fills a store that has lost its newest ones in a power
+/// cut: as long as it keeps more than those.
+const SYNC_EVERY_BLOCKS: NonZeroU64 = NonZeroU64::new(64).expect("not zero");
+const _: () = assert!(SYNC_EVERY_BLOCKS.get() * 2 <= EngineConfig::ARCHIVE_BLOCKS);
+
+/// The store, as the engine serves it to validators that catch up.
+struct StoreHistory(Arc<dyn Store>);
+
+impl StoreHistory {
+    /// What cannot be read cannot be served; the peer asks another validator.
+    fn read<T>(&self, read: impl FnOnce(&dyn Store) -> Result<Option<T>, StoreError>) -> Option<T> {
+        read(self.0.as_ref()).unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot serve the log to a peer");
+            None
+        })
+    }
+}
+
+impl History for StoreHistory {
+    fn block(&self, height: u64) -> Option<Block> {
+        self.read(|store| store.block(height))
+    }
+
+    fn certificate(&self, height: u64) -> Option<FinalityCertificate> {
+        self.read(|store| store.certificate_from(height)).filter(|(at, _)| *at == height).map(|(_, found)| found)
+    }
+
+    fn height_of(&self, hash: B256) -> Option<u64> {
+        self.read(|store| store.height_of(hash))
+    }
+}
 
 /// A rollup that this node runs.
 pub(crate) struct OpenRollup {
@@ -47,8 +83,7 @@ impl Opened {
         let keys = NodeKeys::load(&config.keys)?;
         check_seat(&seats, &keys)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
-        // Not synced: the engine's archive is durable before it delivers, and fills a store that is behind it.
-        let options = RocksOptions { sync: false, ..RocksOptions::default() };
+        let options = RocksOptions { sync_every_blocks: SYNC_EVERY_BLOCKS, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
         let rollups = open_rollups(&config, &genesis)?;
         Ok(Self { config, genesis, network, header, seats, keys, store: Arc::new(store), rollups })
@@ -112,6 +147,8 @@ impl Opened {
             skip_timeout: Duration::from_millis(pace.skip_timeout_ms),
             worker_threads: ENGINE_THREADS,
             acknowledged_height: self.store.tip().0.height,
+            history: Some(Arc::new(StoreHistory(self.store.clone()))),
+            archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
         }
     }
 }

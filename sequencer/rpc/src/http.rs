@@ -32,7 +32,7 @@ pub struct HttpLimits {
 
 impl Default for HttpLimits {
     fn default() -> Self {
-        Self { connections: ConnectionLimits { connections: 64, idle_ms: 60_000 }, requests: 4, drain_ms: 1_000 }
+        Self { connections: ConnectionLimits { connections: 64, idle_ms: 120_000 }, requests: 4, drain_ms: 1_000 }
     }
 }
 

@@ -223,9 +223,14 @@ impl ShownStatus {
         Ok(Self { hash, level: level("status.level", status.level)?, status })
     }
 
+    /// Why it was refused; a reason that a node remembers of a transaction that came further does not count.
+    fn refusal(&self) -> Option<&v1::Rejection> {
+        self.status.rejection.as_ref().filter(|_| self.level.is_none())
+    }
+
     /// Refused, unknown, or fine.
     fn verdict(&self) -> Result<(), CliError> {
-        match (&self.status.rejection, self.level) {
+        match (self.refusal(), self.level) {
             (Some(_), _) => Err(CliError::Refused { refused: 1, sent: 1 }),
             (None, None) => Err(CliError::UnknownTransaction(self.hash)),
             (None, Some(_)) => Ok(()),
@@ -233,7 +238,7 @@ impl ShownStatus {
     }
 
     fn human(&self) -> String {
-        let mut line = match (&self.status.rejection, self.level) {
+        let mut line = match (self.refusal(), self.level) {
             (Some(rejection), _) => format!("refused {} {}: {}", self.hash, rejection.code, rejection.message),
             (None, None) => format!("unknown {}", self.hash),
             (None, Some(level)) => format!("{level} {}", self.hash),

@@ -112,7 +112,7 @@ async fn follow(args: &SubmitArgs, node: &mut Node, printer: &mut Printer<'_>, h
     let mut refused = false;
     while let Some(change) = changes.message().await? {
         let shown = ShownStatus::new(hash, change.status)?;
-        refused = shown.status.rejection.is_some();
+        refused = shown.refusal().is_some();
         printer.print(|| shown.human(), || shown.json())?;
     }
     Ok(!refused)

@@ -29,7 +29,8 @@ impl Target {
     fn is_met(self, status: &TxStatus) -> bool {
         let reached = status.level.is_some_and(|level| level >= self.level);
         let decided = status.outcome.is_some() || !self.outcome;
-        status.rejection.is_some() || (reached && decided)
+        let refused = status.level.is_none() && status.rejection.is_some();
+        refused || (reached && decided)
     }
 }
 

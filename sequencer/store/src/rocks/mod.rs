@@ -36,6 +36,7 @@ use rocksdb::{
 };
 use std::{
     fmt,
+    num::NonZeroU64,
     path::Path,
     sync::{
         Arc,
@@ -54,7 +55,7 @@ pub struct RocksStore {
     writer: Mutex<()>,
     /// Shared with compaction, and never above what is durable: compaction cannot take back what it removed.
     earliest: Arc<AtomicU64>,
-    sync: bool,
+    sync_every_blocks: NonZeroU64,
     db: DB,
 }
 
@@ -228,7 +229,7 @@ impl Store for RocksStore {
             }
         }
         if !batch.is_empty() {
-            self.write(batch, self.sync)?;
+            self.write(batch, height.is_multiple_of(self.sync_every_blocks.get()))?;
         }
         if placement == Placement::Next {
             *self.tip.write() = (block.header, checked.hash);
@@ -317,7 +318,7 @@ impl Store for RocksStore {
         }
         let mut batch = WriteBatch::default();
         batch.put_cf(self.column(Column::Meta)?, open::EARLIEST_KEY, earliest.to_be_bytes());
-        self.write(batch, self.sync)?;
+        self.write(batch, true)?;
         self.earliest.store(earliest, Ordering::Release);
         self.reclaim(earliest)
     }

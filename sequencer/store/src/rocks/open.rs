@@ -32,7 +32,7 @@ pub(super) fn open(
         tip: RwLock::new((genesis, genesis.hash())),
         writer: Mutex::new(()),
         earliest,
-        sync: options.sync,
+        sync_every_blocks: options.sync_every_blocks,
         db,
     };
     match store.meta(FORMAT_KEY)? {

@@ -5,6 +5,7 @@ use crate::record::decode_location;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, LogLevel, Options,
 };
+use std::num::NonZeroU64;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -13,9 +14,10 @@ use std::sync::{
 /// What an operator or a test may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RocksOptions {
-    /// Whether [`crate::Store::append`] waits until the disk has the block. Without it a power cut (not a killed process)
-    /// takes the newest blocks back: only for one who can fetch blocks again that it has acknowledged.
-    pub sync: bool,
+    /// [`crate::Store::append`] waits until the disk has everything so far at each height that this divides; 1: always. A
+    /// power cut (not a killed process) takes back what came since: more than 1 is only for one who can fetch that many
+    /// acknowledged blocks again.
+    pub sync_every_blocks: NonZeroU64,
     /// Cache of uncompressed index, filter and data blocks, in bytes.
     pub cache_bytes: usize,
     /// Writes held in memory before they go to a table file, in bytes over all columns. A restart replays up to four
@@ -25,7 +27,7 @@ pub struct RocksOptions {
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { sync: true, cache_bytes: 24 << 20, write_buffer_bytes: 32 << 20 }
+        Self { sync_every_blocks: NonZeroU64::MIN, cache_bytes: 24 << 20, write_buffer_bytes: 32 << 20 }
     }
 }
 

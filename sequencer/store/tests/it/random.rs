@@ -45,7 +45,7 @@ proptest! {
         prune in 0u64..22,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let options = RocksOptions { sync: false, ..RocksOptions::default() };
+        let options = RocksOptions { sync_every_blocks: std::num::NonZeroU64::MAX, ..RocksOptions::default() };
         let rocks = RocksStore::open(dir.path(), NETWORK, genesis(), options).unwrap();
         let memory = MemoryStore::new(genesis());
         let mut blocks: Vec<Block> = Vec::new();

@@ -139,3 +139,38 @@ async fn streams_beyond_the_limit_are_refused() {
     sender.send(streamed(batch(7, &[b"tx"]))).await.unwrap();
     assert!(first.message().await.unwrap().is_some());
 }
+
+#[tokio::test]
+async fn a_call_that_takes_too_long_is_given_up() {
+    let hub = FakeHub::new();
+    let limits = super::GrpcLimits { call_ms: 20, ..super::limits() };
+    let server = Server::start_with(&hub, limits, std::sync::Arc::new(|| Ok(()))).await;
+    hub.admit.forget_permits(1_000_000);
+    let error = server.sequencer().await.submit(batch(7, &[b"tx"])).await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::Cancelled, "Timeout expired"));
+    assert_eq!(server.metrics.calls("SequencerService/Submit", Code::Cancelled), 1);
+}
+
+#[tokio::test]
+async fn calls_beyond_the_limit_wait_their_turn() {
+    let hub = FakeHub::new();
+    let limits = super::GrpcLimits { calls: 2, ..super::limits() };
+    let server = Server::start_with(&hub, limits, std::sync::Arc::new(|| Ok(()))).await;
+    hub.admit.forget_permits(1_000_000);
+    let client = server.sequencer().await;
+    let calls: Vec<_> = (0..8u8)
+        .map(|i| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.submit(batch(7, &[&[i]])).await })
+        })
+        .collect();
+    while hub.submitting.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    hub.admit.add_permits(8);
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(hub.submitting_max.load(Ordering::SeqCst), 2);
+    assert_eq!(hub.submitted().len(), 8);
+}

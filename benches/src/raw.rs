@@ -63,7 +63,7 @@ pub async fn run(target: Target, rollups: Vec<RollupId>, size: usize, load: Load
                     target: target.clone(),
                     ledger: ledger.clone(),
                     rollup: *rollup,
-                    retry_full: matches!(load.pace, Pace::Window(_)),
+                    retry_full_until: matches!(load.pace, Pace::Window(_)).then(|| Instant::now() + load.grace),
                     transactions: chunk.to_vec(),
                 };
                 calls.spawn(batch.submit(validator));
@@ -84,8 +84,8 @@ struct Batch {
     target: Target,
     ledger: Arc<Ledger>,
     rollup: RollupId,
-    /// Send again what finds the mempool full: in an open loop that is an answer like any other.
-    retry_full: bool,
+    /// Send again what finds the mempool full until then; none in an open loop, where that is an answer like any other.
+    retry_full_until: Option<Instant>,
     transactions: Vec<(u64, Bytes)>,
 }
 
@@ -125,13 +125,14 @@ impl Batch {
     fn answered(&mut self, results: Vec<SubmitResult>, sent_before: bool) {
         let now = Instant::now();
         let mut again = Vec::new();
+        let retry_full = self.retry_full_until.is_some_and(|until| now < until);
         for ((seq, payload), result) in self.transactions.drain(..).zip(results) {
             match result.result {
                 Some(Answer::Hash(_)) => self.ledger.accepted(seq, now),
                 Some(Answer::Rejection(r)) if sent_before && r.code.starts_with("already_") => {
                     self.ledger.accepted(seq, now);
                 }
-                Some(Answer::Rejection(r)) if self.retry_full && r.code == "pool_full" => again.push((seq, payload)),
+                Some(Answer::Rejection(r)) if retry_full && r.code == "pool_full" => again.push((seq, payload)),
                 Some(Answer::Rejection(r)) => self.ledger.rejected(seq, &r.code, &r.message),
                 None => {}
             }

@@ -165,7 +165,7 @@ async fn up(arguments: &Up) -> Result<u8, Error> {
     }
     print_endpoints(&endpoints(testnet.dir())?);
     if arguments.detach {
-        println!("\nstop it with: switchyard testnet down --dir {}", arguments.dir.dir.display());
+        say(format!("\nstop it with: switchyard testnet down --dir {}", arguments.dir.dir.display()));
         testnet.detach();
         return Ok(0);
     }
@@ -207,11 +207,11 @@ fn open_or_create(arguments: &Up) -> Result<Testnet, Error> {
             if let Some(base) = arguments.base_port.filter(|base| existing.base_port().unwrap_or(0) != *base) {
                 existing.move_to(base)?;
             }
-            println!("going on with the network in {}", dir.display());
+            say(format!("going on with the network in {}", dir.display()));
             Testnet::open(dir)
         }
         Err(Error::NoNetwork { .. }) => {
-            println!("making a network in {}", dir.display());
+            say(format!("making a network in {}", dir.display()));
             let ports = match arguments.base_port {
                 Some(0) => Ports::Free,
                 base => Ports::From(base.unwrap_or(BASE_PORT)),
@@ -229,21 +229,21 @@ async fn start(testnet: &mut Testnet) -> Result<(), Error> {
     for index in 0..testnet.len() {
         testnet.start(index)?;
     }
-    println!("started {} validators, waiting until their servers answer", testnet.len());
+    say(format!("started {} validators, waiting until their servers answer", testnet.len()));
     let mut said = Instant::now();
     for index in 0..testnet.len() {
         testnet
             .ready_within(index, READY_TIMEOUT, |waiting_for| {
                 if terminal {
-                    print!("\r\x1b[Kvalidator {index}: {waiting_for}");
-                    let _ = stdout().flush();
+                    let _ =
+                        write!(stdout(), "\r\x1b[Kvalidator {index}: {waiting_for}").and_then(|()| stdout().flush());
                 } else if said.elapsed() >= Duration::from_secs(5) {
                     said = Instant::now();
-                    println!("validator {index}: {waiting_for}");
+                    say(format!("validator {index}: {waiting_for}"));
                 }
             })
             .await?;
-        println!("{}validator {index} answers", if terminal { "\r\x1b[K" } else { "" });
+        say(format!("{}validator {index} answers", if terminal { "\r\x1b[K" } else { "" }));
     }
     Ok(())
 }
@@ -267,14 +267,14 @@ async fn watch(testnet: &mut Testnet, signals: &mut Signals) -> Result<(), Error
 
 /// Stops the network; a second signal kills what is left.
 async fn finish(testnet: &mut Testnet, signals: &mut Signals) -> Result<u8, Error> {
-    println!("\nstopping {} validators", testnet.len());
+    say(format!("\nstopping {} validators", testnet.len()));
     let stopping: std::pin::Pin<&mut dyn Future<Output = Vec<u32>>> = pin!(testnet.stop_all());
     tokio::select! {
         killed = stopping => {
             for pid in &killed {
                 eprintln!("pid {pid} did not stop in time and was killed");
             }
-            println!("stopped; start it again with the same command");
+            say("stopped; start it again with the same command");
             Ok(u8::from(!killed.is_empty()))
         }
         () = signals.next() => {
@@ -289,7 +289,7 @@ async fn down(dir: &Dir) -> Result<u8, Error> {
     for pid in &killed {
         eprintln!("pid {pid} did not stop in time and was killed");
     }
-    println!("stopped {ran} validators");
+    say(format!("stopped {ran} validators"));
     Ok(0)
 }
 
@@ -312,9 +312,14 @@ impl Signals {
     }
 }
 
+/// Prints a line. A closed pipe on the other side is no reason to fail.
+fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
 fn print_json(value: &impl serde::Serialize) {
     match serde_json::to_string_pretty(value) {
-        Ok(text) => println!("{text}"),
+        Ok(text) => say(text),
         Err(e) => eprintln!("error: {e}"),
     }
 }
@@ -322,30 +327,29 @@ fn print_json(value: &impl serde::Serialize) {
 fn print_endpoints(all: &NetworkEndpoints) {
     for v in &all.validators {
         let e = &v.endpoints;
-        println!("\nvalidator {}  pid {}", v.index, e.pid);
-        println!("  gRPC     {}", e.grpc);
-        println!("  metrics  {}/metrics", e.metrics);
+        say(format!("\nvalidator {}  pid {}", v.index, e.pid));
+        say(format!("  gRPC     {}", e.grpc));
+        say(format!("  metrics  {}/metrics", e.metrics));
         for r in &e.rollups {
-            println!("  {:<8} {}  {}  (rollup {}, chain id {})", r.name, r.http, r.ws, r.rollup, r.chain_id);
+            say(format!("  {:<8} {}  {}  (rollup {}, chain id {})", r.name, r.http, r.ws, r.rollup, r.chain_id));
         }
     }
-    println!("\nfunded accounts on each EVM rollup ({BALANCE_ETHER} ether each; everyone knows these keys)");
+    say(format!("\nfunded accounts on each EVM rollup ({BALANCE_ETHER} ether each; everyone knows these keys)"));
     for account in ACCOUNTS {
-        println!("  {}  {}", account.address, account.private_key);
+        say(format!("  {}  {}", account.address, account.private_key));
     }
-    println!("\ngenesis  {}", all.genesis.display());
+    say(format!("\ngenesis  {}", all.genesis.display()));
 }
 
 fn print_status(all: &NetworkStatus) {
     let number = |n: Option<u64>| n.map_or("-".into(), |n| n.to_string());
     for v in &all.validators {
         let state = if v.alive { "up" } else { "down" };
-        print!("validator {:<2} {state:<4}  height {:<8}", v.index, number(v.height));
-        v.rollups.iter().for_each(|r| print!("  {} {}", r.name, r.head));
-        println!();
-        v.errors.iter().for_each(|e| println!("    {e}"));
+        let heads: String = v.rollups.iter().map(|r| format!("  {} {}", r.name, r.head)).collect();
+        say(format!("validator {:<2} {state:<4}  height {:<8}{heads}", v.index, number(v.height)));
+        v.errors.iter().for_each(|e| say(format!("    {e}")));
     }
-    println!("common height {}", number(all.common_height));
-    all.problems.iter().for_each(|p| println!("problem: {p}"));
-    println!("{}", if all.ok { "all validators are up and agree" } else { "NOT ok" });
+    say(format!("common height {}", number(all.common_height)));
+    all.problems.iter().for_each(|p| say(format!("problem: {p}")));
+    say(if all.ok { "all validators are up and agree" } else { "NOT ok" });
 }

@@ -87,6 +87,7 @@ impl Node {
             opened.config.consensus,
             shared.store.clone(),
             shared.mempool.clone(),
+            shared.tip.clone(),
             waiting_rx,
             shared.metrics.clone(),
         );

@@ -7,7 +7,7 @@ use crate::{
     executor::Executor,
     finalizer::Finalizer,
     gateway::NodeGateway,
-    ingest::{Ingest, IngestParts},
+    ingest::{Ingest, IngestParts, Timing},
     logging::RecentErrors,
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
@@ -167,6 +167,7 @@ impl Shared {
             gossip: gossip.sender,
             waiting,
             rollups: opened.genesis.rollup_ids(),
+            timing: Timing::default(),
             metrics: self.metrics.clone(),
         });
         tokio::spawn(self.stop.clone().run_until_cancelled_owned(ingest.clone().receive(gossip.receiver)));

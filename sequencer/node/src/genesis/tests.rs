@@ -150,7 +150,6 @@ fn what_is_left_out_is_the_same_as_the_default() {
     let short: Genesis = serde_json::from_str(text).unwrap();
     let mut value = serde_json::to_value(&short).unwrap();
     assert!(value["limits"].is_object() && value["replay_window_blocks"] == json!(8192));
-    value["limits"]["segments"].take();
     value["limits"].as_object_mut().unwrap().remove("segments");
     let whole: Genesis = serde_json::from_value(value).unwrap();
     assert_eq!(whole.id().unwrap(), short.id().unwrap());
@@ -169,7 +168,8 @@ fn an_unknown_key_is_refused_by_name_at_every_level() {
     };
     let value = serde_json::to_value(&genesis).unwrap();
     assert!(serde_json::from_value::<Genesis>(value.clone()).is_ok());
-    for at in ["", "/validators/0", "/rollups/0", "/rollups/0/vm", "/limits"] {
+    // In the last one `vm` has no fields of its own.
+    for at in ["", "/validators/0", "/limits", "/rollups/0", "/rollups/0/vm"] {
         let mut value = value.clone();
         value.pointer_mut(at).unwrap()["surprise"] = json!(1);
         let refused = serde_json::from_value::<Genesis>(value).map_err(|e| e.to_string());

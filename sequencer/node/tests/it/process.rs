@@ -87,12 +87,8 @@ impl Folder {
     pub(crate) fn new() -> Self {
         let folder = Self { dir: tempfile::tempdir().unwrap() };
         let keys = validator_keys(1);
-        let rollup = |id, name: &str, vm| RollupManifest {
-            id: RollupId(id),
-            name: name.into(),
-            vm,
-            sealing: Sealing::HubBlock,
-        };
+        let rollup =
+            |id, name: &str, vm| RollupManifest { id: RollupId(id), name: name.into(), vm, sealing: Sealing::HubBlock };
         folder.write_genesis(&Genesis {
             name: "one".into(),
             timestamp_ms: 1_700_000_000_000,

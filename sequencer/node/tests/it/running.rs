@@ -88,7 +88,8 @@ async fn garbage_on_its_ports_does_not_stop_a_node() {
     let (grpc, rpc, metrics) = (address(&node.endpoints.grpc), address(&rollup.http), address(&node.endpoints.metrics));
     let frame = |head: &[u8], body: &[u8]| [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0], head, body].concat();
     let post = |length: usize, body: &[u8]| {
-        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
         [head.as_bytes(), body].concat()
     };
     let garbage: Vec<Vec<u8>> = vec![

@@ -123,8 +123,7 @@ impl<'a> Lane<'a> {
 
     /// The next transaction; none once the rollup has no more that fits.
     fn pick(&mut self) -> Option<Bytes> {
-        loop {
-            let Some(candidate) = self.best() else { break };
+        while let Some(candidate) = self.best() {
             let entry = self.pool.get(&candidate.hash)?;
             let gas = entry.sequenced.as_ref()?.gas_limit;
             if gas > self.gas_left {

@@ -15,10 +15,12 @@ use switchyard_store::MemoryStore;
 
 const ROLLUP: RollupId = RollupId(7);
 
+type Event = Box<dyn FnOnce(&MemoryStore) + Send>;
+
 /// A store in which something happens right after the next look-up of a transaction.
 struct Eventful {
     store: MemoryStore,
-    event: Mutex<Option<Box<dyn FnOnce(&MemoryStore) + Send>>>,
+    event: Mutex<Option<Event>>,
 }
 
 type Stored<T> = Result<T, StoreError>;

@@ -1,5 +1,7 @@
 //! The node's parts against a node that serves real blocks, and the program itself.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
+
 mod cli;
 #[path = "../../../rpc/tests/it/fake.rs"]
 mod fake;

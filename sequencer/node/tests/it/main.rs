@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 
 mod cli;
+#[allow(clippy::cast_possible_truncation, reason = "counts of a test")]
 #[path = "../../../rpc/tests/it/fake.rs"]
 mod fake;
 mod light;

@@ -25,12 +25,10 @@ use switchyard_store::Store;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use wire::Message;
 
-/// How long a submission waits for other validators to hold it.
-const REPLICATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// A local transaction that waits this long is sent to the others again: they may have been away.
-const REGOSSIP_AFTER: Duration = Duration::from_secs(5);
-/// Transactions sent again at one go.
+/// Waiting transactions that one tick looks at to send them again.
 const REGOSSIP_LIMIT: usize = 4096;
+/// Bytes that one tick sends again, give or take a transaction: new transactions need the rest of the line.
+const REGOSSIP_BYTES: usize = 1 << 20;
 /// Batches that wait for answers.
 const IN_FLIGHT_LIMIT: usize = 4096;
 /// Transactions that wait to be put into a batch.
@@ -39,6 +37,25 @@ const OUTBOX_LIMIT: usize = 16_384;
 const BATCHES_AT_WORK: usize = 64;
 /// Hashes that a slow subscriber of pending transactions may be behind.
 const PENDING_FEED: usize = 4096;
+
+/// When things happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How long a submission waits for other validators to hold it.
+    pub replication_timeout: Duration,
+    /// A local transaction that waits this long is sent to the others again, since they may have been away, and so on at
+    /// least this long after the last time.
+    pub regossip_after: Duration,
+    /// How often the two are looked at.
+    pub tick: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let (wait, tick) = (Duration::from_secs(5), Duration::from_secs(1));
+        Self { replication_timeout: wait, regossip_after: wait, tick }
+    }
+}
 
 struct Outgoing {
     rollup: RollupId,
@@ -70,7 +87,8 @@ pub struct Ingest {
     waiting: watch::Sender<u64>,
     feeds: HashMap<RollupId, broadcast::Sender<TxHash>>,
     /// Checks cost a signature recovery each: no more than the cores can do at a time.
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
+    timing: Timing,
     metrics: Arc<Metrics>,
 }
 
@@ -92,6 +110,8 @@ pub struct IngestParts {
     pub waiting: watch::Sender<u64>,
     /// The rollups.
     pub rollups: Vec<RollupId>,
+    /// When things happen.
+    pub timing: Timing,
     /// Where refusals are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -113,7 +133,8 @@ impl Ingest {
             next_id: AtomicU64::new(rand::random()),
             waiting: parts.waiting,
             feeds: parts.rollups.iter().map(|r| (*r, broadcast::channel(PENDING_FEED).0)).collect(),
-            checks: Semaphore::new(cores * 2),
+            checks: Arc::new(Semaphore::new(cores * 2)),
+            timing: parts.timing,
             metrics: parts.metrics,
         });
         (ingest, Outbox(queue))
@@ -130,13 +151,17 @@ impl Ingest {
         transactions: Vec<(RollupId, Bytes)>,
         origin: Origin,
     ) -> Vec<Result<TxKey, Rejection>> {
-        let Ok(_permit) = self.checks.acquire().await else {
+        let Ok(permit) = self.checks.clone().acquire_owned().await else {
             return vec![Err(Rejection::Unavailable("stopping")); transactions.len()];
         };
         let count = transactions.len();
         let this = self.clone();
-        let admitted = tokio::task::spawn_blocking(move || this.admit_blocking(transactions, origin)).await;
-        admitted.unwrap_or_else(|_| vec![Err(Rejection::Unavailable("stopping")); count])
+        let admitted = tokio::task::spawn_blocking(move || {
+            // Held until the work is done, even if the client has gone before.
+            let _permit = permit;
+            this.admit_blocking(transactions, origin)
+        });
+        admitted.await.unwrap_or_else(|_| vec![Err(Rejection::Unavailable("stopping")); count])
     }
 
     fn admit_blocking(&self, transactions: Vec<(RollupId, Bytes)>, origin: Origin) -> Vec<Result<TxKey, Rejection>> {
@@ -192,10 +217,8 @@ impl Ingest {
                 Ok(key) if self.need > 1 => {
                     let (done, held) = oneshot::channel();
                     let out = Outgoing { rollup, payload, done: Some(done) };
-                    if self.outbox.send(out).await.is_err() {
-                        return vec![Err(Rejection::Unavailable("stopping")); waits.len() + 1];
-                    }
-                    Ok((key, Some(held)))
+                    let queued = self.outbox.send(out).await;
+                    queued.map(|()| (key, Some(held))).map_err(|_| Rejection::Unavailable("stopping"))
                 }
                 Ok(key) => Ok((key, None)),
                 Err(rejection) => Err(rejection),
@@ -215,7 +238,12 @@ impl Ingest {
     async fn replicated(&self, key: TxKey, held: oneshot::Receiver<usize>) -> Result<TxHash, Rejection> {
         // A sender dropped without an answer means that the batch was given up.
         let held = held.await.unwrap_or(1);
-        if held >= self.need || self.store.locate(key).is_ok_and(|place| place.is_some()) {
+        if held >= self.need {
+            return Ok(key.hash);
+        }
+        let store = self.store.clone();
+        let place = tokio::task::spawn_blocking(move || store.locate(key)).await;
+        if place.is_ok_and(|found| found.is_ok_and(|place| place.is_some())) {
             return Ok(key.hash);
         }
         let rejection = Rejection::NotReplicated { held, need: self.need };
@@ -301,7 +329,7 @@ impl Ingest {
 
     fn give_up_old_batches(&self) {
         self.in_flight.lock().retain(|_, batch| {
-            if batch.sent.elapsed() < REPLICATION_TIMEOUT {
+            if batch.sent.elapsed() < self.timing.replication_timeout {
                 return true;
             }
             for (count, done) in batch.held.iter().zip(&mut batch.done) {
@@ -313,32 +341,43 @@ impl Ingest {
         });
     }
 
-    /// Sends local transactions that have waited for a while to the others, who may have been away; returns from which
-    /// arrival to go on.
-    fn send_again(&self, from: u64) -> u64 {
-        let Some(older_than) = Instant::now().checked_sub(REGOSSIP_AFTER) else { return from };
-        let waiting = self.mempool.waiting(from, older_than, REGOSSIP_LIMIT);
-        let next = waiting.last().map_or(0, |last| last.arrival + 1);
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+    /// Sends local transactions that have waited for a while to the others, who may have been away. One call goes as far
+    /// as its bounds, and the next one on from there.
+    fn send_again(&self, round: &mut Round) {
+        let after = self.timing.regossip_after;
+        if round.from.is_none() && round.began.elapsed() < after {
+            return;
+        }
+        let Some(older_than) = Instant::now().checked_sub(after) else { return };
+        if round.from.is_none() {
+            round.began = Instant::now();
+        }
+        let waiting = self.mempool.waiting(round.from.unwrap_or(0), older_than, REGOSSIP_LIMIT);
+        round.from = waiting.last().filter(|_| waiting.len() == REGOSSIP_LIMIT).map(|last| last.arrival + 1);
+        let (mut batch, mut batch_bytes, mut bytes) = (Vec::new(), 0, 0);
         for tx in waiting.into_iter().filter(|tx| tx.origin == Origin::Local) {
+            if bytes >= REGOSSIP_BYTES {
+                round.from = Some(tx.arrival);
+                break;
+            }
             bytes += tx.payload.len();
+            batch_bytes += tx.payload.len();
             batch.push(Outgoing { rollup: tx.key.rollup, payload: tx.payload, done: None });
-            if bytes >= wire::BATCH_BYTES || batch.len() == wire::BATCH_TRANSACTIONS {
+            if batch_bytes >= wire::BATCH_BYTES || batch.len() == wire::BATCH_TRANSACTIONS {
                 self.send_batch(std::mem::take(&mut batch));
-                bytes = 0;
+                batch_bytes = 0;
             }
         }
         if !batch.is_empty() {
             self.send_batch(batch);
         }
-        next
     }
 
     /// Sends batches, gives up on old ones and sends again what waits for long.
     pub async fn run(self: Arc<Self>, mut outbox: Outbox) {
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + self.timing.tick, self.timing.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut again_from = 0;
+        let mut round = Round { began: Instant::now(), from: None };
         loop {
             tokio::select! {
                 first = outbox.0.recv() => match first {
@@ -348,11 +387,18 @@ impl Ingest {
                 _ = tick.tick() => {
                     self.give_up_old_batches();
                     self.mempool.expire(Instant::now());
-                    again_from = self.send_again(again_from);
+                    self.send_again(&mut round);
                 }
             }
         }
     }
+}
+
+/// One time of sending everything old again.
+struct Round {
+    began: Instant,
+    /// The arrival to go on from; none once everything was sent.
+    from: Option<u64>,
 }
 
 /// Transactions on their way to the other validators.
@@ -371,3 +417,6 @@ impl Outbox {
         batch
     }
 }
+
+#[cfg(test)]
+mod tests;

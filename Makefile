@@ -99,7 +99,7 @@ doc: ## API documentation, warnings denied
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --workspace --no-deps --locked
 
 bench: setup ## criterion benches; for load on a network: switchyard bench --help
-	$(CARGO) bench -p switchyard-benches --locked
+	$(CARGO) bench --workspace --bench '*' --locked
 
 clean-testnet: ## stop the local network and delete its data
 	@if [ -x "$(TARGET_DIR)/release/switchyard-testnet" ] && [ -d "$(TESTNET_DIR)" ]; then

@@ -1,6 +1,10 @@
 //! The hub block.
 
-use crate::{B256, Bytes, DecodeError, Header, Reader, RollupId, Segment, SegmentTable, Writer};
+use crate::{
+    B256, Bytes, DecodeError, Header, Reader, RollupId, Segment, SegmentTable, TableEntry, TxHash, TxKey, Writer,
+    keccak256,
+};
+use std::sync::OnceLock;
 
 /// Bounds of one block. Part of the network's genesis: a block outside them is invalid for everyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +33,24 @@ impl Limits {
 }
 
 /// A header and one segment per rollup that has something in the block.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// Its transactions are hashed once, when first asked for: on the way from the network to the store several parts need
+/// the hashes, and hashing is what costs most there.
+#[derive(Clone, Debug)]
 pub struct Block {
     /// The header, which commits to the segments.
     pub header: Header,
-    /// Sorted by rollup id, none empty.
-    pub segments: Vec<Segment>,
+    segments: Vec<Segment>,
+    hashes: OnceLock<Vec<Vec<TxHash>>>,
 }
+
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        self.header == other.header && self.segments == other.segments
+    }
+}
+
+impl Eq for Block {}
 
 /// Why a block contradicts its own header or the limits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,15 +75,48 @@ pub enum BlockError {
 
 impl Block {
     /// The block on top of `parent` with these segments. `segments` must be sorted by rollup id, without empty ones.
-    pub fn new(mut header: Header, segments: Vec<Segment>) -> Self {
-        header.segment_root = SegmentTable::new(&segments).root();
-        header.body_bytes = u32::try_from(body_len(&segments)).unwrap_or(u32::MAX);
-        Self { header, segments }
+    pub fn new(header: Header, segments: Vec<Segment>) -> Self {
+        let mut block = Self::from_parts(header, segments);
+        block.header.segment_root = block.table().root();
+        block.header.body_bytes = u32::try_from(body_len(&block.segments)).unwrap_or(u32::MAX);
+        block
+    }
+
+    /// A header with segments that it may or may not commit to ([`Self::check_commitments`]).
+    pub fn from_parts(header: Header, segments: Vec<Segment>) -> Self {
+        Self { header, segments, hashes: OnceLock::new() }
     }
 
     /// The block of height 0.
     pub fn genesis(header: Header) -> Self {
-        Self { header, segments: Vec::new() }
+        Self::from_parts(header, Vec::new())
+    }
+
+    /// Sorted by rollup id, none empty.
+    pub fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The hashes of each segment's transactions. The first call hashes every one: not on an async thread.
+    pub fn tx_hashes(&self) -> &[Vec<TxHash>] {
+        self.hashes.get_or_init(|| {
+            self.segments.iter().map(|segment| segment.transactions.iter().map(keccak256).collect()).collect()
+        })
+    }
+
+    /// The keys of all transactions, segment by segment.
+    pub fn keys(&self) -> impl Iterator<Item = TxKey> + '_ {
+        let rows = self.segments.iter().zip(self.tx_hashes());
+        rows.flat_map(|(segment, hashes)| hashes.iter().map(|hash| TxKey { rollup: segment.rollup, hash: *hash }))
+    }
+
+    /// The segment table.
+    pub fn table(&self) -> SegmentTable {
+        let row = |(segment, hashes): (&Segment, &Vec<TxHash>)| TableEntry {
+            rollup: segment.rollup,
+            commitment: Segment::commitment_of(segment.rollup, hashes.iter().copied()),
+        };
+        SegmentTable::from_entries(self.segments.iter().zip(self.tx_hashes()).map(row).collect())
     }
 
     /// The header's hash.
@@ -147,12 +195,18 @@ impl Block {
             segments.push(Segment { rollup, transactions });
         }
         r.finish()?;
-        Ok(Self { header, segments })
+        Ok(Self::from_parts(header, segments))
     }
 
     /// Checks that the header commits to these segments.
     pub fn check_commitments(&self) -> Result<(), BlockError> {
-        let actual = SegmentTable::new(&self.segments).root();
+        self.checked_table().map(|_| ())
+    }
+
+    /// The segment table, once it is sure that the header commits to it and to the body's length.
+    pub fn checked_table(&self) -> Result<SegmentTable, BlockError> {
+        let table = self.table();
+        let actual = table.root();
         if actual != self.header.segment_root {
             return Err(BlockError::SegmentRoot { header: self.header.segment_root, actual });
         }
@@ -160,7 +214,7 @@ impl Block {
         if usize::try_from(self.header.body_bytes) != Ok(len) {
             return Err(BlockError::BodyBytes { header: self.header.body_bytes, actual: len });
         }
-        Ok(())
+        Ok(table)
     }
 }
 

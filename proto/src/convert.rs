@@ -213,7 +213,7 @@ mod tests {
             let segment = ProvenSegment {
                 header: block.header,
                 transactions: block.transactions(rollup).to_vec(),
-                proof: SegmentTable::new(&block.segments).prove(rollup),
+                proof: SegmentTable::new(block.segments()).prove(rollup),
             };
             let wire = v1::BlockSegment::from(segment.clone()).encode_to_vec();
             let back = v1::BlockSegment::decode(wire.as_slice()).unwrap();
@@ -246,7 +246,7 @@ mod tests {
             let segment = v1::BlockSegment::from(ProvenSegment {
                 header: block.header,
                 transactions: vec![],
-                proof: SegmentTable::new(&block.segments).prove(RollupId(3)),
+                proof: SegmentTable::new(block.segments()).prove(RollupId(3)),
             });
             let cut = |bytes: &bytes::Bytes| bytes.slice(..at.index(bytes.len()));
             let refused = |segment: v1::BlockSegment| ProvenSegment::try_from(segment).unwrap_err().field();

@@ -52,7 +52,7 @@ pub trait History: Send + Sync + 'static {
     /// The certificate for the very block at a height, not for a descendant.
     fn certificate(&self, height: u64) -> Option<FinalityCertificate>;
 
-    /// The height of a block.
+    /// The height of a block. Asked for nearly every proposal before it has arrived, so a miss must be cheap.
     fn height_of(&self, hash: B256) -> Option<u64>;
 }
 

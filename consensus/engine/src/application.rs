@@ -40,13 +40,13 @@ fn check_limits(block: &Block, limits: &Limits) -> Result<(), InvalidBlock> {
     if block.encoded_len() > limits.block_bytes() {
         return rule(format!("{} bytes, the limit is {}", block.encoded_len(), limits.block_bytes()));
     }
-    if block.segments.len() > limits.segments || block.transaction_count() > limits.transactions {
-        return rule(format!("{} segments, {} transactions", block.segments.len(), block.transaction_count()));
+    if block.segments().len() > limits.segments || block.transaction_count() > limits.transactions {
+        return rule(format!("{} segments, {} transactions", block.segments().len(), block.transaction_count()));
     }
-    if let Some(pair) = block.segments.array_windows().find(|[a, b]| a.rollup >= b.rollup) {
+    if let Some(pair) = block.segments().array_windows().find(|[a, b]| a.rollup >= b.rollup) {
         return rule(format!("segment {} before {}", pair[0].rollup, pair[1].rollup));
     }
-    for segment in &block.segments {
+    for segment in block.segments() {
         if segment.transactions.is_empty() {
             return rule(format!("empty segment {}", segment.rollup));
         }

@@ -92,6 +92,18 @@ pub enum EngineError {
         /// Why.
         source: std::io::Error,
     },
+    /// The folder is empty although the node has blocks, so what this validator has signed is not known any more.
+    #[error(
+        "consensus folder {path} is empty, but the node's store is at height {height}: starting could sign a second vote \
+         for a view and be slashed. Restore the folder; or, once the network has moved on without this validator, remove \
+         the node's whole data directory to start over"
+    )]
+    FolderLost {
+        /// The folder.
+        path: PathBuf,
+        /// The node's durable tip.
+        height: u64,
+    },
     /// Another process runs an engine in the folder.
     #[error("consensus folder {path} is in use by another process; stop it first")]
     FolderInUse {

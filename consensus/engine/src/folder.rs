@@ -33,6 +33,9 @@ impl Folder {
         match fs::read_to_string(path.join("network")) {
             Ok(found) if found.trim_end() == expected => {}
             Ok(found) => return Err(EngineError::OtherNetwork { path: path.clone(), found, expected }),
+            Err(e) if e.kind() == io::ErrorKind::NotFound && config.acknowledged_height > 0 => {
+                return Err(EngineError::FolderLost { path: path.clone(), height: config.acknowledged_height });
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => write_durably(path, &expected).map_err(failed)?,
             Err(source) => return Err(failed(source)),
         }

@@ -5,6 +5,8 @@
 //! but [`Network`]: channels that implement the library's `Sender` and `Receiver`, and [`Peers`], which implements its
 //! `Provider` and `Blocker`; whatever implements those can take its place.
 //!
+//! The handshake compares clocks: validators whose clocks differ by more than five seconds do not connect.
+//!
 //! Sending never waits: a message to a peer that is away, too slow or above its quota is dropped, and the protocols above
 //! ask again. Memory is bounded by the quotas in [`quota`] and the length of [`SEND_QUEUE`].
 

@@ -76,7 +76,7 @@ fn segment_json(segment: &Segment) -> Value {
 }
 
 fn block_json(name: &str, block: &Block) -> Value {
-    let table = SegmentTable::new(&block.segments);
+    let table = SegmentTable::new(block.segments());
     let proofs = [0, 1, 3, 4, 5, 6, u64::MAX - 1, u64::MAX].map(|id| {
         let proof = table.prove(RollupId(id));
         let present = matches!(proof, SegmentProof::Present { .. });
@@ -85,7 +85,7 @@ fn block_json(name: &str, block: &Block) -> Value {
     json!({
         "name": name,
         "header": header_json(&block.header),
-        "segments": block.segments.iter().map(segment_json).collect::<Vec<_>>(),
+        "segments": block.segments().iter().map(segment_json).collect::<Vec<_>>(),
         "encoded": Bytes::from(block.encode()),
         "proofs": proofs,
     })
@@ -174,8 +174,8 @@ fn the_published_headers_and_blocks_decode_to_their_fields() {
         assert_eq!(block.check_commitments(), Ok(()));
         assert_eq!(encoded.len(), Header::LEN + decoded.body_bytes as usize);
         let segments = array(&vector["segments"]);
-        assert_eq!(block.segments.len(), segments.len());
-        for (segment, expected) in block.segments.iter().zip(segments) {
+        assert_eq!(block.segments().len(), segments.len());
+        for (segment, expected) in block.segments().iter().zip(segments) {
             assert_eq!(segment.rollup, rollup(&expected["rollup"]));
             assert_eq!(segment.commitment(), hash(&expected["commitment"]));
             let transactions: Vec<Bytes> = array(&expected["transactions"]).iter().map(bytes).collect();

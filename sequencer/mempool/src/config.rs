@@ -100,11 +100,18 @@ pub struct Included {
     pub hashes: Vec<TxHash>,
 }
 
+impl Included {
+    /// A segment whose transactions' hashes are known.
+    pub fn new(segment: &Segment, hashes: Vec<TxHash>) -> Self {
+        Self { rollup: segment.rollup, bytes: segment.encoded_len(), hashes }
+    }
+}
+
 impl From<&Segment> for Included {
     /// Hashes every transaction: not on an async thread for a full block.
     fn from(segment: &Segment) -> Self {
         let hashes = segment.transactions.iter().map(keccak256).collect();
-        Self { rollup: segment.rollup, bytes: segment.encoded_len(), hashes }
+        Self::new(segment, hashes)
     }
 }
 

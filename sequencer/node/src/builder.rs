@@ -88,9 +88,7 @@ impl Inner {
         if let Some(keys) = self.pending.lock().get(&hash) {
             return keys.clone();
         }
-        let keys: Arc<HashSet<TxKey>> = Arc::new(
-            block.segments.iter().flat_map(|s| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx))).collect(),
-        );
+        let keys: Arc<HashSet<TxKey>> = Arc::new(block.keys().collect());
         self.pending.lock().put(hash, keys.clone());
         keys
     }
@@ -136,7 +134,7 @@ impl Inner {
                 return Err(rule(name, format!("{root}: nothing can back it on this network")));
             }
         }
-        match block.segments.iter().find(|s| !self.rules.rollups.contains(&s.rollup)) {
+        match block.segments().iter().find(|s| !self.rules.rollups.contains(&s.rollup)) {
             Some(segment) => Err(rule("rollup", format!("unknown rollup {}", segment.rollup))),
             None => Ok(()),
         }

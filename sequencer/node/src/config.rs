@@ -88,9 +88,9 @@ impl Default for Consensus {
         Self {
             heartbeat_ms: 1000,
             min_interval_ms: 50,
-            leader_timeout_ms: 1500,
-            certification_timeout_ms: 2000,
-            skip_timeout_ms: 2100,
+            leader_timeout_ms: 1250,
+            certification_timeout_ms: 1350,
+            skip_timeout_ms: 1420,
         }
     }
 }

@@ -63,13 +63,14 @@ impl Finalizer {
         if header.height <= self.tip.borrow().height {
             return;
         }
-        let included: Vec<Included> = block.segments.iter().map(Included::from).collect();
+        let rows = block.segments().iter().zip(block.tx_hashes());
+        let included: Vec<Included> = rows.map(|(segment, hashes)| Included::new(segment, hashes.clone())).collect();
         self.mempool.on_final(header.height, &included);
         self.metrics.height.set(gauge(header.height));
         self.metrics.blocks.inc();
         let latency_ms = u32::try_from(now_ms().saturating_sub(header.timestamp_ms)).unwrap_or(u32::MAX);
         self.metrics.finality_seconds.observe(f64::from(latency_ms) / 1000.0);
-        for segment in &block.segments {
+        for segment in block.segments() {
             self.count(segment);
         }
         let tip = HubTip { height: header.height, hash: block.hash(), timestamp_ms: header.timestamp_ms };

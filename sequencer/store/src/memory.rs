@@ -51,7 +51,7 @@ impl Log {
     fn insert(&mut self, checked: &Checked<'_>) {
         let header = checked.block.header;
         let height = header.height;
-        for (segment, hashes) in checked.block.segments.iter().zip(&checked.transactions) {
+        for (segment, hashes) in checked.block.segments().iter().zip(checked.block.tx_hashes()) {
             for (hash, index) in hashes.iter().zip(0..) {
                 self.index.insert(TxKey { rollup: segment.rollup, hash: *hash }, (height, index));
             }

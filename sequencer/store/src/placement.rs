@@ -1,9 +1,7 @@
 //! The rules of appending, which every store shares.
 
 use crate::StoreError;
-use switchyard_primitives::{
-    B256, Block, BlockError, FinalityCertificate, Header, Segment, SegmentTable, TableEntry, TxHash, keccak256,
-};
+use switchyard_primitives::{B256, Block, FinalityCertificate, Header, TableEntry};
 
 /// A block that agrees with its own header, with all that was hashed to see it.
 #[derive(Debug)]
@@ -11,8 +9,6 @@ pub(crate) struct Checked<'a> {
     pub(crate) block: &'a Block,
     pub(crate) hash: B256,
     pub(crate) table: Vec<TableEntry>,
-    /// The transactions' hashes, a list for each segment.
-    pub(crate) transactions: Vec<Vec<TxHash>>,
 }
 
 /// Where an appended block goes.
@@ -32,15 +28,8 @@ impl<'a> Checked<'a> {
         if let Some(found) = certificate.map(|c| c.block).filter(|found| *found != hash) {
             return Err(StoreError::Certificate { height, block: hash, found });
         }
-        let transactions: Vec<Vec<TxHash>> =
-            block.segments.iter().map(|s| s.transactions.iter().map(keccak256).collect()).collect();
-        let row = |(segment, hashes): (&Segment, &Vec<TxHash>)| TableEntry {
-            rollup: segment.rollup,
-            commitment: Segment::commitment_of(segment.rollup, hashes.iter().copied()),
-        };
-        let table = SegmentTable::from_entries(block.segments.iter().zip(&transactions).map(row).collect());
-        check_commitments(block, &table).map_err(|source| StoreError::Commitment { height, source })?;
-        Ok(Self { block, hash, table: table.entries().to_vec(), transactions })
+        let table = block.checked_table().map_err(|source| StoreError::Commitment { height, source })?;
+        Ok(Self { block, hash, table: table.entries().to_vec() })
     }
 
     /// Where the block goes, given the tip and the hash that is held at a height at or below it.
@@ -62,17 +51,4 @@ impl<'a> Checked<'a> {
         }
         Ok(Placement::Next)
     }
-}
-
-fn check_commitments(block: &Block, table: &SegmentTable) -> Result<(), BlockError> {
-    let header = &block.header;
-    let root = table.root();
-    if root != header.segment_root {
-        return Err(BlockError::SegmentRoot { header: header.segment_root, actual: root });
-    }
-    let body_bytes = block.encoded_len() - Header::LEN;
-    if usize::try_from(header.body_bytes) != Ok(body_bytes) {
-        return Err(BlockError::BodyBytes { header: header.body_bytes, actual: body_bytes });
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
     path::Path,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,12 +25,11 @@ pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("took too long")
 }
 
-/// An address that no other test can have: of a loopback address of its own.
+/// Addresses that no other test can have: on a loopback address of the test's own.
 fn free_addresses(count: usize) -> Vec<SocketAddr> {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let pid = std::process::id();
-    let ip = Ipv4Addr::from(0x7f00_0000 | ((pid & 0x3fff) << 8 | (n + 1) & 0xff) + 0x0100);
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high.max(1), low, NEXT.fetch_add(1, Ordering::Relaxed));
     let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind((ip, 0)).unwrap()).collect();
     listeners.iter().map(|l| l.local_addr().unwrap()).collect()
 }
@@ -197,7 +196,12 @@ impl Log {
     }
 
     pub(crate) fn proposed_by(&self, name: usize) -> bool {
-        self.transactions().any(|tx| *tx == Builder::mark(name))
+        self.proposed_by_since(name, 0)
+    }
+
+    /// Whether a block above `height` is by this validator.
+    pub(crate) fn proposed_by_since(&self, name: usize, height: u64) -> bool {
+        self.blocks.range(height + 1..).any(|(_, (block, _))| block.transactions(ROLLUP).contains(&Builder::mark(name)))
     }
 
     pub(crate) fn transactions(&self) -> impl Iterator<Item = &Bytes> {
@@ -299,8 +303,7 @@ impl Validator {
         within(handle.shutdown()).await.unwrap();
         drop(gossip);
         within(reader).await.unwrap();
-        let log = log.borrow().clone();
-        log
+        log.borrow().clone()
     }
 }
 

@@ -49,6 +49,9 @@ async fn a_folder_serves_one_engine_and_one_network() {
     assert!(matches!(refusal(cluster.config(0, 0)).await, EngineError::FolderInUse { .. }));
     running.stop().await;
 
+    let data_dir = cluster.folder().join("empty");
+    let config = EngineConfig { data_dir, ..cluster.config(0, 9) };
+    assert!(matches!(refusal(config).await, EngineError::FolderLost { height: 9, .. }));
     let genesis = Header { timestamp_ms: 5, ..cluster.genesis };
     let config = EngineConfig { genesis, ..cluster.config(0, 0) };
     assert!(matches!(refusal(config).await, EngineError::OtherNetwork { .. }));

@@ -1,4 +1,5 @@
 //! Engines that talk over loopback sockets and keep their state on disk.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "clippy's exemption of tests does not reach their helpers")]
 
 mod agreement;
 mod cluster;

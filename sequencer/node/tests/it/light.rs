@@ -69,7 +69,7 @@ fn check_lie(height: u64, change: impl FnOnce(&FakeHub, &mut v1::BlockSegment, &
 }
 
 fn proof(block: &Block, rollup: u64) -> Bytes {
-    SegmentTable::new(&block.segments).prove(RollupId(rollup)).encode().into()
+    SegmentTable::new(block.segments()).prove(RollupId(rollup)).encode().into()
 }
 
 #[test]
@@ -134,10 +134,10 @@ fn absence_claimed_where_there_is_something() {
     check_lie(1, |hub, block, _| other(hub, block, 10), "wrong_rollup");
     // The proof of a table that lacks the rollup.
     let without = |hub: &FakeHub, block: &mut v1::BlockSegment| {
-        let mut table = hub.block(1);
-        table.segments.retain(|segment| segment.rollup != ROLLUP);
+        let honest = hub.block(1);
+        let others = honest.segments().iter().filter(|segment| segment.rollup != ROLLUP).cloned().collect();
         block.transactions.clear();
-        block.proof = proof(&table, 7);
+        block.proof = proof(&Block::from_parts(honest.header, others), 7);
     };
     check_lie(1, |hub, block, _| without(hub, block), "segment_proof");
     let nothing = SegmentProof::Absent { count: 0, left: None, right: None }.encode();
@@ -151,10 +151,11 @@ fn absence_claimed_where_there_is_something() {
 #[test]
 fn presence_claimed_where_there_is_nothing() {
     let invent = |block: &mut v1::BlockSegment, hub: &FakeHub| {
-        let mut table = hub.block(2);
-        table.segments.insert(1, segment(7, &[b"invented"]));
+        let honest = hub.block(2);
+        let mut segments = honest.segments().to_vec();
+        segments.insert(1, segment(7, &[b"invented"]));
         block.transactions = vec![Bytes::from("invented")];
-        block.proof = proof(&table, 7);
+        block.proof = proof(&Block::from_parts(honest.header, segments), 7);
     };
     check_lie(2, |hub, block, _| invent(block, hub), "segment_proof");
 }

@@ -149,7 +149,7 @@ impl FakeHub {
             state.certificates.insert(height, certificate);
         }
         let tip = HubTip { height, hash: block.hash(), timestamp_ms };
-        state.tables.push(SegmentTable::new(&block.segments));
+        state.tables.push(SegmentTable::new(block.segments()));
         state.blocks.push(block);
         drop(state);
         self.tip.send_replace(tip);

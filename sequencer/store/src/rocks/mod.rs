@@ -182,7 +182,7 @@ impl RocksStore {
         batch.put_cf(self.column(Column::Hashes)?, checked.hash, height);
         batch.put_cf(self.column(Column::Tables)?, height, encode_table(&checked.table));
         let (segments, index) = (self.column(Column::Segments)?, self.column(Column::TxIndex)?);
-        for (segment, hashes) in checked.block.segments.iter().zip(&checked.transactions) {
+        for (segment, hashes) in checked.block.segments().iter().zip(checked.block.tx_hashes()) {
             let key = segment_key(header.height, segment.rollup);
             batch.put_cf(segments, key, encode_transactions(&segment.transactions));
             for (hash, position) in hashes.iter().zip(0..) {
@@ -277,7 +277,7 @@ impl Store for RocksStore {
             };
             segments.push(Segment { rollup: row.rollup, transactions });
         }
-        Ok(Some(Block { header, segments }))
+        Ok(Some(Block::from_parts(header, segments)))
     }
 
     fn certificate_from(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError> {

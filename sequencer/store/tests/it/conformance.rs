@@ -17,9 +17,9 @@ pub(crate) fn assert_holds(store: &dyn Store, block: &Block) {
     let height = block.header.height;
     assert_eq!(store.header(height).unwrap(), Some(block.header));
     assert_eq!(store.height_of(block.hash()).unwrap(), Some(height));
-    assert_eq!(store.table(height).unwrap().as_deref(), Some(SegmentTable::new(&block.segments).entries()));
+    assert_eq!(store.table(height).unwrap().as_deref(), Some(SegmentTable::new(block.segments()).entries()));
     assert_eq!(store.block(height).unwrap().as_ref(), Some(block));
-    for segment in &block.segments {
+    for segment in block.segments() {
         assert_eq!(store.transactions(segment.rollup, height).unwrap().as_ref(), Some(&segment.transactions));
     }
 }
@@ -125,7 +125,7 @@ fn another_block_at_a_height_is_refused(store: &dyn Store) {
 
 fn a_body_that_the_header_does_not_commit_to_is_refused(store: &dyn Store) {
     let honest = child(&genesis(), vec![segment(1, &["paid"])]);
-    let swapped = Block { header: honest.header, segments: vec![segment(1, &["kept"])] };
+    let swapped = Block::from_parts(honest.header, vec![segment(1, &["kept"])]);
     let refused = store.append(&swapped, None);
     let root = matches!(refused, Err(StoreError::Commitment { height: 1, source: BlockError::SegmentRoot { .. } }));
     assert!(root, "{refused:?}");

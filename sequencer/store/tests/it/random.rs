@@ -29,7 +29,7 @@ fn agree(one: &dyn Store, other: &dyn Store, blocks: &[Block]) {
         assert_eq!(one.certificate_from(height).unwrap(), other.certificate_from(height).unwrap());
     }
     let of_segment = |s: &Segment| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx)).collect::<Vec<_>>();
-    let keys: Vec<TxKey> = blocks.iter().flat_map(|b| &b.segments).flat_map(of_segment).collect();
+    let keys: Vec<TxKey> = blocks.iter().flat_map(|b| b.segments()).flat_map(of_segment).collect();
     let located = one.locate_many(&keys).unwrap();
     assert_eq!(located, other.locate_many(&keys).unwrap());
     for (key, location) in keys.iter().zip(located) {

@@ -163,10 +163,17 @@ async fn fund(rpc: &Rpc, chain_id: u64, keys: &[PrivateKeySigner]) -> Result<()>
         let (funder, nonce) = &mut funders[at];
         let (_, raw) = transfer(funder, chain_id, *nonce, key.address(), value)?;
         *nonce += 1;
-        match rpc.send(at, &send_request(&raw)).await {
+        let (request, mut sent) = (send_request(&raw), Sent::Silent);
+        for server in 0..rpc.servers() {
+            sent = rpc.send(at + server, &request).await;
+            if sent != Sent::Silent {
+                break;
+            }
+        }
+        match sent {
             Sent::Accepted | Sent::Known => {}
             Sent::Refused { code, message } => bail!("{code}: {message}"),
-            Sent::Silent => bail!("no answer"),
+            Sent::Silent => bail!("no server takes transactions"),
         }
     }
     let deadline = Instant::now() + FUNDING_TIMEOUT;

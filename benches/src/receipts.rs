@@ -5,9 +5,11 @@ use alloy::providers::{Provider, ProviderBuilder, WsConnect};
 use eyre::Result;
 use futures::StreamExt;
 use std::{sync::Arc, time::Instant};
-use tokio::time::{Duration, sleep};
+use tokio::time::{Duration, sleep, timeout};
 
 const RECONNECT: Duration = Duration::from_millis(200);
+/// Without a new head for this long, the server is asked whether it has one.
+const SILENCE: Duration = Duration::from_secs(2);
 
 /// Tells the ledger of every receipt from block `next` on, through a subscription to new heads. Goes to the next server
 /// where one ends its subscription. Never returns.
@@ -22,14 +24,18 @@ pub async fn watch(servers: Vec<(String, String)>, rpc: Rpc, mut next: u64, ledg
 }
 
 async fn subscribe(ws: &str, server: usize, rpc: &Rpc, next: &mut u64, ledger: &Ledger) -> Result<()> {
-    let provider = ProviderBuilder::new().connect_ws(WsConnect::new(ws)).await?;
+    let provider = ProviderBuilder::new().connect_ws(WsConnect::new(ws).with_max_retries(0)).await?;
     let mut heads = provider.subscribe_blocks().await?.into_stream();
     // Blocks from before the subscription.
     read(rpc, server, next, u64::MAX, ledger).await?;
-    while let Some(head) = heads.next().await {
-        read(rpc, server, next, head.number, ledger).await?;
+    loop {
+        match timeout(SILENCE, heads.next()).await {
+            Ok(Some(head)) => read(rpc, server, next, head.number, ledger).await?,
+            Ok(None) => return Ok(()),
+            // A subscription may be dead without having ended.
+            Err(_) => read(rpc, server, next, u64::MAX, ledger).await?,
+        }
     }
-    Ok(())
 }
 
 /// Reads the receipts of the blocks from `next` to `last`, or to the newest.

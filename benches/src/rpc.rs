@@ -67,6 +67,11 @@ impl Rpc {
         Ok(Self { http: http()?, servers: servers.into(), permits })
     }
 
+    /// Number of servers.
+    pub fn servers(&self) -> usize {
+        self.servers.len()
+    }
+
     /// Sends a prepared request to server `index`, counted around.
     pub async fn send(&self, index: usize, request: &str) -> Sent {
         // The semaphore is never closed.
@@ -83,22 +88,34 @@ impl Rpc {
 
     /// Number of the newest block.
     pub async fn block_number(&self) -> Result<u64> {
-        self.call::<U64>(0, "eth_blockNumber", json!([])).await.map(|n| n.to())
+        self.any::<U64>("eth_blockNumber", json!([])).await.map(|n| n.to())
     }
 
     /// An account's balance in wei.
     pub async fn balance(&self, address: Address) -> Result<U256> {
-        self.call(0, "eth_getBalance", json!([address, "latest"])).await
+        self.any("eth_getBalance", json!([address, "latest"])).await
     }
 
     /// The nonce after an account's waiting transactions.
     pub async fn nonce(&self, address: Address) -> Result<u64> {
-        self.call::<U64>(0, "eth_getTransactionCount", json!([address, "pending"])).await.map(|n| n.to())
+        self.any::<U64>("eth_getTransactionCount", json!([address, "pending"])).await.map(|n| n.to())
     }
 
     /// The receipts of a block; none if server `index` does not have it yet.
     pub async fn receipts(&self, index: usize, number: u64) -> Result<Option<Vec<Receipt>>> {
         self.call(index, "eth_getBlockReceipts", json!([format!("{number:#x}")])).await
+    }
+
+    /// A call to the first server that answers it.
+    async fn any<T: DeserializeOwned>(&self, method: &str, params: Value) -> Result<T> {
+        let mut failure = eyre!("no server");
+        for index in 0..self.servers.len() {
+            match self.call(index, method, params.clone()).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
     }
 
     async fn call<T: DeserializeOwned>(&self, index: usize, method: &str, params: Value) -> Result<T> {

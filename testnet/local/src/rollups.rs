@@ -1,11 +1,11 @@
 //! The rollups of a local network: two EVM rollups and one whose transactions the hub does not look into.
 
 use crate::accounts::{ACCOUNTS, BALANCE_ETHER};
-use alloy::eips::{eip2935, eip4788, eip7002, eip7251};
 use alloy_primitives::{Address, Bytes, U256, address};
 use serde_json::{Map, Value, json};
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
+use switchyard_rollup_evm::prague_system_contracts;
 
 /// Who receives the tips on the local EVM rollups: "switchyard fees" in ASCII.
 pub const COINBASE: Address = address!("7377697463687961726420666565730000000000");
@@ -29,7 +29,7 @@ pub fn default_rollups(timestamp_s: u64) -> Vec<RollupManifest> {
 }
 
 /// Genesis of a Prague chain in geth's JSON format, with the funded [`ACCOUNTS`] and the contracts that Prague's system
-/// calls need (EIP-4788, EIP-2935, EIP-7002, EIP-7251).
+/// calls need ([`prague_system_contracts`]).
 pub fn evm_genesis(chain_id: u64, timestamp_s: u64) -> Value {
     json!({
         "config": chain_config(chain_id),
@@ -73,15 +73,10 @@ fn chain_config(chain_id: u64) -> Value {
 fn alloc() -> Value {
     let balance = U256::from(BALANCE_ETHER) * U256::from(10).pow(U256::from(18));
     let funded = ACCOUNTS.iter().map(|a| (a.address, json!({ "balance": format!("{balance:#x}") })));
-    let contract = |address: Address, code: &Bytes| {
+    let contract = |(address, code): (Address, Bytes)| {
         (address, json!({ "balance": "0x0", "nonce": "0x1", "code": code.to_string() }))
     };
-    let system = [
-        contract(eip4788::BEACON_ROOTS_ADDRESS, &eip4788::BEACON_ROOTS_CODE),
-        contract(eip2935::HISTORY_STORAGE_ADDRESS, &eip2935::HISTORY_STORAGE_CODE),
-        contract(eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS, &eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_CODE),
-        contract(eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_ADDRESS, &eip7251::CONSOLIDATION_REQUEST_PREDEPLOY_CODE),
-    ];
+    let system = prague_system_contracts().into_iter().map(contract);
     let entries: Map<String, Value> = funded.chain(system).map(|(a, v)| (format!("{a:#x}"), v)).collect();
     Value::Object(entries)
 }

@@ -33,6 +33,8 @@ const REGOSSIP_BYTES: usize = 1 << 20;
 const IN_FLIGHT_LIMIT: usize = 4096;
 /// Transactions that wait to be put into a batch.
 const OUTBOX_LIMIT: usize = 16_384;
+/// Least time between two batches, so that many small submissions cost few messages. The first after a pause goes at once.
+const BATCH_INTERVAL: Duration = Duration::from_millis(4);
 /// Batches of one validator that are admitted at a time.
 const BATCHES_AT_WORK: usize = 64;
 /// Hashes that a slow subscriber of pending transactions may be behind.
@@ -67,6 +69,8 @@ struct Outgoing {
 /// A batch whose answers are awaited.
 struct InFlight {
     sent: Instant,
+    /// The message, until it was sent a second time.
+    message: Option<Bytes>,
     answered: HashSet<B256>,
     held: Vec<usize>,
     done: Vec<Option<oneshot::Sender<usize>>>,
@@ -191,20 +195,16 @@ impl Ingest {
     }
 
     fn admit_one(&self, rollup: RollupId, payload: &Bytes, origin: Origin, now: Instant) -> Result<TxKey, Rejection> {
-        let key = TxKey::of(rollup, payload);
-        if let Some(rejection) = self.mempool.known(&key) {
-            return Err(rejection);
-        }
+        let checked = self.mempool.check(rollup, payload)?;
+        let key = checked.key();
         match self.store.locate(key) {
-            Ok(Some((height, _))) => return Err(Rejection::AlreadyFinal { hash: key.hash, height }),
-            Ok(None) => {}
+            Ok(Some((height, _))) => Err(Rejection::AlreadyFinal { hash: key.hash, height }),
+            Ok(None) => self.mempool.insert(checked, origin, now).map(|accepted| accepted.key),
             Err(error) => {
                 tracing::error!(%error, "cannot look up a transaction");
-                return Err(Rejection::Unavailable("the store failed"));
+                Err(Rejection::Unavailable("the store failed"))
             }
         }
-        let checked = self.mempool.check(rollup, payload)?;
-        self.mempool.insert(checked, origin, now).map(|accepted| accepted.key)
     }
 
     /// Takes a client's transactions; answers when a quorum holds each, or with the reason why not.
@@ -314,17 +314,32 @@ impl Ingest {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (transactions, done): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|out| ((out.rollup, out.payload), out.done)).unzip();
-        if done.iter().any(Option::is_some) {
+        let awaited = done.iter().any(Option::is_some);
+        let message = Message::Batch { id, transactions }.encode();
+        if awaited {
             let mut in_flight = self.in_flight.lock();
             if in_flight.len() >= IN_FLIGHT_LIMIT {
                 // Dropping the senders answers the clients.
                 self.metrics.gossip_dropped.inc();
                 return;
             }
-            let held = vec![1; done.len()];
-            in_flight.insert(id, InFlight { sent: Instant::now(), answered: HashSet::new(), held, done });
+            let (held, answered, message) = (vec![1; done.len()], HashSet::new(), Some(message.clone()));
+            in_flight.insert(id, InFlight { sent: Instant::now(), message, answered, held, done });
         }
-        self.gossip.send(To::All, Message::Batch { id, transactions }.encode().0);
+        self.gossip.send(To::All, message.0);
+    }
+
+    /// Gossip may be lost at a full queue: what nobody has answered for a while is sent once more.
+    fn send_unanswered_again(&self) {
+        let mut again = Vec::new();
+        for batch in self.in_flight.lock().values_mut() {
+            if batch.sent.elapsed() >= self.timing.replication_timeout / 5 {
+                again.extend(batch.message.take());
+            }
+        }
+        for message in again {
+            self.gossip.send(To::All, message.0);
+        }
     }
 
     fn give_up_old_batches(&self) {
@@ -378,14 +393,20 @@ impl Ingest {
         let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + self.timing.tick, self.timing.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut round = Round { began: Instant::now(), from: None };
+        let mut next_batch = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 first = outbox.0.recv() => match first {
-                    Some(first) => self.send_batch(outbox.drain(first)),
+                    Some(first) => {
+                        tokio::time::sleep_until(next_batch).await;
+                        next_batch = tokio::time::Instant::now() + BATCH_INTERVAL;
+                        self.send_batch(outbox.drain(first));
+                    }
                     None => return,
                 },
                 _ = tick.tick() => {
                     self.give_up_old_batches();
+                    self.send_unanswered_again();
                     self.mempool.expire(Instant::now());
                     self.send_again(&mut round);
                 }
@@ -405,7 +426,7 @@ struct Round {
 pub struct Outbox(mpsc::Receiver<Outgoing>);
 
 impl Outbox {
-    /// `first` and what else is waiting, up to one batch: under load batches fill by themselves, else none waits.
+    /// `first` and what else is waiting, up to one batch.
     fn drain(&mut self, first: Outgoing) -> Vec<Outgoing> {
         let mut bytes = first.payload.len();
         let mut batch = vec![first];

@@ -102,7 +102,7 @@ impl Inner {
         if let Some(keys) = self.known_keys(&hash) {
             return Some(keys);
         }
-        let hashed = tokio::task::spawn_blocking(move || block.keys().collect());
+        let hashed = tokio::task::spawn_blocking(move || block.keys().collect::<HashSet<TxKey>>());
         let keys = hashed.await.inspect_err(|error| tracing::error!(%error, "hashing a block failed")).ok()?;
         let keys = Arc::new(keys);
         self.pending.lock().put(hash, keys.clone());

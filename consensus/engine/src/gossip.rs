@@ -75,6 +75,23 @@ pub struct GossipHandle {
     pub receiver: mpsc::Receiver<(B256, Bytes)>,
 }
 
+/// The other end of a [`GossipHandle::detached`].
+#[derive(Debug)]
+pub struct Detached {
+    /// What the handle's user has sent.
+    pub sent: mpsc::Receiver<(To, Bytes)>,
+    /// Delivers messages to the handle's user.
+    pub deliver: mpsc::Sender<(B256, Bytes)>,
+}
+
+impl GossipHandle {
+    /// A handle on no network, with its other end: to test what uses the channel.
+    pub fn detached(message_bytes_max: usize) -> (Self, Detached) {
+        let (handle, Relay { outbound, inbound, .. }) = channel(message_bytes_max);
+        (handle, Detached { sent: outbound, deliver: inbound })
+    }
+}
+
 /// The engine's end.
 pub(crate) struct Relay {
     outbound: mpsc::Receiver<(To, Bytes)>,

@@ -26,7 +26,7 @@ mod wiring;
 use commonware_consensus::simplex::{self, scheme::bls12381_multisig};
 use commonware_cryptography::{bls12381::primitives::variant::MinPk, ed25519::PublicKey, keccak256::Digest};
 pub use config::{EngineConfig, EngineError};
-pub use gossip::{GossipHandle, GossipSender, To};
+pub use gossip::{Detached, GossipHandle, GossipSender, To};
 pub use runtime::{Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, start};
 
 /// Seats do not change yet, so there is one epoch.

@@ -20,7 +20,7 @@ pub struct RollupManifest {
 
 /// Who executes a rollup's transactions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(tag = "kind", rename_all = "snake_case", from = "VmFields")]
 pub enum Vm {
     /// The embedded EVM.
     Evm {
@@ -29,6 +29,23 @@ pub enum Vm {
     },
     /// The rollup's own nodes: the hub orders bytes and does not look into them.
     Opaque,
+}
+
+/// [`Vm`] as it is read: serde refuses unknown keys beside a tag only where a variant has braces.
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum VmFields {
+    Evm { genesis: serde_json::Value },
+    Opaque {},
+}
+
+impl From<VmFields> for Vm {
+    fn from(fields: VmFields) -> Self {
+        match fields {
+            VmFields::Evm { genesis } => Self::Evm { genesis },
+            VmFields::Opaque {} => Self::Opaque,
+        }
+    }
 }
 
 /// When a rollup block is closed.

@@ -61,8 +61,6 @@ pub(crate) struct Pool {
     unexecuted_senders: usize,
     /// Bytes that final blocks held for this rollup, over all time or since it was last far behind the others.
     pub(crate) served: u64,
-    /// The last final block that held something for it.
-    pub(crate) served_height: u64,
 }
 
 impl Pool {

@@ -162,11 +162,11 @@ impl State {
         let mut lanes = self.lanes(exclude, gas, credit);
         let most = lanes.values().map(|lane| lane.served).max().unwrap_or(0);
         let floor = most.saturating_sub(credit);
-        let place = |lane: &Lane<'_>| Reverse((lane.served.max(floor), lane.pool.served_height, lane.rollup));
+        let place = |lane: &Lane<'_>| Reverse((lane.served.max(floor), lane.rollup));
         let mut turns: BinaryHeap<_> = lanes.values().filter(|lane| lane.pool.len() > 0).map(place).collect();
         let mut left = Budget { bytes: budget.bytes.saturating_sub(BODY_PREFIX), ..budget };
         while left.transactions > 0
-            && let Some(Reverse((served, height, rollup))) = turns.pop()
+            && let Some(Reverse((served, rollup))) = turns.pop()
         {
             let Some(lane) = lanes.get_mut(&rollup) else { continue };
             let opens = lane.taken.is_empty();
@@ -183,7 +183,7 @@ impl State {
             left.transactions -= 1;
             left.segments -= usize::from(opens);
             lane.taken.push(payload);
-            turns.push(Reverse((served + len as u64, height, rollup)));
+            turns.push(Reverse((served + len as u64, rollup)));
         }
         let examined = lanes.values().map(|lane| lane.examined).sum();
         let segments = lanes.into_values().filter(|lane| !lane.taken.is_empty());

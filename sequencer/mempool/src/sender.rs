@@ -141,14 +141,10 @@ impl Sender {
         self.waiting.range(..self.account.nonce).map(|(_, (hash, _))| *hash).collect()
     }
 
-    /// Waiting transactions that the balance no longer covers, from the last nonce down, with what is left for each. Empty
-    /// while something final is not executed: then the balance is about to change.
+    /// Waiting transactions that the balance no longer covers, from the last nonce down, with what is left for each.
     pub(crate) fn unaffordable(&self) -> Vec<(TxHash, U256, U256)> {
         let (mut cost, balance) = (self.cost, self.account.balance);
         let mut dropped = Vec::new();
-        if !self.in_log.is_empty() {
-            return dropped;
-        }
         for (hash, own) in self.waiting.range(self.account.nonce..).rev().map(|(_, tx)| *tx) {
             if cost <= balance {
                 break;

@@ -328,7 +328,6 @@ impl State {
         for Included { rollup, bytes, hashes } in included {
             if let Some(pool) = self.pools.get_mut(rollup) {
                 pool.served = pool.served.max(floor).saturating_add(*bytes as u64);
-                pool.served_height = height;
             }
             for hash in hashes {
                 let key = TxKey { rollup: *rollup, hash: *hash };

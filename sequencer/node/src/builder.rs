@@ -8,6 +8,7 @@ use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
 use switchyard_mempool::{Budget, Mempool};
 use switchyard_primitives::{Block, Header, Limits, RollupId, Segment, TxKey};
+use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
 use tokio::sync::watch;
 
@@ -37,9 +38,11 @@ struct Inner {
     pace: config::Consensus,
     store: Arc<dyn Store>,
     mempool: Arc<Mempool>,
+    /// The newest block that is in the store and taken out of the mempool: the blocks above it are looked at one by one.
+    tip: watch::Receiver<HubTip>,
     /// Bumped whenever a transaction enters the mempool.
     waiting: watch::Receiver<u64>,
-    /// Transaction keys of blocks above the durable tip, by block hash.
+    /// Transaction keys of valid blocks above the tip, by block hash.
     pending: Mutex<lru::LruCache<B256, Arc<HashSet<TxKey>>>>,
     metrics: Arc<Metrics>,
 }
@@ -48,8 +51,13 @@ struct Inner {
 const BUSY_PART: usize = 8;
 
 /// What is left of `interval_ms` since a block's timestamp; never more than the whole, whatever the clocks say.
-fn until(parent: &Header, interval_ms: u64) -> Duration {
-    Duration::from_millis(interval_ms.saturating_sub(now_ms().saturating_sub(parent.timestamp_ms)))
+fn until(parent: &Header, interval_ms: u64, now_ms: u64) -> Duration {
+    Duration::from_millis(interval_ms.saturating_sub(now_ms.saturating_sub(parent.timestamp_ms)))
+}
+
+/// How long to wait with the vote for a block whose leader's clock is ahead of this node's.
+fn ahead(block: &Header, now_ms: u64) -> Duration {
+    Duration::from_millis(block.timestamp_ms.saturating_sub(now_ms.saturating_add(MAX_CLOCK_AHEAD_MS)))
 }
 
 /// Milliseconds since 1970 by this node's clock.
@@ -63,46 +71,57 @@ fn rule(rule: &'static str, detail: impl Into<String>) -> InvalidBlock {
 }
 
 impl HubBuilder {
-    /// A builder over a node's store and mempool.
+    /// A builder over a node's store and mempool. `tip` is announced once a block is in the store and out of the mempool.
     pub fn new(
         rules: Rules,
         pace: config::Consensus,
         store: Arc<dyn Store>,
         mempool: Arc<Mempool>,
+        tip: watch::Receiver<HubTip>,
         waiting: watch::Receiver<u64>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let pending = Mutex::new(lru::LruCache::new(PENDING_BLOCKS));
-        Self(Arc::new(Inner { rules, pace, store, mempool, waiting, pending, metrics }))
+        Self(Arc::new(Inner { rules, pace, store, mempool, tip, waiting, pending, metrics }))
     }
 
-    /// Whether a block above the durable tip, seen here, holds the transaction.
+    /// Whether one of the last valid blocks seen here holds the transaction.
     pub fn is_ordered(&self, key: &TxKey) -> bool {
         self.0.pending.lock().iter().any(|(_, keys)| keys.contains(key))
     }
 }
 
 impl Inner {
-    /// The keys of a block's transactions, computed once.
-    fn keys(&self, hash: B256, block: &Block) -> Arc<HashSet<TxKey>> {
-        if let Some(keys) = self.pending.lock().get(&hash) {
-            return keys.clone();
-        }
-        let keys: Arc<HashSet<TxKey>> = Arc::new(block.keys().collect());
-        self.pending.lock().put(hash, keys.clone());
-        keys
+    fn known_keys(&self, hash: &B256) -> Option<Arc<HashSet<TxKey>>> {
+        self.pending.lock().get(hash).cloned()
     }
 
-    /// The keys of `parent` and of its ancestors above the durable tip.
-    async fn undurable(&self, parent: &Arc<Block>, mut ancestors: Ancestors) -> Vec<Arc<HashSet<TxKey>>> {
-        let durable = self.store.tip().0.height;
+    /// The keys of a block's transactions, computed once and off the async threads.
+    async fn keys(self: &Arc<Self>, block: Arc<Block>) -> Option<Arc<HashSet<TxKey>>> {
+        let hash = block.hash();
+        if let Some(keys) = self.known_keys(&hash) {
+            return Some(keys);
+        }
+        let hashed = tokio::task::spawn_blocking(move || block.keys().collect());
+        let keys = hashed.await.inspect_err(|error| tracing::error!(%error, "hashing a block failed")).ok()?;
+        let keys = Arc::new(keys);
+        self.pending.lock().put(hash, keys.clone());
+        Some(keys)
+    }
+
+    /// The keys of `parent` and of its ancestors above the tip, which may rise meanwhile.
+    async fn above_tip(
+        self: &Arc<Self>,
+        parent: &Arc<Block>,
+        mut ancestors: Ancestors,
+    ) -> Option<Vec<Arc<HashSet<TxKey>>>> {
         let mut sets = Vec::new();
         let mut next = Some(parent.clone());
-        while let Some(block) = next.take().filter(|b| b.header.height > durable) {
-            sets.push(self.keys(block.hash(), &block));
+        while let Some(block) = next.take().filter(|b| b.header.height > self.tip.borrow().height) {
+            sets.push(self.keys(block).await?);
             next = ancestors.next().await;
         }
-        sets
+        Some(sets)
     }
 
     /// Waits until `parent` is old enough for a block with what the mempool holds: the minimum interval, or nothing at
@@ -111,7 +130,7 @@ impl Inner {
         let usage = self.mempool.usage();
         let fresh_bytes = usage.bytes / usage.transactions.max(1) * usage.transactions.saturating_sub(excluded);
         if fresh_bytes < self.rules.limits.body_bytes / BUSY_PART {
-            tokio::time::sleep(until(parent, self.pace.min_interval_ms)).await;
+            tokio::time::sleep(until(parent, self.pace.min_interval_ms, now_ms())).await;
         }
     }
 
@@ -168,21 +187,23 @@ impl Inner {
 impl BlockBuilder for HubBuilder {
     async fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> Option<Block> {
         let inner = &self.0;
-        let excluded = inner.undurable(&parent, ancestors).await;
+        let excluded = inner.above_tip(&parent, ancestors).await?;
         let excluded: Arc<HashSet<TxKey>> = Arc::new(excluded.iter().flat_map(|keys| keys.iter().copied()).collect());
         let mut waiting = inner.waiting.clone();
-        let heartbeat = tokio::time::sleep(until(&parent.header, inner.pace.heartbeat_ms));
+        let heartbeat = tokio::time::sleep(until(&parent.header, inner.pace.heartbeat_ms, now_ms()));
         tokio::pin!(heartbeat);
+        let mut due = false;
         let segments = loop {
             inner.keep_interval(&parent.header, excluded.len()).await;
             // Before the look at the mempool, so that nothing that comes after it goes unnoticed.
             waiting.mark_unchanged();
             let segments = inner.select(&excluded).await?;
-            if !segments.is_empty() {
+            if due || !segments.is_empty() {
                 break segments;
             }
             tokio::select! {
-                () = &mut heartbeat => break Vec::new(),
+                // Not everything that becomes includable says so (accounts and fees move on with execution): look again.
+                () = &mut heartbeat => due = true,
                 changed = waiting.changed() => changed.ok()?,
             }
         };
@@ -196,7 +217,7 @@ impl BlockBuilder for HubBuilder {
         let inner = inner.clone();
         let built = tokio::task::spawn_blocking(move || {
             let block = Block::new(header, segments);
-            inner.keys(block.hash(), &block);
+            inner.pending.lock().put(block.hash(), Arc::new(block.keys().collect()));
             block
         });
         built.await.inspect_err(|error| tracing::error!(%error, "building a block failed")).ok()
@@ -225,17 +246,20 @@ impl HubBuilder {
     ) -> Result<(), InvalidBlock> {
         let inner = &self.0;
         inner.check_static(&block, &parent)?;
-        let ahead_ms = block.header.timestamp_ms.saturating_sub(now_ms() + MAX_CLOCK_AHEAD_MS);
-        tokio::time::sleep(Duration::from_millis(ahead_ms)).await;
-        let above = inner.undurable(&parent, ancestors).await;
-        let worker = self.clone();
+        tokio::time::sleep(ahead(&block.header, now_ms())).await;
+        // A verdict must not depend on this node's troubles: without its store it does not vote.
+        let Some(above) = inner.above_tip(&parent, ancestors).await else { return std::future::pending().await };
+        let worker = inner.clone();
         let checked = tokio::task::spawn_blocking(move || {
-            let keys = worker.0.keys(block.hash(), &block);
-            worker.0.check_replays(&block, &keys, &above)
+            let keys = block.keys().collect();
+            let verdict = worker.check_replays(&block, &keys, &above);
+            if matches!(verdict, Ok(Ok(()))) {
+                worker.pending.lock().put(block.hash(), Arc::new(keys));
+            }
+            verdict
         });
         match checked.await {
             Ok(Ok(verdict)) => verdict,
-            // A verdict must not depend on this node's troubles: without its store it does not vote.
             Ok(Err(error)) => {
                 tracing::error!(%error, "cannot judge a proposal");
                 std::future::pending().await
@@ -247,3 +271,6 @@ impl HubBuilder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

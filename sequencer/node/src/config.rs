@@ -193,22 +193,48 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// Not TOML, an unknown key, or a value of the wrong type.
-    #[error("config {path}: {source}")]
+    #[error("config {path}, line {line}: {problem}")]
     Parse {
         /// The file.
         path: String,
-        /// Where and why.
-        source: Box<toml::de::Error>,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong there, in one line.
+        problem: String,
+    },
+    /// With these values an idle hub would make no blocks: every leader would be skipped while it waits.
+    #[error(
+        "config {path}: [consensus] must have min_interval_ms {min_interval_ms} <= heartbeat_ms {heartbeat_ms} < \
+         leader_timeout_ms {leader_timeout_ms}"
+    )]
+    Pace {
+        /// The file.
+        path: String,
+        /// [`Consensus::min_interval_ms`].
+        min_interval_ms: u64,
+        /// [`Consensus::heartbeat_ms`].
+        heartbeat_ms: u64,
+        /// [`Consensus::leader_timeout_ms`].
+        leader_timeout_ms: u64,
     },
 }
 
+fn parse_error(path: String, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.as_bytes().get(..span.start)).unwrap_or_default();
+    let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+    ConfigError::Parse { path, line, problem: error.message().replace('\n', " ") }
+}
+
 impl Config {
-    /// Reads a file and makes its paths absolute.
+    /// Reads and checks a file, and makes its paths absolute.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-        let mut config: Self =
-            toml::from_str(&text).map_err(|e| ConfigError::Parse { path: name, source: Box::new(e) })?;
+        let mut config: Self = toml::from_str(&text).map_err(|error| parse_error(name.clone(), &text, &error))?;
+        let Consensus { min_interval_ms, heartbeat_ms, leader_timeout_ms, .. } = config.consensus;
+        if min_interval_ms > heartbeat_ms || heartbeat_ms >= leader_timeout_ms {
+            return Err(ConfigError::Pace { path: name, min_interval_ms, heartbeat_ms, leader_timeout_ms });
+        }
         let base = path.parent().unwrap_or(Path::new("."));
         for p in [&mut config.genesis, &mut config.data_dir, &mut config.keys.identity, &mut config.keys.bls] {
             *p = base.join(&*p);
@@ -246,9 +272,24 @@ mod tests {
                 _ => EXAMPLE.replacen(&format!("[{table}]"), &format!("[{table}]\nsurprise = 1"), 1),
             };
             let error = load(&text).unwrap_err().to_string();
-            let source = std::error::Error::source(&load(&text).unwrap_err()).map(ToString::to_string);
-            assert!(error.contains("surprise") || source.is_some_and(|s| s.contains("surprise")), "{table}: {error}");
+            let line = 1 + text.lines().position(|line| line == "surprise = 1").unwrap();
+            assert!(error.contains("surprise") && error.contains(&format!("line {line}:")), "{table}: {error}");
+            assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn a_pace_at_which_idle_leaders_would_be_skipped_is_refused() {
+        let load = |from: &str, to: &str| load(&EXAMPLE.replacen(from, to, 1));
+        for (from, to) in [
+            ("heartbeat_ms = 1000", "heartbeat_ms = 1500"),
+            ("leader_timeout_ms = 1500", "leader_timeout_ms = 1000"),
+            ("min_interval_ms = 50", "min_interval_ms = 1001"),
+        ] {
+            let error = load(from, to).unwrap_err();
+            assert!(matches!(error, ConfigError::Pace { .. }), "{to}: {error}");
+        }
+        assert!(load("min_interval_ms = 50", "min_interval_ms = 1000").is_ok());
     }
 
     #[test]

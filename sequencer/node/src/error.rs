@@ -68,6 +68,12 @@ pub enum NodeError {
     /// A rollup's execution stopped.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+    /// A part met a defect of this software.
+    #[error("{part} panicked; please report the log")]
+    Panicked {
+        /// The part.
+        part: String,
+    },
     /// A part ended without a reason.
     #[error("{0} ended unexpectedly")]
     Ended(&'static str),
@@ -77,7 +83,7 @@ impl NodeError {
     /// 2 for what the operator must change before a start can succeed, 1 for failures while running.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Executor(_) | Self::Ended(_) | Self::EngineFailed(_) => 1,
+            Self::Executor(_) | Self::Panicked { .. } | Self::Ended(_) | Self::EngineFailed(_) => 1,
             Self::Store(StoreError::Database(_)) => 1,
             _ => 2,
         }

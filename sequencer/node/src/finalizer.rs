@@ -94,3 +94,6 @@ impl Finalizer {
         if keep_from > self.store.earliest() { self.store.prune(keep_from) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,18 +53,19 @@ impl Gateway for NodeGateway {
 
     fn status(&self, key: TxKey) -> Result<TxStatus, GatewayError> {
         let mut status = TxStatus { level: None, included: None, outcome: None, rejection: None };
-        if let Some(place) = self.store.locate(key).map_err(failed)? {
-            status.level = Some(Level::Final);
-            status.included = Some(place);
-            if let Some(chain) = self.chains.get(&key.rollup) {
-                status.outcome = chain.outcome(key.hash).map_err(|e| GatewayError::Store(e.to_string()))?;
-            }
-        } else if self.builder.is_ordered(&key) {
+        // The store last: what becomes final meanwhile is in it before it leaves the mempool.
+        if self.builder.is_ordered(&key) {
             status.level = Some(Level::Ordered);
         } else if self.mempool.get(&key).is_some() {
             status.level = Some(Level::Accepted);
         } else {
             status.rejection = self.mempool.drop_reason(&key);
+        }
+        if let Some(place) = self.store.locate(key).map_err(failed)? {
+            status = TxStatus { level: Some(Level::Final), included: Some(place), outcome: None, rejection: None };
+            if let Some(chain) = self.chains.get(&key.rollup) {
+                status.outcome = chain.outcome(key.hash).map_err(|e| GatewayError::Store(e.to_string()))?;
+            }
         }
         Ok(status)
     }
@@ -128,3 +129,6 @@ impl Gateway for NodeGateway {
         self.errors.lines()
     }
 }
+
+#[cfg(test)]
+mod tests;

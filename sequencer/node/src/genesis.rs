@@ -154,3 +154,6 @@ impl Genesis {
         Limits { body_bytes, segments, transactions, transaction_bytes }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,15 +7,17 @@ use crate::{
     executor::Executor,
     finalizer::Finalizer,
     gateway::NodeGateway,
-    ingest::{Ingest, IngestParts},
+    ingest::{Ingest, IngestParts, Timing},
     logging::RecentErrors,
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
 };
+use futures::FutureExt;
 use parking_lot::Mutex;
 use std::{
-    path::Path,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -43,6 +45,7 @@ const READY_HEARTBEATS: u32 = 10;
 pub struct Node {
     /// Where it answers.
     pub endpoints: Endpoints,
+    endpoints_file: PathBuf,
     engine: EngineHandle,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
@@ -67,6 +70,9 @@ impl Node {
     /// Starts everything; returns once every server answers.
     pub async fn start(config: Config, errors: RecentErrors) -> Result<Self, NodeError> {
         let mut opened = Opened::open(config)?;
+        let endpoints_file = opened.config.data_dir.join("endpoints.json");
+        // What a node that was killed has left would mislead whoever waits for this one.
+        remove_file(&endpoints_file)?;
         let listeners = Listeners::bind(&opened.config)?;
         let (header, hash) = opened.store.tip();
         let (announce, tip) = watch::channel(HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms });
@@ -87,6 +93,7 @@ impl Node {
             opened.config.consensus,
             shared.store.clone(),
             shared.mempool.clone(),
+            shared.tip.clone(),
             waiting_rx,
             shared.metrics.clone(),
         );
@@ -120,9 +127,9 @@ impl Node {
         let ready = shared.readiness(Duration::from_millis(opened.config.consensus.heartbeat_ms));
         let Shared { metrics, stop, fail, .. } = shared;
         let endpoints = listeners.serve(&gateway, &metrics, engine.metrics.clone(), ready, fail, &stop)?;
-        write_endpoints(&opened.config.data_dir, &endpoints)?;
+        write_endpoints(&endpoints_file, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
-        Ok(Self { endpoints, engine, threads, stop, failures })
+        Ok(Self { endpoints, endpoints_file, engine, threads, stop, failures })
     }
 
     /// Waits for the first part that fails.
@@ -139,6 +146,9 @@ impl Node {
     /// Stops servers, engine and executors; what was final and durable stays so.
     pub async fn shutdown(self) {
         self.stop.cancel();
+        if let Err(error) = remove_file(&self.endpoints_file) {
+            tracing::warn!(%error, "stale endpoints stay behind");
+        }
         match tokio::time::timeout(STOP_TIMEOUT, self.engine.shutdown()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the engine did not stop cleanly"),
@@ -166,10 +176,11 @@ impl Shared {
             gossip: gossip.sender,
             waiting,
             rollups: opened.genesis.rollup_ids(),
+            timing: Timing::default(),
             metrics: self.metrics.clone(),
         });
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(ingest.clone().receive(gossip.receiver)));
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(ingest.clone().run(outbox)));
+        self.task("gossip", ingest.clone().receive(gossip.receiver));
+        self.task("replication", ingest.clone().run(outbox));
         ingest
     }
 
@@ -201,22 +212,36 @@ impl Shared {
         name: String,
         part: impl FnOnce() -> Result<(), NodeError> + Send + 'static,
     ) -> Result<JoinHandle<()>, NodeError> {
-        let fail = self.fail.clone();
+        let (fail, path) = (self.fail.clone(), name.clone());
         let run = move || {
-            if let Err(error) = part() {
+            let panicked = |_| Err(NodeError::Panicked { part: name });
+            if let Err(error) = catch_unwind(AssertUnwindSafe(part)).unwrap_or_else(panicked) {
                 tracing::error!(%error, "stopping");
                 // The node may be stopping already.
                 let _ = fail.blocking_send(error);
             }
         };
-        let path = name.clone();
-        std::thread::Builder::new().name(name).spawn(run).map_err(|source| NodeError::Io { path, source })
+        std::thread::Builder::new().name(path.clone()).spawn(run).map_err(|source| NodeError::Io { path, source })
+    }
+
+    /// Runs an async part until the node stops; a panic in it stops the node.
+    fn task(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
+        let (stop, fail) = (self.stop.clone(), self.fail.clone());
+        tokio::spawn(async move {
+            let ended = stop.run_until_cancelled_owned(AssertUnwindSafe(part).catch_unwind()).await;
+            if let Some(Err(_)) = ended {
+                let error = NodeError::Panicked { part: name.into() };
+                tracing::error!(%error, "stopping");
+                // The node may be stopping already.
+                let _ = fail.send(error).await;
+            }
+        });
     }
 
     /// Refreshes what has no event of its own.
     fn keep_gauges(&self, status: watch::Receiver<EngineStatus>, progress: Progress) {
         let Self { metrics, mempool, tip, .. } = self.clone();
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
+        self.task("gauges", async move {
             let mut tick = tokio::time::interval(GAUGES_INTERVAL);
             loop {
                 tick.tick().await;
@@ -233,18 +258,18 @@ impl Shared {
                     metrics.mempool_bytes.get_or_create(&rollup.into()).set(gauge(usage.bytes));
                 }
             }
-        }));
+        });
     }
 
     /// Ready while blocks keep coming.
     fn readiness(&self, heartbeat: Duration) -> Readiness {
         let newest: Arc<Mutex<Option<Instant>>> = Arc::default();
         let (seen, mut tip) = (newest.clone(), self.tip.clone());
-        tokio::spawn(self.stop.clone().run_until_cancelled_owned(async move {
+        self.task("readiness", async move {
             while tip.changed().await.is_ok() {
                 *seen.lock() = Some(Instant::now());
             }
-        }));
+        });
         Arc::new(move || match newest.lock().map(|at| at.elapsed()) {
             Some(age) if age <= heartbeat * READY_HEARTBEATS => Ok(()),
             Some(age) => Err(format!("no final block for {} s", age.as_secs())),
@@ -262,11 +287,63 @@ fn keep_from(opened: &Opened, progress: Progress) -> Box<dyn Fn(u64) -> u64 + Se
     })
 }
 
-fn write_endpoints(data_dir: &Path, endpoints: &Endpoints) -> Result<(), NodeError> {
-    let path = data_dir.join("endpoints.json");
-    let draft = data_dir.join("endpoints.json.new");
+fn remove_file(path: &Path) -> Result<(), NodeError> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(io(path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Whole or not at all, for those who wait for it.
+fn write_endpoints(path: &Path, endpoints: &Endpoints) -> Result<(), NodeError> {
+    let draft = path.with_extension("json.new");
     let text = serde_json::to_vec_pretty(endpoints)
         .map_err(|e| NodeError::Server { what: "endpoints.json", reason: e.to_string() })?;
     std::fs::write(&draft, text).map_err(io(&draft))?;
-    std::fs::rename(&draft, &path).map_err(io(&path))
+    std::fs::rename(&draft, path).map_err(io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchyard_mempool::MempoolConfig;
+    use switchyard_primitives::{B256, Header, Limits};
+    use switchyard_store::MemoryStore;
+
+    fn shared() -> (Shared, mpsc::Receiver<NodeError>) {
+        let genesis = Header::genesis(B256::ZERO, 0, B256::ZERO);
+        let (fail, failures) = mpsc::channel(16);
+        let shared = Shared {
+            store: Arc::new(MemoryStore::new(genesis)),
+            mempool: Arc::new(Mempool::new(MempoolConfig::default(), Limits::default(), [])),
+            metrics: Arc::default(),
+            tip: watch::channel(HubTip { height: 0, hash: genesis.hash(), timestamp_ms: 0 }).1,
+            stop: CancellationToken::new(),
+            fail,
+        };
+        (shared, failures)
+    }
+
+    #[tokio::test]
+    async fn a_part_that_fails_or_panics_stops_the_node() {
+        let (shared, mut failures) = shared();
+        shared.thread("one".into(), || Err(NodeError::Ended("a part"))).unwrap();
+        assert!(matches!(failures.recv().await, Some(NodeError::Ended("a part"))));
+        shared.thread("two".into(), || panic!("as a test")).unwrap();
+        assert!(matches!(failures.recv().await, Some(NodeError::Panicked { part }) if part == "two"));
+        shared.task("three", async { panic!("as a test") });
+        assert!(matches!(failures.recv().await, Some(NodeError::Panicked { part }) if part == "three"));
+    }
+
+    #[tokio::test]
+    async fn a_part_that_ends_well_stops_nothing() {
+        let (shared, mut failures) = shared();
+        let thread = shared.thread("one".into(), || Ok(())).unwrap();
+        shared.task("two", async {});
+        shared.task("three", std::future::pending());
+        shared.stop.cancel();
+        thread.join().unwrap();
+        drop(shared);
+        assert!(failures.recv().await.is_none());
+    }
 }

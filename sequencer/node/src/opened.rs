@@ -82,6 +82,7 @@ impl Opened {
         let (network, header, seats) = (genesis.id()?, genesis.header()?, genesis.seats()?);
         let keys = NodeKeys::load(&config.keys)?;
         check_seat(&seats, &keys)?;
+        check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let options = RocksOptions { sync_every_blocks: SYNC_EVERY_BLOCKS, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
@@ -164,6 +165,16 @@ fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
         return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {}", seat.bls));
     }
     Ok(())
+}
+
+fn check_servers(config: &Config, genesis: &Genesis) -> Result<(), NodeError> {
+    let evm = |id| genesis.rollups.iter().any(|m| m.id == id && matches!(m.vm, Vm::Evm { .. }));
+    match config.rpc.iter().find(|server| !evm(server.rollup)) {
+        Some(server) => {
+            Err(NodeError::Config(format!("rpc: rollup {} is not an EVM rollup of this network", server.rollup)))
+        }
+        None => Ok(()),
+    }
 }
 
 fn open_rollups(config: &Config, genesis: &Genesis) -> Result<Vec<OpenRollup>, NodeError> {

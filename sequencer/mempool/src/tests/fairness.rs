@@ -79,18 +79,38 @@ fn two_floods_share_each_block_whatever_the_size_of_their_transactions() {
     assert!(total[0].abs_diff(total[1]) < 9_000, "{total:?} over all");
 }
 
-#[test]
-fn a_rollup_that_was_idle_has_no_more_than_one_transactions_length_of_credit() {
+/// Ten blocks of one rollup's flood, and then another rollup's flood beside it.
+fn late_flood() -> Rollups {
     let mut r = Rollups::new(1..=2);
     r.flood(1, 1000, 25 * BLOCK);
     for _ in 0..10 {
         r.block();
     }
     r.flood(2, 1000, 15 * BLOCK);
+    r
+}
+
+#[test]
+fn a_rollup_that_was_idle_has_one_transactions_length_of_credit_once() {
+    let mut r = late_flood();
+    let mut total = [0, 0];
     for _ in 0..8 {
         let block = r.block();
-        let share = bytes_of(&block, 1);
-        assert!(share >= BLOCK / 2 - 6000, "the old rollup keeps its share: {share}");
+        total = [total[0] + bytes_of(&block, 1), total[1] + bytes_of(&block, 2)];
+        assert!(total[0] + 11_000 > total[1] && total[1] > total[0], "{total:?}");
+    }
+}
+
+#[test]
+fn credit_is_spent_by_what_is_in_flight() {
+    let r = late_flood();
+    let mut in_flight = HashSet::new();
+    let mut total = [0, 0];
+    for _ in 0..5 {
+        let block = r.select(&in_flight);
+        total = [total[0] + bytes_of(&block, 1), total[1] + bytes_of(&block, 2)];
+        assert!(total[0] + 11_000 > total[1] && total[1] > total[0], "{total:?}");
+        in_flight.extend(block.iter().flat_map(|s| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx))));
     }
 }
 

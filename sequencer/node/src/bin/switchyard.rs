@@ -85,7 +85,12 @@ fn run(path: &Path) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let stop = stop_signal();
-        let mut node = Node::start(config, errors).await?;
+        tokio::pin!(stop);
+        // Without an end of its own: what is half started ends with the process, as in a crash.
+        let mut node = tokio::select! {
+            () = &mut stop => return Ok(()),
+            node = Node::start(config, errors) => node?,
+        };
         let outcome = tokio::select! {
             () = stop => Ok(()),
             error = node.failed() => Err(error),
@@ -101,15 +106,19 @@ fn run(path: &Path) -> ExitCode {
     }
 }
 
-async fn stop_signal() {
+/// Listens from the call on, so that no signal kills a node that has just told where it answers.
+fn stop_signal() -> impl Future<Output = ()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        tracing::error!("cannot listen for signals: stop this process with SIGKILL");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async {
+        let (Ok(mut term), Ok(mut int)) = signals else {
+            tracing::error!("cannot listen for signals: stop this process with SIGKILL");
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
     }
 }
 

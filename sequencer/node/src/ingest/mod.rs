@@ -25,20 +25,39 @@ use switchyard_store::Store;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use wire::Message;
 
-/// How long a submission waits for other validators to hold it.
-const REPLICATION_TIMEOUT: Duration = Duration::from_secs(5);
-/// A local transaction that waits this long is sent to the others again: they may have been away.
-const REGOSSIP_AFTER: Duration = Duration::from_secs(5);
-/// Transactions sent again at one go.
+/// Waiting transactions that one tick looks at to send them again.
 const REGOSSIP_LIMIT: usize = 4096;
+/// Bytes that one tick sends again, give or take a transaction: new transactions need the rest of the line.
+const REGOSSIP_BYTES: usize = 1 << 20;
 /// Batches that wait for answers.
 const IN_FLIGHT_LIMIT: usize = 4096;
 /// Transactions that wait to be put into a batch.
 const OUTBOX_LIMIT: usize = 16_384;
+/// Least time between two batches, so that many small submissions cost few messages. The first after a pause goes at once.
+const BATCH_INTERVAL: Duration = Duration::from_millis(4);
 /// Batches of one validator that are admitted at a time.
 const BATCHES_AT_WORK: usize = 64;
 /// Hashes that a slow subscriber of pending transactions may be behind.
 const PENDING_FEED: usize = 4096;
+
+/// When things happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// How long a submission waits for other validators to hold it.
+    pub replication_timeout: Duration,
+    /// A local transaction that waits this long is sent to the others again, since they may have been away, and so on at
+    /// least this long after the last time.
+    pub regossip_after: Duration,
+    /// How often the two are looked at.
+    pub tick: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let (wait, tick) = (Duration::from_secs(5), Duration::from_secs(1));
+        Self { replication_timeout: wait, regossip_after: wait, tick }
+    }
+}
 
 struct Outgoing {
     rollup: RollupId,
@@ -50,6 +69,8 @@ struct Outgoing {
 /// A batch whose answers are awaited.
 struct InFlight {
     sent: Instant,
+    /// The message, until it was sent a second time.
+    message: Option<Bytes>,
     answered: HashSet<B256>,
     held: Vec<usize>,
     done: Vec<Option<oneshot::Sender<usize>>>,
@@ -70,7 +91,8 @@ pub struct Ingest {
     waiting: watch::Sender<u64>,
     feeds: HashMap<RollupId, broadcast::Sender<TxHash>>,
     /// Checks cost a signature recovery each: no more than the cores can do at a time.
-    checks: Semaphore,
+    checks: Arc<Semaphore>,
+    timing: Timing,
     metrics: Arc<Metrics>,
 }
 
@@ -92,6 +114,8 @@ pub struct IngestParts {
     pub waiting: watch::Sender<u64>,
     /// The rollups.
     pub rollups: Vec<RollupId>,
+    /// When things happen.
+    pub timing: Timing,
     /// Where refusals are counted.
     pub metrics: Arc<Metrics>,
 }
@@ -113,7 +137,8 @@ impl Ingest {
             next_id: AtomicU64::new(rand::random()),
             waiting: parts.waiting,
             feeds: parts.rollups.iter().map(|r| (*r, broadcast::channel(PENDING_FEED).0)).collect(),
-            checks: Semaphore::new(cores * 2),
+            checks: Arc::new(Semaphore::new(cores * 2)),
+            timing: parts.timing,
             metrics: parts.metrics,
         });
         (ingest, Outbox(queue))
@@ -130,13 +155,17 @@ impl Ingest {
         transactions: Vec<(RollupId, Bytes)>,
         origin: Origin,
     ) -> Vec<Result<TxKey, Rejection>> {
-        let Ok(_permit) = self.checks.acquire().await else {
+        let Ok(permit) = self.checks.clone().acquire_owned().await else {
             return vec![Err(Rejection::Unavailable("stopping")); transactions.len()];
         };
         let count = transactions.len();
         let this = self.clone();
-        let admitted = tokio::task::spawn_blocking(move || this.admit_blocking(transactions, origin)).await;
-        admitted.unwrap_or_else(|_| vec![Err(Rejection::Unavailable("stopping")); count])
+        let admitted = tokio::task::spawn_blocking(move || {
+            // Held until the work is done, even if the client has gone before.
+            let _permit = permit;
+            this.admit_blocking(transactions, origin)
+        });
+        admitted.await.unwrap_or_else(|_| vec![Err(Rejection::Unavailable("stopping")); count])
     }
 
     fn admit_blocking(&self, transactions: Vec<(RollupId, Bytes)>, origin: Origin) -> Vec<Result<TxKey, Rejection>> {
@@ -166,20 +195,16 @@ impl Ingest {
     }
 
     fn admit_one(&self, rollup: RollupId, payload: &Bytes, origin: Origin, now: Instant) -> Result<TxKey, Rejection> {
-        let key = TxKey::of(rollup, payload);
-        if let Some(rejection) = self.mempool.known(&key) {
-            return Err(rejection);
-        }
+        let checked = self.mempool.check(rollup, payload)?;
+        let key = checked.key();
         match self.store.locate(key) {
-            Ok(Some((height, _))) => return Err(Rejection::AlreadyFinal { hash: key.hash, height }),
-            Ok(None) => {}
+            Ok(Some((height, _))) => Err(Rejection::AlreadyFinal { hash: key.hash, height }),
+            Ok(None) => self.mempool.insert(checked, origin, now).map(|accepted| accepted.key),
             Err(error) => {
                 tracing::error!(%error, "cannot look up a transaction");
-                return Err(Rejection::Unavailable("the store failed"));
+                Err(Rejection::Unavailable("the store failed"))
             }
         }
-        let checked = self.mempool.check(rollup, payload)?;
-        self.mempool.insert(checked, origin, now).map(|accepted| accepted.key)
     }
 
     /// Takes a client's transactions; answers when a quorum holds each, or with the reason why not.
@@ -192,10 +217,8 @@ impl Ingest {
                 Ok(key) if self.need > 1 => {
                     let (done, held) = oneshot::channel();
                     let out = Outgoing { rollup, payload, done: Some(done) };
-                    if self.outbox.send(out).await.is_err() {
-                        return vec![Err(Rejection::Unavailable("stopping")); waits.len() + 1];
-                    }
-                    Ok((key, Some(held)))
+                    let queued = self.outbox.send(out).await;
+                    queued.map(|()| (key, Some(held))).map_err(|_| Rejection::Unavailable("stopping"))
                 }
                 Ok(key) => Ok((key, None)),
                 Err(rejection) => Err(rejection),
@@ -215,7 +238,12 @@ impl Ingest {
     async fn replicated(&self, key: TxKey, held: oneshot::Receiver<usize>) -> Result<TxHash, Rejection> {
         // A sender dropped without an answer means that the batch was given up.
         let held = held.await.unwrap_or(1);
-        if held >= self.need || self.store.locate(key).is_ok_and(|place| place.is_some()) {
+        if held >= self.need {
+            return Ok(key.hash);
+        }
+        let store = self.store.clone();
+        let place = tokio::task::spawn_blocking(move || store.locate(key)).await;
+        if place.is_ok_and(|found| found.is_ok_and(|place| place.is_some())) {
             return Ok(key.hash);
         }
         let rejection = Rejection::NotReplicated { held, need: self.need };
@@ -286,22 +314,37 @@ impl Ingest {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (transactions, done): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|out| ((out.rollup, out.payload), out.done)).unzip();
-        if done.iter().any(Option::is_some) {
+        let awaited = done.iter().any(Option::is_some);
+        let message = Message::Batch { id, transactions }.encode();
+        if awaited {
             let mut in_flight = self.in_flight.lock();
             if in_flight.len() >= IN_FLIGHT_LIMIT {
                 // Dropping the senders answers the clients.
                 self.metrics.gossip_dropped.inc();
                 return;
             }
-            let held = vec![1; done.len()];
-            in_flight.insert(id, InFlight { sent: Instant::now(), answered: HashSet::new(), held, done });
+            let (held, answered, message) = (vec![1; done.len()], HashSet::new(), Some(message.clone()));
+            in_flight.insert(id, InFlight { sent: Instant::now(), message, answered, held, done });
         }
-        self.gossip.send(To::All, Message::Batch { id, transactions }.encode().0);
+        self.gossip.send(To::All, message.0);
+    }
+
+    /// Gossip may be lost at a full queue: what nobody has answered for a while is sent once more.
+    fn send_unanswered_again(&self) {
+        let mut again = Vec::new();
+        for batch in self.in_flight.lock().values_mut() {
+            if batch.sent.elapsed() >= self.timing.replication_timeout / 5 {
+                again.extend(batch.message.take());
+            }
+        }
+        for message in again {
+            self.gossip.send(To::All, message.0);
+        }
     }
 
     fn give_up_old_batches(&self) {
         self.in_flight.lock().retain(|_, batch| {
-            if batch.sent.elapsed() < REPLICATION_TIMEOUT {
+            if batch.sent.elapsed() < self.timing.replication_timeout {
                 return true;
             }
             for (count, done) in batch.held.iter().zip(&mut batch.done) {
@@ -313,53 +356,77 @@ impl Ingest {
         });
     }
 
-    /// Sends local transactions that have waited for a while to the others, who may have been away; returns from which
-    /// arrival to go on.
-    fn send_again(&self, from: u64) -> u64 {
-        let Some(older_than) = Instant::now().checked_sub(REGOSSIP_AFTER) else { return from };
-        let waiting = self.mempool.waiting(from, older_than, REGOSSIP_LIMIT);
-        let next = waiting.last().map_or(0, |last| last.arrival + 1);
-        let (mut batch, mut bytes) = (Vec::new(), 0);
+    /// Sends local transactions that have waited for a while to the others, who may have been away. One call goes as far
+    /// as its bounds, and the next one on from there.
+    fn send_again(&self, round: &mut Round) {
+        let after = self.timing.regossip_after;
+        if round.from.is_none() && round.began.elapsed() < after {
+            return;
+        }
+        let Some(older_than) = Instant::now().checked_sub(after) else { return };
+        if round.from.is_none() {
+            round.began = Instant::now();
+        }
+        let waiting = self.mempool.waiting(round.from.unwrap_or(0), older_than, REGOSSIP_LIMIT);
+        round.from = waiting.last().filter(|_| waiting.len() == REGOSSIP_LIMIT).map(|last| last.arrival + 1);
+        let (mut batch, mut batch_bytes, mut bytes) = (Vec::new(), 0, 0);
         for tx in waiting.into_iter().filter(|tx| tx.origin == Origin::Local) {
+            if bytes >= REGOSSIP_BYTES {
+                round.from = Some(tx.arrival);
+                break;
+            }
             bytes += tx.payload.len();
+            batch_bytes += tx.payload.len();
             batch.push(Outgoing { rollup: tx.key.rollup, payload: tx.payload, done: None });
-            if bytes >= wire::BATCH_BYTES || batch.len() == wire::BATCH_TRANSACTIONS {
+            if batch_bytes >= wire::BATCH_BYTES || batch.len() == wire::BATCH_TRANSACTIONS {
                 self.send_batch(std::mem::take(&mut batch));
-                bytes = 0;
+                batch_bytes = 0;
             }
         }
         if !batch.is_empty() {
             self.send_batch(batch);
         }
-        next
     }
 
     /// Sends batches, gives up on old ones and sends again what waits for long.
     pub async fn run(self: Arc<Self>, mut outbox: Outbox) {
-        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + self.timing.tick, self.timing.tick);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut again_from = 0;
+        let mut round = Round { began: Instant::now(), from: None };
+        let mut next_batch = tokio::time::Instant::now();
         loop {
             tokio::select! {
                 first = outbox.0.recv() => match first {
-                    Some(first) => self.send_batch(outbox.drain(first)),
+                    Some(first) => {
+                        tokio::time::sleep_until(next_batch).await;
+                        next_batch = tokio::time::Instant::now() + BATCH_INTERVAL;
+                        self.send_batch(outbox.drain(first));
+                    }
                     None => return,
                 },
                 _ = tick.tick() => {
                     self.give_up_old_batches();
+                    self.send_unanswered_again();
                     self.mempool.expire(Instant::now());
-                    again_from = self.send_again(again_from);
+                    self.send_again(&mut round);
                 }
             }
         }
     }
 }
 
+/// One time of sending everything old again.
+struct Round {
+    began: Instant,
+    /// The arrival to go on from; none once everything was sent.
+    from: Option<u64>,
+}
+
 /// Transactions on their way to the other validators.
 pub struct Outbox(mpsc::Receiver<Outgoing>);
 
 impl Outbox {
-    /// `first` and what else is waiting, up to one batch: under load batches fill by themselves, else none waits.
+    /// `first` and what else is waiting, up to one batch.
     fn drain(&mut self, first: Outgoing) -> Vec<Outgoing> {
         let mut bytes = first.payload.len();
         let mut batch = vec![first];
@@ -371,3 +438,6 @@ impl Outbox {
         batch
     }
 }
+
+#[cfg(test)]
+mod tests;

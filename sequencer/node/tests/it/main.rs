@@ -1,8 +1,13 @@
-//! The node's parts against a node that serves real blocks.
+//! The node's parts against a node that serves real blocks, and the program itself.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in its helpers too")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 mod cli;
+#[allow(clippy::cast_possible_truncation, reason = "counts of a test")]
 #[path = "../../../rpc/tests/it/fake.rs"]
 mod fake;
 mod light;
+mod process;
+mod running;
+mod startup;

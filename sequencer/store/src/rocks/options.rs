@@ -79,6 +79,11 @@ impl RocksOptions {
         if matches!(column, Column::TxIndex | Column::Hashes | Column::Segments) {
             table.set_bloom_filter(10.0, false);
         }
+        // Each submission and each proposed transaction asks for a key that is not there.
+        if column == Column::TxIndex {
+            options.set_memtable_whole_key_filtering(true);
+            options.set_memtable_prefix_bloom_ratio(0.1);
+        }
         if column == Column::TxIndex {
             let earliest = Arc::clone(earliest);
             options.set_compaction_filter(c"pruned", move |_: u32, _: &[u8], value: &[u8]| {

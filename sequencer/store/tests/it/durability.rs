@@ -87,15 +87,18 @@ fn a_log_torn_at_any_byte_ends_with_a_whole_block_and_goes_on() {
 }
 
 /// Not a test by itself: the other process of the tests below. It appends the standard chain and says each height once
-/// it is acknowledged.
+/// it is acknowledged, up to the first failure.
 #[test]
 fn child_process() {
     let Some(path) = std::env::var_os(CHILD_PATH) else { return };
     let store = open(Path::new(&path)).unwrap();
     println!("\ntip {}", store.tip().0.height);
     for block in blocks(CHAIN).iter().skip(store.tip().0.height as usize) {
-        store.append(block, Some(&certificate(block))).unwrap();
-        println!("\ntip {}", block.header.height);
+        match store.append(block, Some(&certificate(block))) {
+            Ok(()) => println!("\ntip {}", block.header.height),
+            Err(StoreError::Database(_)) => return println!("\nfailed"),
+            Err(other) => panic!("{other}"),
+        }
     }
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
@@ -104,7 +107,19 @@ struct Process(Child, BufReader<ChildStdout>);
 
 impl Process {
     fn start(path: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        Self::start_with(Command::new(std::env::current_exe().unwrap()), path)
+    }
+
+    /// A process that may not write files longer than this: for it, the disk is full.
+    fn start_limited(path: &Path, kib: u32) -> Self {
+        let mut shell = Command::new("sh");
+        let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$@\"", 2 * kib);
+        shell.args(["-c", &script, "sh"]).arg(std::env::current_exe().unwrap());
+        Self::start_with(shell, path)
+    }
+
+    fn start_with(mut command: Command, path: &Path) -> Self {
+        let mut child = command
             .args(["durability::child_process", "--exact", "--nocapture", "--test-threads=1"])
             .env(CHILD_PATH, path)
             .stdin(Stdio::piped())
@@ -114,6 +129,26 @@ impl Process {
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self(child, lines)
+    }
+
+    /// The last height that it acknowledges before it fails; none if it does not fail.
+    fn height_at_failure(mut self) -> Option<usize> {
+        let mut last = None;
+        for line in (&mut self.1).lines().map(Result::unwrap) {
+            match line.strip_prefix("tip ") {
+                Some(height) => last = Some(height.parse().unwrap()),
+                None if line == "failed" => {
+                    self.0.wait().unwrap();
+                    return last;
+                }
+                None => {}
+            }
+            if last == Some(CHAIN) {
+                self.kill(0);
+                return None;
+            }
+        }
+        None
     }
 
     /// The next height that it acknowledges.
@@ -149,6 +184,19 @@ fn a_killed_process_leaves_every_block_that_it_acknowledged() {
         assert!(held >= acknowledged, "{acknowledged} were acknowledged, {held} are there");
         before = held;
     }
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_leaves_every_block_that_was_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = blocks(CHAIN);
+    let acknowledged = Process::start_limited(dir.path(), 128).height_at_failure().unwrap();
+    assert!((1..CHAIN).contains(&acknowledged), "{acknowledged}");
+    let store = open(dir.path()).unwrap();
+    let held = assert_prefix(&store, &blocks);
+    assert!(held >= acknowledged, "{acknowledged} were acknowledged, {held} are there");
+    blocks[held..].iter().for_each(|block| store.append(block, Some(&certificate(block))).unwrap());
+    assert_eq!(assert_prefix(&store, &blocks), CHAIN);
 }
 
 #[test]

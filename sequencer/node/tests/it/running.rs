@@ -1,0 +1,121 @@
+//! The program as the only validator of a network.
+
+use crate::process::{EVM, Folder};
+use serde_json::Value;
+use std::time::Duration;
+use switchyard_primitives::RollupId;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+fn address(url: &str) -> &str {
+    url.strip_prefix("http://").unwrap()
+}
+
+/// Sends bytes and hangs up; the answer does not matter.
+async fn throw(at: &str, bytes: &[u8]) {
+    let mut connection = TcpStream::connect(at).await.unwrap();
+    // The server may hang up first.
+    let _ = connection.write_all(bytes).await;
+    let _ = connection.shutdown().await;
+}
+
+async fn block_number(at: &str) -> Value {
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"eth_blockNumber","params":[]}"#;
+    let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n";
+    let mut connection = TcpStream::connect(at).await.unwrap();
+    connection.write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    serde_json::from_str(answer.rsplit("\r\n").next().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_single_validator_finalises_what_is_submitted_and_goes_on_after_being_killed() {
+    let folder = Folder::new();
+    let node = folder.start().await;
+    let first: Value = serde_json::from_str(&node.submit("01").await).unwrap();
+    assert_eq!(first["level"], "final");
+    let included = first["included"]["height"].as_u64().unwrap();
+    let height = node.height().await;
+    assert!(included >= 1 && height >= included);
+    node.kill().await;
+
+    let node = folder.start().await;
+    assert!(node.height().await >= height);
+    let second: Value = serde_json::from_str(&node.submit("02").await).unwrap();
+    assert!(second["included"]["height"].as_u64().unwrap() > height);
+    let again = node.status(first["hash"].as_str().unwrap()).await;
+    assert_eq!(again["included"], first["included"]);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_data_directory_is_for_one_process_and_one_network_and_a_port_for_one_server() {
+    let folder = Folder::new();
+    let node = folder.start().await;
+    let line = folder.refused().await;
+    assert!(line.contains("in use by another process"), "{line}");
+    assert!(folder.endpoints().is_some(), "the second process has taken the first one's endpoints");
+
+    let port = address(&node.endpoints.grpc);
+    for server in ["grpc", "metrics", "network"] {
+        let other = Folder::new();
+        let (section, free) = (format!("[{server}]\n"), "listen = \"127.0.0.1:0\"");
+        let taken = format!("{section}listen = \"{port}\"");
+        other.write_config(&other.config_text().replacen(&format!("{section}{free}"), &taken, 1));
+        let line = other.refused().await;
+        assert!(line.contains(port) && line.contains("cannot listen"), "{line}");
+    }
+
+    node.stop().await;
+    assert_eq!(folder.endpoints(), None);
+    let mut genesis = folder.genesis();
+    let mine = genesis.id().unwrap().to_string();
+    genesis.name.push_str("-other");
+    folder.write_genesis(&genesis);
+    let line = folder.refused().await;
+    assert!(line.contains(&mine) && line.contains(&genesis.id().unwrap().to_string()), "{line}");
+}
+
+#[tokio::test]
+async fn garbage_on_its_ports_does_not_stop_a_node() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let folder = Folder::new();
+    let node = folder.start().await;
+    let rollup = node.endpoints.rollups.iter().find(|r| r.rollup == RollupId(EVM)).unwrap();
+    let (grpc, rpc, metrics) = (address(&node.endpoints.grpc), address(&rollup.http), address(&node.endpoints.metrics));
+    let frame = |head: &[u8], body: &[u8]| [PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0], head, body].concat();
+    let post = |length: usize, body: &[u8]| {
+        let head =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n");
+        [head.as_bytes(), body].concat()
+    };
+    let garbage: Vec<Vec<u8>> = vec![
+        vec![],
+        vec![0; 10_000],
+        (0..100_000u32).map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect(),
+        PREFACE[..10].to_vec(),
+        // Headers, cut off; data as long as can be on a stream that is not open; window updates of zero.
+        frame(&[0, 0, 100, 1, 4, 0, 0, 0, 1], &[0x82, 0x86]),
+        frame(&[0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 3], &[0; 1000]),
+        frame(&[0, 0, 4, 8, 0, 0, 0, 0, 0], &[0; 4]),
+        b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        post(1000, b"{\"jsonrpc\":"),
+        post(100_000, &vec![b'['; 100_000]),
+        post(4, b"\xff\xfe\xfd\xfc"),
+        post(usize::MAX, b"{}"),
+    ];
+    for bytes in &garbage {
+        for at in [grpc, rpc, metrics] {
+            throw(at, bytes).await;
+        }
+    }
+    let final_: Value = serde_json::from_str(&node.submit("01").await).unwrap();
+    assert_eq!(final_["level"], "final");
+    let answer = tokio::time::timeout(Duration::from_secs(60), block_number(rpc)).await.unwrap();
+    assert!(answer["result"].is_string(), "{answer}");
+    node.stop().await;
+}

@@ -23,6 +23,9 @@ use switchyard_rollup_core::{RollupManifest, Vm};
 /// Most validators of a local network.
 pub const VALIDATORS_MAX: usize = 64;
 
+/// Marks a folder that holds a whole network.
+const MARKER: &str = "testnet.json";
+
 /// Where a new network's servers listen, all on 127.0.0.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
@@ -69,7 +72,7 @@ impl Default for Options {
     }
 }
 
-/// What `testnet.json` says: the marker that a folder holds a whole network.
+/// What the file [`MARKER`] says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Marker {
@@ -103,7 +106,7 @@ pub struct NetworkDir {
 impl NetworkDir {
     /// Opens the network in `root`, which must have one.
     pub fn open(root: &Path) -> Result<Self, Error> {
-        let marker = root.join("testnet.json");
+        let marker = root.join(MARKER);
         if !marker.exists() {
             return Err(Error::NoNetwork { dir: root.to_path_buf() });
         }
@@ -119,6 +122,9 @@ impl NetworkDir {
     pub(crate) fn create(root: &Path, options: &Options, p2p_ports: &[u16]) -> Result<Self, Error> {
         if options.validators == 0 || options.validators > VALIDATORS_MAX {
             return Err(Error::Size(options.validators));
+        }
+        if root.join(MARKER).exists() {
+            return Err(Error::Exists { dir: root.to_path_buf() });
         }
         fs::create_dir_all(root).map_err(Error::file("create", root))?;
         let root = root.canonicalize().map_err(Error::file("open", root))?;
@@ -249,7 +255,7 @@ impl NetworkDir {
 
     fn write_marker(&self) -> Result<(), Error> {
         let json = serde_json::to_vec_pretty(&self.marker).map_err(|e| Error::Genesis(e.to_string()))?;
-        write(&self.root.join("testnet.json"), &json, 0o644)
+        write(&self.root.join(MARKER), &json, 0o644)
     }
 
     fn write_configs(&self, genesis: &Genesis, options: &Options, p2p_ports: &[u16]) -> Result<(), Error> {
@@ -431,7 +437,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let first = NetworkDir::create(root.path(), &options(2, Ports::From(7100)), &[]).unwrap();
         let validators = first.genesis().unwrap().validators;
-        fs::remove_file(root.path().join("testnet.json")).unwrap();
+        let again = NetworkDir::create(root.path(), &options(2, Ports::From(7100)), &[]);
+        assert!(matches!(again, Err(Error::Exists { .. })), "a whole network is not made anew");
+        fs::remove_file(root.path().join(MARKER)).unwrap();
         assert!(matches!(NetworkDir::open(root.path()), Err(Error::NoNetwork { .. })));
         let second = NetworkDir::create(root.path(), &options(2, Ports::From(7100)), &[]).unwrap();
         assert_eq!(second.genesis().unwrap().validators, validators);

@@ -32,6 +32,12 @@ pub enum Error {
         /// The folder.
         dir: PathBuf,
     },
+    /// The folder holds a network already, whose state belongs to its genesis.
+    #[error("{0} holds a network already; open it, or take another folder", dir.display())]
+    Exists {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The folder holds a network of another size.
     #[error(
         "{dir} holds a network of {found} validators, not {wanted}; leave --validators out, take another --dir, or \

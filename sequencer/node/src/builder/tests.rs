@@ -474,7 +474,7 @@ proptest! {
             lead(&mut leader, &mut follower, 0, true).await?;
             let mut ordered = HashSet::new();
             for block in &leader.chain {
-                prop_assert!(block.segments.len() <= limits.segments && block.transaction_count() <= limits.transactions);
+                prop_assert!(block.segments().len() <= limits.segments && block.transaction_count() <= limits.transactions);
                 prop_assert!(block.encoded_len() <= limits.block_bytes());
                 for key in block.keys() {
                     prop_assert!(ordered.insert(key), "twice");

@@ -113,7 +113,10 @@ async fn follow(args: &SubmitArgs, node: &mut Node, printer: &mut Printer<'_>, h
     while let Some(change) = changes.message().await? {
         let shown = ShownStatus::new(hash, change.status)?;
         refused = shown.refusal().is_some();
-        printer.print(|| shown.human(), || shown.json())?;
+        // That it is accepted was printed with the submission's answer.
+        if shown.level != Some(Level::Accepted) {
+            printer.print(|| shown.human(), || shown.json())?;
+        }
     }
     Ok(!refused)
 }

@@ -47,7 +47,7 @@ struct Inner {
     metrics: Arc<Metrics>,
 }
 
-/// With this part of a block's bytes waiting, a block is made without regard to the minimum interval.
+/// With this part of a block's bytes to include, a block is made without regard to the minimum interval.
 const BUSY_PART: usize = 8;
 
 /// What is left of `interval_ms` since a block's timestamp; never more than the whole, whatever the clocks say.
@@ -124,16 +124,6 @@ impl Inner {
         Some(sets)
     }
 
-    /// Waits until `parent` is old enough for a block with what the mempool holds: the minimum interval, or nothing at
-    /// all when a good part of a block waits.
-    async fn keep_interval(&self, parent: &Header, excluded: usize) {
-        let usage = self.mempool.usage();
-        let fresh_bytes = usage.bytes / usage.transactions.max(1) * usage.transactions.saturating_sub(excluded);
-        if fresh_bytes < self.rules.limits.body_bytes / BUSY_PART {
-            tokio::time::sleep(until(parent, self.pace.min_interval_ms, now_ms())).await;
-        }
-    }
-
     /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
     async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>) -> Option<Vec<Segment>> {
         let (inner, excluded) = (self.clone(), excluded.clone());
@@ -194,12 +184,20 @@ impl BlockBuilder for HubBuilder {
         tokio::pin!(heartbeat);
         let mut due = false;
         let segments = loop {
-            inner.keep_interval(&parent.header, excluded.len()).await;
             // Before the look at the mempool, so that nothing that comes after it goes unnoticed.
             waiting.mark_unchanged();
             let segments = inner.select(&excluded).await?;
-            if due || !segments.is_empty() {
+            let bytes: usize = segments.iter().map(Segment::encoded_len).sum();
+            if due || bytes >= inner.rules.limits.body_bytes / BUSY_PART {
                 break segments;
+            }
+            if !segments.is_empty() {
+                let early = until(&parent.header, inner.pace.min_interval_ms, now_ms());
+                if early.is_zero() {
+                    break segments;
+                }
+                tokio::time::sleep(early).await;
+                continue;
             }
             tokio::select! {
                 // Not everything that becomes includable says so (accounts and fees move on with execution): look again.
@@ -231,7 +229,6 @@ impl BlockBuilder for HubBuilder {
                 InvalidBlock::Rule { rule, .. } => rule,
             };
             self.0.metrics.invalid_blocks.get_or_create(&crate::metrics::ReasonLabel { reason }).inc();
-            tracing::warn!(%error, "refused a proposal");
         }
         verdict
     }

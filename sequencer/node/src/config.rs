@@ -283,7 +283,7 @@ mod tests {
         let load = |from: &str, to: &str| load(&EXAMPLE.replacen(from, to, 1));
         for (from, to) in [
             ("heartbeat_ms = 1000", "heartbeat_ms = 1500"),
-            ("leader_timeout_ms = 1500", "leader_timeout_ms = 1000"),
+            ("leader_timeout_ms = 1250", "leader_timeout_ms = 1000"),
             ("min_interval_ms = 50", "min_interval_ms = 1001"),
         ] {
             let error = load(from, to).unwrap_err();

@@ -36,7 +36,7 @@ const OUTBOX_LIMIT: usize = 16_384;
 /// Least time between two batches, so that many small submissions cost few messages. The first after a pause goes at once.
 const BATCH_INTERVAL: Duration = Duration::from_millis(4);
 /// Batches of one validator that are admitted at a time.
-const BATCHES_AT_WORK: usize = 64;
+const BATCHES_AT_WORK: usize = 32;
 /// Hashes that a slow subscriber of pending transactions may be behind.
 const PENDING_FEED: usize = 4096;
 
@@ -91,7 +91,9 @@ pub struct Ingest {
     waiting: watch::Sender<u64>,
     feeds: HashMap<RollupId, broadcast::Sender<TxHash>>,
     /// Checks cost a signature recovery each: no more than the cores can do at a time.
-    checks: Arc<Semaphore>,
+    local_checks: Arc<Semaphore>,
+    /// Of their own, so that a flooding validator does not keep clients waiting.
+    gossip_checks: Arc<Semaphore>,
     timing: Timing,
     metrics: Arc<Metrics>,
 }
@@ -137,7 +139,8 @@ impl Ingest {
             next_id: AtomicU64::new(rand::random()),
             waiting: parts.waiting,
             feeds: parts.rollups.iter().map(|r| (*r, broadcast::channel(PENDING_FEED).0)).collect(),
-            checks: Arc::new(Semaphore::new(cores * 2)),
+            local_checks: Arc::new(Semaphore::new(cores)),
+            gossip_checks: Arc::new(Semaphore::new(cores)),
             timing: parts.timing,
             metrics: parts.metrics,
         });
@@ -155,7 +158,8 @@ impl Ingest {
         transactions: Vec<(RollupId, Bytes)>,
         origin: Origin,
     ) -> Vec<Result<TxKey, Rejection>> {
-        let Ok(permit) = self.checks.clone().acquire_owned().await else {
+        let checks = if origin == Origin::Local { &self.local_checks } else { &self.gossip_checks };
+        let Ok(permit) = checks.clone().acquire_owned().await else {
             return vec![Err(Rejection::Unavailable("stopping")); transactions.len()];
         };
         let count = transactions.len();
@@ -274,7 +278,8 @@ impl Ingest {
                 Err(error) => {
                     let label = crate::metrics::ReasonLabel { reason: "undecodable" };
                     self.metrics.gossip_malformed.get_or_create(&label).inc();
-                    tracing::warn!(%from, %error, "malformed gossip");
+                    // Counted above: a line for each would let a validator fill the log.
+                    tracing::debug!(%from, %error, "malformed gossip");
                 }
             }
         }

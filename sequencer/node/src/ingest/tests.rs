@@ -347,15 +347,15 @@ async fn a_flooding_validator_is_bounded_and_takes_nothing_from_the_others() {
 async fn clients_that_go_away_do_not_get_more_checks_started_than_the_bound() {
     let mut hub = Hub::new(NEVER);
     let gate = hub.gate.as_ref().unwrap().0.clone();
-    let bound = hub.ingest.checks.available_permits();
+    let bound = hub.ingest.local_checks.available_permits();
     for i in 0..bound + 5 {
         let mut submit = Box::pin(hub.ingest.submit(GATED, vec![tx(&i.to_string())]));
         assert!(poll!(submit.as_mut()).is_pending());
     }
-    assert_eq!(hub.ingest.checks.available_permits(), 0);
+    assert_eq!(hub.ingest.local_checks.available_permits(), 0);
     drop(hub.gate.take());
     let all = u32::try_from(bound).unwrap();
-    drop(hub.ingest.checks.acquire_many(all).await.unwrap());
+    drop(hub.ingest.local_checks.acquire_many(all).await.unwrap());
     assert_eq!(gate.state.lock().passed, bound);
 }
 

@@ -66,6 +66,9 @@ pub enum DriverError {
     Storage(String),
 }
 
+/// A power cut takes a driver's state back by at most this many hub blocks.
+pub const UNSYNCED_HUB_BLOCKS_MAX: u64 = 64;
+
 /// Runs one rollup. Pure with respect to the log: the same inputs in order give the same blocks on every node. Each
 /// call is atomic: after a crash, `next_hub_height` says where to go on.
 pub trait Driver: Send + 'static {

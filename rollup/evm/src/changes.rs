@@ -12,6 +12,10 @@ use alloy_primitives::{
 use std::{collections::BTreeMap, sync::Arc};
 use switchyard_rollup_core::{TxOutcome, evm::ExecutedBlock};
 
+/// Hub heights at which the database waits for the disk. A power cut takes back at most this many; whoever prunes the hub's
+/// log leaves as many below [`switchyard_rollup_core::Driver::next_hub_height`].
+pub(crate) const SYNC_EVERY_HUB_BLOCKS: u64 = switchyard_rollup_core::UNSYNCED_HUB_BLOCKS_MAX;
+
 /// Changes that are not in the database yet; reads of the driver look here first.
 #[derive(Default)]
 pub(crate) struct Changes {
@@ -33,7 +37,7 @@ impl Changes {
         let mut batch = WriteBatch::default();
         self.fill(store, &mut batch)?;
         batch.put_cf(store.column(Column::Meta)?, PROGRESS, alloy_rlp::encode(progress));
-        store.write(batch)
+        store.write(batch, progress.next_hub_height.is_multiple_of(SYNC_EVERY_HUB_BLOCKS))
     }
 
     /// Adds everything but the progress to a batch.

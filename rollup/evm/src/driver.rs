@@ -20,6 +20,11 @@ use switchyard_bridge_core::Checkpoint;
 use switchyard_primitives::TxHash;
 use switchyard_rollup_core::{Applied, Driver, DriverError, Sealing, SegmentInput, TxOutcome, evm::ExecutedBlock};
 
+/// Most rollup blocks made at once because of one hub block's gas; what asks for more is skipped. An honest leader asks for
+/// one; without a bound a dishonest one could keep every node busy with a block for each transaction. Part of the
+/// derivation rules.
+const BLOCKS_PER_HUB_BLOCK: usize = 16;
+
 /// Derives one EVM rollup. There is one for each open database; it is the only writer.
 pub struct EvmDriver {
     chain: Arc<Chain>,
@@ -93,9 +98,24 @@ impl<'a> Step<'a> {
     fn seal_hub_block(&mut self, input: &SegmentInput) -> Result<(), StateError> {
         let fresh = self.recover(input)?;
         self.pending.push(input.hub_height, input.hub_hash, input.timestamp_ms, fresh);
-        while !self.pending.queue.is_empty() {
+        for _ in 0..BLOCKS_PER_HUB_BLOCK {
+            if self.pending.queue.is_empty() {
+                return Ok(());
+            }
             let timestamp = (input.timestamp_ms / 1000).max(self.parent.header.timestamp);
             self.close_block(timestamp)?;
+        }
+        self.skip_waiting()
+    }
+
+    /// Skips what is left of a hub block that asks for more gas than any honest leader puts into one.
+    fn skip_waiting(&mut self) -> Result<(), StateError> {
+        let hashes: Vec<TxHash> = self.pending.queue.drain(..).map(|tx| *tx.tx_hash()).collect();
+        for height in self.pending.used() {
+            self.changes.pending.insert(height, None);
+        }
+        for hash in hashes {
+            self.skip(hash, format!("the hub block asks for more than {BLOCKS_PER_HUB_BLOCK} blocks of gas"))?;
         }
         Ok(())
     }
@@ -121,11 +141,14 @@ impl<'a> Step<'a> {
             self.changes.pending.insert(input.hub_height, Some(record));
             self.pending.push(input.hub_height, input.hub_hash, input.timestamp_ms, fresh);
         }
-        while self.pending.is_overfull(self.chain.gas_limit()) {
+        for _ in 0..BLOCKS_PER_HUB_BLOCK {
+            if !self.pending.is_overfull(self.chain.gas_limit()) {
+                return Ok(());
+            }
             let timestamp = now.max(self.parent.header.timestamp + 1);
             self.close_block(timestamp)?;
         }
-        Ok(())
+        if self.pending.is_overfull(self.chain.gas_limit()) { self.skip_waiting() } else { Ok(()) }
     }
 
     /// The segment's transactions with their senders. Those that are no transactions of this chain are skipped here.

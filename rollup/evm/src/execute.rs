@@ -21,6 +21,9 @@ use revm::database::{BundleState, State, states::bundle_state::BundleRetention};
 use std::{borrow::Cow, collections::VecDeque};
 use switchyard_primitives::{RollupId, TxHash};
 
+/// Room made beforehand for a block's receipts: what waits may be far more than one block takes.
+const TX_COUNT_HINT_MAX: usize = 1024;
+
 /// What a rollup block takes from the hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
@@ -81,7 +84,7 @@ pub(crate) fn execute(
         ommers: &[],
         withdrawals: Some(Cow::Borrowed(&[])),
         extra_data: header.extra_data.clone(),
-        tx_count_hint: Some(queue.len()),
+        tx_count_hint: Some(queue.len().min(TX_COUNT_HINT_MAX)),
         slot_number: None,
     };
     let mut executor = EthBlockExecutor::new(evm, context, PragueSpec, AlloyReceiptBuilder::default());
@@ -113,7 +116,7 @@ where
     E: BlockExecutor<Transaction = TxEnvelope>,
     for<'t> &'t Recovered<TxEnvelope>: alloy_evm::block::ExecutableTx<E>,
 {
-    let (mut included, mut skipped) = (Vec::with_capacity(queue.len()), Vec::new());
+    let (mut included, mut skipped) = (Vec::new(), Vec::new());
     while let Some(tx) = queue.pop_front() {
         if tx.gas_limit() > gas_limit {
             let reason = format!("exceeds block gas limit: gas {}, limit {gas_limit}", tx.gas_limit());

@@ -163,7 +163,7 @@ fn write_genesis(store: &Store, genesis: &Genesis, identity: Identity) -> Result
     let meta = store.column(Column::Meta)?;
     batch.put_cf(meta, IDENTITY, alloy_rlp::encode(identity));
     batch.put_cf(meta, PROGRESS, alloy_rlp::encode(progress));
-    store.write(batch)
+    store.write(batch, true)
 }
 
 fn read_head(store: &Store) -> Result<(Progress, ExecutedBlock), StateError> {

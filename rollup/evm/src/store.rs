@@ -10,6 +10,7 @@ use rocksdb::{
 };
 use std::{num::NonZeroUsize, path::Path};
 
+use rocksdb::WriteOptions;
 pub(crate) use rocksdb::{DBPinnableSlice, IteratorMode, Snapshot, WriteBatch};
 
 /// A column of the database.
@@ -186,8 +187,10 @@ impl Store {
 
     /// Writes a batch atomically. Not synced to the disk: after a power failure the database is at an earlier hub
     /// height, and what is missing is derived again from the log.
-    pub(crate) fn write(&self, batch: WriteBatch) -> Result<(), StateError> {
-        Ok(self.db.write(batch)?)
+    pub(crate) fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StateError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(sync);
+        Ok(self.db.write_opt(batch, &options)?)
     }
 
     /// Analysed code from the cache, or from `load`.

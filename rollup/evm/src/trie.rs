@@ -249,13 +249,13 @@ mod tests {
                 if write {
                     let mut batch = WriteBatch::default();
                     changes.fill(&store, &mut batch).unwrap();
-                    store.write(batch).unwrap();
+                    store.write(batch, false).unwrap();
                     changes = Changes::default();
                 }
             }
             let mut batch = WriteBatch::default();
             changes.fill(&store, &mut batch).unwrap();
-            store.write(batch).unwrap();
+            store.write(batch, false).unwrap();
             for (root, model) in history {
                 for who in 0..24 {
                     let address = Address::with_last_byte(who);

@@ -148,6 +148,11 @@ impl Mempool {
         self.state.lock().refresh(rollup, height, accounts)
     }
 
+    /// Drops a transaction that waits, and remembers why.
+    pub fn forget(&self, key: &TxKey, reason: Rejection) {
+        self.state.lock().drop_because(*key, reason);
+    }
+
     /// Drops what has waited longer than [`MempoolConfig::ttl`]; returns how many.
     pub fn expire(&self, now: Instant) -> usize {
         self.state.lock().expire(now)

@@ -180,7 +180,7 @@ impl State {
         Some(entry)
     }
 
-    fn drop_because(&mut self, key: TxKey, reason: Rejection) {
+    pub(crate) fn drop_because(&mut self, key: TxKey, reason: Rejection) {
         if let Some(entry) = self.remove(&key) {
             self.remember(key, entry, reason);
         }

@@ -118,8 +118,13 @@ impl Inner {
         let mut sets = Vec::new();
         let mut next = Some(parent.clone());
         while let Some(block) = next.take().filter(|b| b.header.height > self.tip.borrow().height) {
+            let height = block.header.height;
             sets.push(self.keys(block).await?);
             next = ancestors.next().await;
+            // An ancestry that breaks off says nothing of what is below.
+            if next.is_none() && height > self.tip.borrow().height + 1 {
+                return None;
+            }
         }
         Some(sets)
     }

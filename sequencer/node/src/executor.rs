@@ -66,6 +66,7 @@ impl<D: Driver> Executor<D> {
     /// Applies what is final, then waits for more, until cancelled. Blocking: run it on a thread of its own, with
     /// `runtime` to wait on.
     pub fn run(mut self, runtime: &tokio::runtime::Handle, stop: &CancellationToken) -> Result<(), ExecutorError> {
+        let _span = tracing::info_span!("executor", rollup = self.rollup.0).entered();
         self.next.store(self.driver.next_hub_height(), Ordering::Release);
         loop {
             let tip = self.tip.borrow_and_update().height;

@@ -35,6 +35,7 @@ impl Finalizer {
         while let Some(event) = events.blocking_recv() {
             match event {
                 EngineEvent::Final { block, certificate, ack } => {
+                    let _span = tracing::info_span!("finalize", height = block.header.height).entered();
                     self.store.append(&block, certificate.as_ref())?;
                     // The engine may be stopping; it delivers the block again after its restart.
                     let _ = ack.send(());

@@ -28,7 +28,7 @@ use std::{
 use switchyard_consensus_engine::{Engine, EngineHandle, EngineStatus, GossipHandle};
 use switchyard_mempool::Mempool;
 use switchyard_primitives::RollupId;
-use switchyard_rollup_core::evm::EvmChain;
+use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
 use switchyard_rpc::{HubTip, Readiness};
 use switchyard_store::Store;
 use tokio::sync::{mpsc, watch};
@@ -283,7 +283,8 @@ fn keep_from(opened: &Opened, progress: Progress) -> Box<dyn Fn(u64) -> u64 + Se
     let keep = opened.config.store.keep_blocks.map(|blocks| blocks.max(opened.genesis.replay_window_blocks));
     Box::new(move |tip| {
         let by_setting = keep.map_or(0, |keep| tip.saturating_sub(keep));
-        progress.iter().map(|(_, next)| next.load(Ordering::Acquire)).fold(by_setting, u64::min)
+        let durable = |next: &AtomicU64| next.load(Ordering::Acquire).saturating_sub(UNSYNCED_HUB_BLOCKS_MAX);
+        progress.iter().map(|(_, next)| durable(next)).fold(by_setting, u64::min)
     })
 }
 

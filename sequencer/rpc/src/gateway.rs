@@ -41,7 +41,8 @@ pub struct HubTip {
 /// Where a transaction is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxStatus {
-    /// The level reached; none if this node knows nothing of it, or has refused it.
+    /// The level reached; none if this node knows nothing of it, or has refused it. `Accepted` says that this node holds
+    /// it; that a quorum does is what the answer to its submission said.
     pub level: Option<Level>,
     /// The hub block and the position in the rollup's segment, once final.
     pub included: Option<(u64, u32)>,

@@ -229,6 +229,25 @@ fn what_exceeds_the_gas_limit_goes_on_in_another_block_of_the_same_hub_block() {
 }
 
 #[test]
+fn one_hub_block_makes_at_most_sixteen_blocks_and_the_rest_of_it_is_skipped() {
+    let config = EvmConfig { genesis: genesis_with_gas_limit(100_000), ..config(Sealing::HubBlock) };
+    let mut rollup = Rollup::with_config(config);
+    let segment: Vec<_> = (0..80).map(|nonce| transfer(0, nonce, Address::repeat_byte(1), 1)).collect();
+    let applied = rollup.apply(segment.clone());
+    assert_eq!(applied.checkpoints.len(), 16);
+    assert_eq!(applied.outcomes.len(), 80, "each transaction has an outcome");
+    assert_eq!(applied.executed_to, 1);
+    // Four transfers a block.
+    assert!(matches!(rollup.outcome(&segment[63]), TxOutcome::Executed { block: 16, .. }));
+    assert!(
+        matches!(rollup.outcome(&segment[64]), TxOutcome::Skipped { reason } if reason.contains("16 blocks of gas"))
+    );
+    let mut rollup = rollup.reopen();
+    rollup.apply(vec![segment[64].clone()]);
+    assert!(matches!(rollup.outcome(&segment[64]), TxOutcome::Executed { block: 17, .. }));
+}
+
+#[test]
 fn timestamps_are_the_hubs_and_never_fall() {
     let mut rollup = Rollup::new(Sealing::HubBlock);
     let mut times = Vec::new();

@@ -201,9 +201,17 @@ impl Ingest {
     fn admit_one(&self, rollup: RollupId, payload: &Bytes, origin: Origin, now: Instant) -> Result<TxKey, Rejection> {
         let checked = self.mempool.check(rollup, payload)?;
         let key = checked.key();
+        self.not_final(key)?;
+        self.mempool.insert(checked, origin, now)?;
+        // It may have become final between the two: then nothing else would take it out again.
+        self.not_final(key).inspect_err(|reason| self.mempool.forget(&key, reason.clone()))?;
+        Ok(key)
+    }
+
+    fn not_final(&self, key: TxKey) -> Result<(), Rejection> {
         match self.store.locate(key) {
             Ok(Some((height, _))) => Err(Rejection::AlreadyFinal { hash: key.hash, height }),
-            Ok(None) => self.mempool.insert(checked, origin, now).map(|accepted| accepted.key),
+            Ok(None) => Ok(()),
             Err(error) => {
                 tracing::error!(%error, "cannot look up a transaction");
                 Err(Rejection::Unavailable("the store failed"))
@@ -212,6 +220,7 @@ impl Ingest {
     }
 
     /// Takes a client's transactions; answers when a quorum holds each, or with the reason why not.
+    #[tracing::instrument(skip_all, fields(rollup = rollup.0, transactions = payloads.len()))]
     pub async fn submit(self: &Arc<Self>, rollup: RollupId, payloads: Vec<Bytes>) -> Vec<Result<TxHash, Rejection>> {
         let transactions: Vec<_> = payloads.iter().map(|p| (rollup, p.clone())).collect();
         let admitted = self.admit(transactions, Origin::Local).await;
@@ -285,6 +294,7 @@ impl Ingest {
         }
     }
 
+    #[tracing::instrument(skip_all, fields(%from, transactions = transactions.len()))]
     async fn answer(self: &Arc<Self>, from: B256, id: u64, transactions: Vec<(RollupId, Bytes)>) {
         let admitted = self.admit(transactions, Origin::Gossip).await;
         let held = admitted

@@ -44,11 +44,18 @@ struct Inner {
     waiting: watch::Receiver<u64>,
     /// Transaction keys of valid blocks above the tip, by block hash.
     pending: Mutex<lru::LruCache<B256, Arc<HashSet<TxKey>>>>,
+    /// The height last proposed here, and how many times the byte budget is halved.
+    proposed: Mutex<(u64, u32)>,
     metrics: Arc<Metrics>,
 }
 
 /// With this part of a block's bytes to include, a block is made without regard to the minimum interval.
 const BUSY_PART: usize = 8;
+
+/// A budget is halved at most this many times: to a 1024th.
+const HALVINGS_MAX: u32 = 10;
+/// What one transaction takes in a body besides its bytes.
+const ENVELOPE_BYTES: usize = 32;
 
 /// What is left of `interval_ms` since a block's timestamp; never more than the whole, whatever the clocks say.
 fn until(parent: &Header, interval_ms: u64, now_ms: u64) -> Duration {
@@ -82,7 +89,8 @@ impl HubBuilder {
         metrics: Arc<Metrics>,
     ) -> Self {
         let pending = Mutex::new(lru::LruCache::new(PENDING_BLOCKS));
-        Self(Arc::new(Inner { rules, pace, store, mempool, tip, waiting, pending, metrics }))
+        let proposed = Mutex::default();
+        Self(Arc::new(Inner { rules, pace, store, mempool, tip, waiting, pending, proposed, metrics }))
     }
 
     /// Whether one of the last valid blocks seen here holds the transaction.
@@ -130,11 +138,25 @@ impl Inner {
     }
 
     /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
-    async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>) -> Option<Vec<Segment>> {
+    async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>, budget: Budget) -> Option<Vec<Segment>> {
         let (inner, excluded) = (self.clone(), excluded.clone());
-        let budget = Budget::from(&self.rules.limits);
         let selected = tokio::task::spawn_blocking(move || inner.mempool.select(budget, &excluded));
         selected.await.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
+    }
+
+    /// What a block at `height` may hold. Where machines are too slow for full blocks, each leader in turn would miss its
+    /// timeout with one: so a height that is proposed again gets half of it, and later heights grow back.
+    fn budget(&self, height: u64) -> Budget {
+        let mut proposed = self.proposed.lock();
+        let (last, halvings) = *proposed;
+        let halvings = match height == last {
+            true => (halvings + 1).min(HALVINGS_MAX),
+            false => halvings.saturating_sub(1),
+        };
+        *proposed = (height, halvings);
+        let Limits { body_bytes, transaction_bytes, .. } = self.rules.limits;
+        let least = (transaction_bytes + ENVELOPE_BYTES).min(body_bytes);
+        Budget { bytes: (body_bytes >> halvings).max(least), ..Budget::from(&self.rules.limits) }
     }
 
     fn check_static(&self, block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
@@ -187,11 +209,12 @@ impl BlockBuilder for HubBuilder {
         let mut waiting = inner.waiting.clone();
         let heartbeat = tokio::time::sleep(until(&parent.header, inner.pace.heartbeat_ms, now_ms()));
         tokio::pin!(heartbeat);
+        let budget = inner.budget(parent.header.height + 1);
         let mut due = false;
         let segments = loop {
             // Before the look at the mempool, so that nothing that comes after it goes unnoticed.
             waiting.mark_unchanged();
-            let segments = inner.select(&excluded).await?;
+            let segments = inner.select(&excluded, budget).await?;
             let bytes: usize = segments.iter().map(Segment::encoded_len).sum();
             if due || bytes >= inner.rules.limits.body_bytes / BUSY_PART {
                 break segments;

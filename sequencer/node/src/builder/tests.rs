@@ -492,3 +492,21 @@ proptest! {
         })?;
     }
 }
+
+#[tokio::test]
+async fn a_height_that_is_proposed_again_gets_half_a_block_and_later_heights_grow_back() {
+    let limits = Limits { body_bytes: 8192, segments: 8, transactions: 1000, transaction_bytes: 256 };
+    let mut hub = Hub::with(0, 0, 1_000, limits);
+    for i in 0..200u8 {
+        hub.add(OPAQUE, &Bytes::from(vec![i; 100]));
+    }
+    let (first, second, third) = (hub.build().await, hub.build().await, hub.build().await);
+    let sizes = [&first, &second, &third].map(|block| block.header.body_bytes);
+    assert!(sizes[0] > 8192 / 2 && sizes[0] <= 8192, "{sizes:?}");
+    assert!(sizes[1] > 8192 / 4 && sizes[1] <= 8192 / 2, "{sizes:?}");
+    assert!(sizes[2] > 8192 / 8 && sizes[2] <= 8192 / 4, "{sizes:?}");
+
+    hub.chain.push(Arc::new(third));
+    let next = hub.build().await.header.body_bytes;
+    assert!(next > 8192 / 4 && next <= 8192 / 2, "{next}");
+}

@@ -20,7 +20,7 @@ use switchyard_consensus_core::{
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, start};
 use switchyard_consensus_network::identity;
-use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable};
+use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable, TxKey};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -109,6 +109,10 @@ impl BlockBuilder for ReadyMade {
     async fn judge(&self, _: Arc<Block>, _: Arc<Block>, _: Ancestors) -> Result<(), InvalidBlock> {
         Ok(())
     }
+
+    fn held(&self, keys: &[TxKey]) -> Vec<Option<switchyard_primitives::Bytes>> {
+        vec![None; keys.len()]
+    }
 }
 
 /// A block whose body has about `size` bytes.
@@ -179,6 +183,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             acknowledged_height: 0,
             history: None,
             archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
+            compact_from_bytes: usize::MAX,
         };
         // Its port was held until now.
         drop(listeners.remove(0));

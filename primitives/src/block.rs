@@ -74,9 +74,18 @@ pub enum BlockError {
 }
 
 impl Block {
-    /// The block on top of `parent` with these segments. `segments` must be sorted by rollup id, without empty ones.
+    /// The block with these segments, to which its header is made to commit. `segments` must be sorted by rollup id,
+    /// without empty ones.
     pub fn new(header: Header, segments: Vec<Segment>) -> Self {
-        let mut block = Self::from_parts(header, segments);
+        Self::committed(Self::from_parts(header, segments))
+    }
+
+    /// [`Self::new`] for one who has the transactions' hashes already, each segment's in order.
+    pub fn with_hashes(header: Header, segments: Vec<Segment>, hashes: Vec<Vec<TxHash>>) -> Self {
+        Self::committed(Self { header, segments, hashes: hashes.into() })
+    }
+
+    fn committed(mut block: Self) -> Self {
         block.header.segment_root = block.table().root();
         block.header.body_bytes = u32::try_from(body_len(&block.segments)).unwrap_or(u32::MAX);
         block
@@ -85,6 +94,12 @@ impl Block {
     /// A header with segments that it may or may not commit to ([`Self::check_commitments`]).
     pub fn from_parts(header: Header, segments: Vec<Segment>) -> Self {
         Self { header, segments, hashes: OnceLock::new() }
+    }
+
+    /// A decoded block whose transactions' hashes are known. They must be those of its transactions: nothing checks them
+    /// again.
+    pub(crate) fn hashed(self, hashes: Vec<Vec<TxHash>>) -> Self {
+        Self { hashes: hashes.into(), ..self }
     }
 
     /// The block of height 0.

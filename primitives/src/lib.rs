@@ -7,6 +7,7 @@
 mod block;
 mod certificate;
 mod codec;
+mod compact;
 mod header;
 mod ids;
 pub mod merkle;
@@ -17,6 +18,7 @@ pub use alloy_primitives::{B256, Bytes, keccak256};
 pub use block::{Block, BlockError, Limits};
 pub use certificate::{FinalityCertificate, FinalityProof, SignerBitmap};
 pub use codec::{DecodeError, Reader, Writer};
+pub use compact::{CompactBlock, FillError};
 pub use header::Header;
 pub use ids::{Level, RollupId, TxHash, TxKey};
 pub use segment::Segment;

@@ -2,7 +2,7 @@
 
 use futures::stream::BoxStream;
 use std::{future::Future, sync::Arc};
-use switchyard_primitives::{B256, Block, BlockError, FinalityCertificate};
+use switchyard_primitives::{B256, Block, BlockError, Bytes, FinalityCertificate, TxKey};
 use tokio::sync::oneshot;
 
 /// The blocks below a parent, newest first, down to genesis. Pull only as many as are needed: an ancestor that this
@@ -41,6 +41,10 @@ pub trait BlockBuilder: Clone + Send + Sync + 'static {
         parent: Arc<Block>,
         ancestors: Ancestors,
     ) -> impl Future<Output = Result<(), InvalidBlock>> + Send;
+
+    /// The transactions among `keys` that this node holds, in the same order: a block that names them need not carry them.
+    /// Called on the engine's threads, so it neither blocks nor reads from disk.
+    fn held(&self, keys: &[TxKey]) -> Vec<Option<Bytes>>;
 }
 
 /// The final blocks that the node has acknowledged: what peers that catch up are served from, so that the engine itself

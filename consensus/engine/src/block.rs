@@ -5,7 +5,7 @@ use commonware_codec::{Buf, BufsMut, EncodeSize, Error, Read, Write};
 use commonware_consensus::{BoundedBlock, Heightable, types::Height};
 use commonware_cryptography::{Digested, Digestible, keccak256::Digest};
 use std::sync::Arc;
-use switchyard_primitives::{B256, Block, Header, Limits, keccak256};
+use switchyard_primitives::{B256, Block, DecodeError, Header, Limits, keccak256};
 
 /// A block with its encoding, so that it is encoded once where it is made and never again: relays, archives and answers
 /// to peers share the bytes. Of a received block the transactions are slices of them too.
@@ -36,13 +36,31 @@ impl HubBlock {
 
     /// Encodes a block made here and pairs it with its digest.
     pub(crate) fn sealed(block: Block) -> Digested<Self> {
-        let block = Self::new(block);
+        Self::digested(Self::new(block))
+    }
+
+    /// A block with its encoding.
+    pub(crate) fn from_parts(block: Block, encoded: Bytes) -> Self {
+        Self { block: Arc::new(block), encoded }
+    }
+
+    /// Decodes what is all of `encoded`, which it shares.
+    pub(crate) fn decode_all(encoded: Bytes, limits: &Limits) -> Result<Self, DecodeError> {
+        Ok(Self::from_parts(Block::decode(encoded.clone().into(), limits)?, encoded))
+    }
+
+    /// Pairs a block with its digest.
+    pub(crate) fn digested(block: Self) -> Digested<Self> {
         let digest = block.digest();
         Digested::precomputed(block, digest)
     }
 
     pub(crate) fn block(&self) -> &Arc<Block> {
         &self.block
+    }
+
+    pub(crate) fn encoded(&self) -> &Bytes {
+        &self.encoded
     }
 
     fn read(buf: &mut impl Buf, limits: &Limits) -> Result<Self, &'static str> {
@@ -60,8 +78,7 @@ impl HubBlock {
                 Bytes::from([header, body].concat())
             }
         };
-        let block = Block::decode(encoded.clone().into(), limits).map_err(|_| "block does not decode")?;
-        Ok(Self { block: Arc::new(block), encoded })
+        Self::decode_all(encoded, limits).map_err(|_| "block does not decode")
     }
 }
 

@@ -43,6 +43,9 @@ pub struct EngineConfig {
     /// With a `history`: how many of the newest blocks stay in the engine's own archive, for peers that were away for a
     /// moment. [`Self::ARCHIVE_BLOCKS`] is a good value.
     pub archive_blocks: u64,
+    /// Proposed blocks of at least this length are sent by their transactions' hashes, and what a validator lacks of them
+    /// on request. [`Self::COMPACT_FROM_BYTES`] is a good value.
+    pub compact_from_bytes: usize,
 }
 
 /// Why the engine does not start, or has stopped.
@@ -144,6 +147,9 @@ pub enum EngineError {
 impl EngineConfig {
     /// Under a minute of a busy hub; at the most 2 GiB with blocks of 2 MiB.
     pub const ARCHIVE_BLOCKS: u64 = 1024;
+
+    /// Below it a block travels as fast as its transactions' hashes, and holds some that have not reached everyone yet.
+    pub const COMPACT_FROM_BYTES: usize = 64 << 10;
 
     /// Checks what can be checked without touching disk or network.
     pub(crate) fn check(&self) -> Result<(), EngineError> {

@@ -4,7 +4,8 @@
 //! ```text
 //!  node (tokio)                        engine (its own threads)
 //!  BlockBuilder  <-- build, judge ---  Chain <-- marshal::Inline <-- simplex <-> votes, certificates, resolver
-//!  events        <-- Final, ack ----   Courier <-- marshal <-> blocks, backfill; archives on disk
+//!  events        <-- Final, ack ----   Courier <-- marshal <-> backfill; archives on disk
+//!  BlockBuilder  <-- held ----------   Exchange <-- marshal <-> blocks
 //!  gossip        <------------------>  Relay <-> transactions
 //! ```
 //!
@@ -17,6 +18,7 @@ mod block;
 mod certificate;
 mod config;
 mod delivery;
+mod exchange;
 mod folder;
 mod gossip;
 mod observer;

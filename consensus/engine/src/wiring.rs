@@ -6,11 +6,11 @@ use crate::{
     archive::{self, KEY_BUFFER, PREFIX, REPLAY_BUFFER, VALUE_BUFFER},
     block::{BlockLimits, HubBlock},
     delivery::{self, Courier, Ended, PENDING},
+    exchange::{self, Exchange},
     gossip,
     observer::Observer,
     runtime::{EngineStatus, MetricsReader, Ready},
 };
-use commonware_broadcast::buffered;
 use commonware_codec::{Copying, DecodeExt as _};
 use commonware_consensus::{
     marshal::{
@@ -46,8 +46,6 @@ use tracing::info;
 const MAILBOX: NonZeroUsize = NZUsize!(1024);
 /// Views for which votes and undecided blocks are kept, for peers that are a little behind.
 const VIEW_RETENTION: ViewDelta = ViewDelta::new(64);
-/// Blocks of one leader kept in memory until they are decided.
-const BLOCKS_PER_LEADER: usize = 6;
 /// How often status is refreshed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -125,23 +123,19 @@ async fn assemble<B: BlockBuilder>(
             peers: config.peers.clone(),
             namespace: namespace(config.network_id),
             message_bytes_max: marshal::max_payload_size::<Standard<HubBlock>, Scheme>(validators, &limits)
+                .max(config.limits.block_bytes() + exchange::ENVELOPE_BYTES)
                 .max(crate::runtime::GOSSIP_BYTES_MAX),
         },
     )?;
 
-    let (broadcast, buffer) = buffered::Engine::new(
-        context.child("blocks"),
-        buffered::Config {
-            public_key: me.clone(),
-            mailbox_size: MAILBOX,
-            deque_size: BLOCKS_PER_LEADER,
-            priority: false,
-            codec_config: limits,
-            peer_provider: network.peers.clone(),
-            strategy: Sequential,
-        },
-    );
-    let broadcast = broadcast.start(network.blocks);
+    let exchange = exchange::Config {
+        me: me.clone(),
+        builder: builder.clone(),
+        limits: config.limits,
+        compact_from_bytes: config.compact_from_bytes,
+        validators: network.peers.clone(),
+    };
+    let (exchange, blocks_task) = Exchange::start(&context.child("blocks"), exchange, network.blocks);
     let resolver = backfill::init(
         context.child("backfill"),
         backfill::Config {
@@ -189,7 +183,7 @@ async fn assemble<B: BlockBuilder>(
     let processed = floor.processed().map_or(0, |p: Processed| p.height().get());
     info!(processed, node = config.acknowledged_height, "consensus archive open");
     let (inbox, mailroom) = delivery::inbox();
-    let actor = actor.start(inbox, buffer, resolver);
+    let actor = actor.start(inbox, exchange, resolver);
 
     let chain = Chain { builder, limits: config.limits };
     let inline = Inline::new(context.child("chain"), chain, mailbox.clone(), epocher);
@@ -235,7 +229,7 @@ async fn assemble<B: BlockBuilder>(
     let status =
         StatusKeeper { view: view_out, tip: mailroom.tip.clone(), connected: network.connected, status: ports.status };
     Ok(Parts {
-        tasks: vec![("simplex", simplex), ("marshal", actor), ("blocks", broadcast), ("network", network.task)],
+        tasks: vec![("simplex", simplex), ("marshal", actor), ("blocks", blocks_task), ("network", network.task)],
         courier: Courier::new(
             mailroom,
             faults_out,

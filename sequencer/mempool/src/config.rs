@@ -89,6 +89,15 @@ impl From<&Limits> for Budget {
     }
 }
 
+/// One rollup's part of a block to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selected {
+    /// Its transactions.
+    pub segment: Segment,
+    /// The transactions' hashes, in order.
+    pub hashes: Vec<TxHash>,
+}
+
 /// What a final block holds for one rollup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Included {

@@ -24,5 +24,5 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Accepted, Budget, Checked, Included, MempoolConfig, Origin, Usage, Waiting};
+pub use config::{Accepted, Budget, Checked, Included, MempoolConfig, Origin, Selected, Usage, Waiting};
 pub use mempool::Mempool;

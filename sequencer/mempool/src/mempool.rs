@@ -1,6 +1,6 @@
 //! The mempool's interface: what is done outside the lock, and the lock.
 
-use crate::{Accepted, Budget, Checked, Included, MempoolConfig, Origin, Usage, Waiting, state::State};
+use crate::{Accepted, Budget, Checked, Included, MempoolConfig, Origin, Selected, Usage, Waiting, state::State};
 use alloy_primitives::Address;
 use parking_lot::Mutex;
 use std::{
@@ -12,7 +12,7 @@ use std::{
     },
     time::Instant,
 };
-use switchyard_primitives::{Bytes, Limits, RollupId, Segment, TxKey};
+use switchyard_primitives::{Bytes, Limits, RollupId, TxKey};
 use switchyard_rollup_core::{Account, Admission, Rejection};
 
 /// A rollup's rules, and how often its state has moved on.
@@ -107,11 +107,11 @@ impl Mempool {
     /// effective tip, then of arrival, each with its nonces in order and without gaps, within the rollup's block gas
     /// limit; other transactions come as they arrived. What is selected goes on waiting until it is final. The work grows
     /// with what is selected and excluded, not with what waits.
-    pub fn select(&self, budget: Budget, exclude: &HashSet<TxKey>) -> Vec<Segment> {
+    pub fn select(&self, budget: Budget, exclude: &HashSet<TxKey>) -> Vec<Selected> {
         self.select_counted(budget, exclude).0
     }
 
-    pub(crate) fn select_counted(&self, budget: Budget, exclude: &HashSet<TxKey>) -> (Vec<Segment>, usize) {
+    pub(crate) fn select_counted(&self, budget: Budget, exclude: &HashSet<TxKey>) -> (Vec<Selected>, usize) {
         let rules = self.rollups.iter().filter_map(|(id, rules)| Some((*id, rules.admission.as_ref()?)));
         let rules: Vec<(RollupId, u64, u64)> =
             rules.map(|(id, admission)| (id, admission.base_fee(), admission.block_gas_limit())).collect();
@@ -161,6 +161,12 @@ impl Mempool {
     /// A transaction that waits.
     pub fn get(&self, key: &TxKey) -> Option<Bytes> {
         self.state.lock().get(key).map(|entry| entry.payload.clone())
+    }
+
+    /// Those of `keys` that wait, in the same order.
+    pub fn get_many(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {
+        let state = self.state.lock();
+        keys.iter().map(|key| state.get(key).map(|entry| entry.payload.clone())).collect()
     }
 
     /// Why a transaction was dropped after it had been accepted, or refused when a user of this node offered it, while

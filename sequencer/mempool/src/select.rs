@@ -6,7 +6,7 @@
 //! transaction's length of credit by it: it is served at once when it comes back, and cannot shut out the others.
 
 use crate::{
-    Budget,
+    Budget, Selected,
     pool::Pool,
     price::{EffectiveTip, Placed, effective_tip},
     state::State,
@@ -66,7 +66,7 @@ struct Lane<'a> {
     in_flight: HashSet<Address>,
     gas_left: u64,
     misfits: usize,
-    taken: Vec<Bytes>,
+    taken: Vec<(TxHash, Bytes)>,
     /// Bytes served before and in this block.
     served: u64,
     examined: usize,
@@ -122,7 +122,7 @@ impl<'a> Lane<'a> {
     }
 
     /// The next transaction; none once the rollup has no more that fits.
-    fn pick(&mut self) -> Option<Bytes> {
+    fn pick(&mut self) -> Option<(TxHash, Bytes)> {
         while let Some(candidate) = self.best() {
             let entry = self.pool.get(&candidate.hash)?;
             let gas = entry.sequenced.as_ref()?.gas_limit;
@@ -137,12 +137,12 @@ impl<'a> Lane<'a> {
             self.gas_left -= gas;
             let next = candidate.nonce.checked_add(1).and_then(|nonce| self.candidate(candidate.sender, nonce));
             self.next.extend(next);
-            return Some(entry.payload.clone());
+            return Some((candidate.hash, entry.payload.clone()));
         }
         for hash in self.fifo.by_ref() {
             self.examined += 1;
             if !self.exclude.contains(&TxKey { rollup: self.rollup, hash }) {
-                return Some(self.pool.get(&hash)?.payload.clone());
+                return Some((hash, self.pool.get(&hash)?.payload.clone()));
             }
         }
         None
@@ -158,7 +158,7 @@ impl State {
         exclude: &HashSet<TxKey>,
         gas: &BTreeMap<RollupId, u64>,
         credit: u64,
-    ) -> (Vec<Segment>, usize) {
+    ) -> (Vec<Selected>, usize) {
         let mut lanes = self.lanes(exclude, gas, credit);
         let most = lanes.values().map(|lane| lane.served).max().unwrap_or(0);
         let floor = most.saturating_sub(credit);
@@ -173,8 +173,8 @@ impl State {
             if opens && left.segments == 0 {
                 continue;
             }
-            let Some(payload) = lane.pick() else { continue };
-            let len = body_len(&payload);
+            let Some(transaction) = lane.pick() else { continue };
+            let len = body_len(&transaction.1);
             let need = len + if opens { SEGMENT_PREFIX } else { 0 };
             if need > left.bytes {
                 continue;
@@ -182,12 +182,16 @@ impl State {
             left.bytes -= need;
             left.transactions -= 1;
             left.segments -= usize::from(opens);
-            lane.taken.push(payload);
+            lane.taken.push(transaction);
             turns.push(Reverse((served + len as u64, rollup)));
         }
         let examined = lanes.values().map(|lane| lane.examined).sum();
-        let segments = lanes.into_values().filter(|lane| !lane.taken.is_empty());
-        (segments.map(|lane| Segment { rollup: lane.rollup, transactions: lane.taken }).collect(), examined)
+        let served = lanes.into_values().filter(|lane| !lane.taken.is_empty());
+        let selected = served.map(|lane| {
+            let (hashes, transactions) = lane.taken.into_iter().unzip();
+            Selected { segment: Segment { rollup: lane.rollup, transactions }, hashes }
+        });
+        (selected.collect(), examined)
     }
 
     fn lanes<'a>(

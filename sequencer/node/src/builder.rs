@@ -6,8 +6,8 @@ use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
-use switchyard_mempool::{Budget, Mempool};
-use switchyard_primitives::{Block, Header, Limits, RollupId, Segment, TxKey};
+use switchyard_mempool::{Budget, Mempool, Selected};
+use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, TxKey};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -138,7 +138,7 @@ impl Inner {
     }
 
     /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
-    async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>, budget: Budget) -> Option<Vec<Segment>> {
+    async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>, budget: Budget) -> Option<Vec<Selected>> {
         let (inner, excluded) = (self.clone(), excluded.clone());
         let selected = tokio::task::spawn_blocking(move || inner.mempool.select(budget, &excluded));
         selected.await.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
@@ -211,18 +211,18 @@ impl BlockBuilder for HubBuilder {
         tokio::pin!(heartbeat);
         let budget = inner.budget(parent.header.height + 1);
         let mut due = false;
-        let segments = loop {
+        let selected = loop {
             // Before the look at the mempool, so that nothing that comes after it goes unnoticed.
             waiting.mark_unchanged();
-            let segments = inner.select(&excluded, budget).await?;
-            let bytes: usize = segments.iter().map(Segment::encoded_len).sum();
+            let selected = inner.select(&excluded, budget).await?;
+            let bytes: usize = selected.iter().map(|s| s.segment.encoded_len()).sum();
             if due || bytes >= inner.rules.limits.body_bytes / BUSY_PART {
-                break segments;
+                break selected;
             }
-            if !segments.is_empty() {
+            if !selected.is_empty() {
                 let early = until(&parent.header, inner.pace.min_interval_ms, now_ms());
                 if early.is_zero() {
-                    break segments;
+                    break selected;
                 }
                 tokio::time::sleep(early).await;
                 continue;
@@ -242,11 +242,16 @@ impl BlockBuilder for HubBuilder {
         };
         let inner = inner.clone();
         let built = tokio::task::spawn_blocking(move || {
-            let block = Block::new(header, segments);
+            let (segments, hashes) = selected.into_iter().map(|s| (s.segment, s.hashes)).unzip();
+            let block = Block::with_hashes(header, segments, hashes);
             inner.pending.lock().put(block.hash(), Arc::new(block.keys().collect()));
             block
         });
         built.await.inspect_err(|error| tracing::error!(%error, "building a block failed")).ok()
+    }
+
+    fn held(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {
+        self.0.mempool.get_many(keys)
     }
 
     async fn judge(&self, block: Arc<Block>, parent: Arc<Block>, ancestors: Ancestors) -> Result<(), InvalidBlock> {

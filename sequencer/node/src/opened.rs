@@ -150,6 +150,7 @@ impl Opened {
             acknowledged_height: self.store.tip().0.height,
             history: Some(Arc::new(StoreHistory(self.store.clone()))),
             archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
+            compact_from_bytes: EngineConfig::COMPACT_FROM_BYTES,
         }
     }
 }

@@ -22,7 +22,10 @@ async fn four_validators_finalise_what_they_were_given_and_every_certificate_ver
     }
     let connected = |s: &EngineStatus| s.peers_connected == 3 && s.view > 12 && s.finalized_height >= 12;
     within(validators[0].handle.status.wait_for(connected)).await.unwrap();
-    assert!(validators[0].handle.metrics.encode().contains("finalized_height"));
+    let metrics = validators[0].handle.metrics.encode();
+    assert!(metrics.contains("finalized_height"));
+    // Nobody held what the others were given, so it was asked for.
+    assert!(metrics.contains(r#"blocks_messages_total{outcome="completed"}"#), "{metrics}");
     let logs = stop_all(validators).await;
     assert_agree(&logs);
 
@@ -96,6 +99,27 @@ fn refuses_what_was_changed(cluster: &Cluster, good: &FinalityCertificate) {
     ] {
         assert_eq!(verdict(&bad), CertificateError::Signature);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_blocks_of_transactions_that_everyone_holds_are_sent_by_name() {
+    let cluster = Cluster::new(4);
+    let given = vec![Bytes::from(vec![1; 50_000])];
+    let holds: Vec<Bytes> = given.iter().cloned().chain((0..4).map(Builder::mark)).collect();
+    let mut validators = Vec::new();
+    for name in 0..4 {
+        let builder = Builder { given: given.clone(), holds: holds.clone(), ..Builder::new(name, Manner::Honest) };
+        validators.push(cluster.start(builder, 0).await);
+    }
+    for validator in &mut validators {
+        validator.until(|log| (0..4).all(|name| log.proposed_by(name))).await;
+        let metrics = validator.handle.metrics.encode();
+        assert!(metrics.contains(r#"blocks_messages_total{outcome="filled"}"#), "{metrics}");
+        for other in ["whole", "asked", "malformed"] {
+            assert!(!metrics.contains(&format!(r#"blocks_messages_total{{outcome="{other}"}}"#)), "{metrics}");
+        }
+    }
+    assert_agree(&stop_all(validators).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

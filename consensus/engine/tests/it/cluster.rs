@@ -14,7 +14,9 @@ use std::{
 use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, History, InvalidBlock, Seat, SeatSet, keys};
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
 use switchyard_consensus_network::identity;
-use switchyard_primitives::{B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, keccak256};
+use switchyard_primitives::{
+    B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, TxKey, keccak256,
+};
 use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -55,6 +57,8 @@ pub(crate) struct Builder {
     pub(crate) name: usize,
     pub(crate) manner: Manner,
     pub(crate) given: Vec<Bytes>,
+    /// What it need not be sent in others' blocks.
+    pub(crate) holds: Vec<Bytes>,
     /// Between blocks, so that debug builds on two cores are not busy with empty blocks only.
     pub(crate) pace: Duration,
     pub(crate) built: Arc<AtomicU64>,
@@ -62,7 +66,14 @@ pub(crate) struct Builder {
 
 impl Builder {
     pub(crate) fn new(name: usize, manner: Manner) -> Self {
-        Self { name, manner, given: Vec::new(), pace: Duration::from_millis(15), built: Arc::default() }
+        Self {
+            name,
+            manner,
+            given: Vec::new(),
+            holds: Vec::new(),
+            pace: Duration::from_millis(15),
+            built: Arc::default(),
+        }
     }
 
     pub(crate) fn mark(name: usize) -> Bytes {
@@ -92,6 +103,11 @@ impl BlockBuilder for Builder {
             block.header.segment_root = B256::repeat_byte(9);
         }
         Some(block)
+    }
+
+    fn held(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {
+        let find = |key: &TxKey| self.holds.iter().find(|tx| TxKey::of(ROLLUP, tx) == *key).cloned();
+        keys.iter().map(find).collect()
     }
 
     async fn judge(&self, block: Arc<Block>, _: Arc<Block>, _: Ancestors) -> Result<(), InvalidBlock> {
@@ -157,6 +173,7 @@ impl Cluster {
             acknowledged_height,
             history: None,
             archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
+            compact_from_bytes: 4 << 10,
         }
     }
 

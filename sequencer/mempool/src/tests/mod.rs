@@ -9,7 +9,7 @@ mod random;
 mod rules;
 mod selection;
 
-use crate::{Accepted, Budget, Included, Mempool, MempoolConfig, Origin};
+use crate::{Accepted, Budget, Included, Mempool, MempoolConfig, Origin, Selected};
 use alloy_primitives::{Address, U256};
 use parking_lot::Mutex;
 use std::{
@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use switchyard_primitives::{Bytes, Limits, RollupId, Segment, TxKey};
+use switchyard_primitives::{Bytes, Limits, RollupId, Segment, TxKey, keccak256};
 use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
 
 const EVM: RollupId = RollupId(1);
@@ -180,13 +180,13 @@ impl Fixture {
     }
 
     fn select(&self, exclude: &[TxKey]) -> Vec<Segment> {
-        self.pool.select(Budget::from(&Limits::default()), &exclude.iter().copied().collect())
+        segments(self.pool.select(Budget::from(&Limits::default()), &exclude.iter().copied().collect()))
     }
 
     /// Sender and nonce of what is selected for the first EVM rollup.
     fn order(&self, exclude: &[TxKey]) -> Vec<(u8, u64)> {
         let exclude: HashSet<TxKey> = exclude.iter().copied().collect();
-        evm_order(&self.pool.select(Budget::from(&Limits::default()), &exclude))
+        evm_order(&segments(self.pool.select(Budget::from(&Limits::default()), &exclude)))
     }
 
     fn finalise(&self, height: u64, segments: &[Segment]) {
@@ -209,6 +209,15 @@ impl Fixture {
         self.pool.assert_consistent();
         dropped
     }
+}
+
+/// What was selected, with the hashes that it came with found right.
+fn segments(selected: Vec<Selected>) -> Vec<Segment> {
+    let checked = selected.into_iter().map(|Selected { segment, hashes }| {
+        assert!(segment.transactions.iter().map(keccak256).eq(hashes));
+        segment
+    });
+    checked.collect()
 }
 
 fn evm_order(segments: &[Segment]) -> Vec<(u8, u64)> {

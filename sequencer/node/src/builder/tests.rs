@@ -4,7 +4,7 @@ use futures::stream;
 use proptest::prelude::*;
 use std::{collections::HashMap, time::Instant};
 use switchyard_mempool::{Included, MempoolConfig, Origin};
-use switchyard_primitives::Bytes;
+use switchyard_primitives::Segment;
 use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
 use switchyard_store::MemoryStore;
 

@@ -1,0 +1,146 @@
+//! Messages of the blocks channel: `docs/specs/consensus.md`.
+
+use crate::block::HubBlock;
+use commonware_runtime::{IoBuf, IoBufs};
+use switchyard_primitives::{B256, Bytes, CompactBlock, DecodeError, Limits, Reader, Writer};
+
+const WHOLE: u8 = 1;
+const COMPACT: u8 = 2;
+const REQUEST: u8 = 3;
+const ANSWER: u8 = 4;
+
+/// What a message takes besides a block's bytes, at the most.
+pub(crate) const ENVELOPE_BYTES: usize = 64;
+
+/// A message between validators that have, or want, a proposed block.
+#[derive(Clone, Debug)]
+pub(crate) enum Message {
+    /// A block with everything in it.
+    Whole(HubBlock),
+    /// A block that names its transactions.
+    Compact(CompactBlock),
+    /// The transactions of a block that was named and that the sender of this message lacks.
+    Request {
+        /// The block.
+        block: B256,
+        /// One flag for each of its transactions, in order.
+        wanted: Vec<bool>,
+    },
+    /// What a request asked for, in the block's order.
+    Answer {
+        /// The block.
+        block: B256,
+        /// Those that were wanted, and no others.
+        transactions: Vec<Bytes>,
+    },
+}
+
+impl Message {
+    /// `kind u8`, then for a whole block its encoding, for a compact one its layout, for a request
+    /// `block 32 | count u32 | bitmap` (least significant bit first), for an answer `block 32 | count u32 | (length u32 |
+    /// bytes)*`.
+    pub(crate) fn encode(&self) -> IoBufs {
+        match self {
+            Self::Whole(block) => vec![IoBuf::from(&[WHOLE]), IoBuf::from(block.encoded().clone())].into(),
+            Self::Compact(block) => vec![IoBuf::from(&[COMPACT]), IoBuf::from(block.encode())].into(),
+            Self::Request { block, wanted } => {
+                let mut w = Writer::with_capacity(37 + wanted.len().div_ceil(8));
+                w.u8(REQUEST);
+                w.raw(block.as_slice());
+                w.count(wanted.len());
+                for flags in wanted.chunks(8) {
+                    w.u8(flags.iter().enumerate().fold(0, |byte, (i, wanted)| byte | u8::from(*wanted) << i));
+                }
+                w.into_vec().into()
+            }
+            Self::Answer { block, transactions } => {
+                let bytes: usize = transactions.iter().map(|tx| 4 + tx.len()).sum();
+                let mut w = Writer::with_capacity(37 + bytes);
+                w.u8(ANSWER);
+                w.raw(block.as_slice());
+                w.count(transactions.len());
+                for tx in transactions {
+                    w.count(tx.len());
+                    w.raw(tx);
+                }
+                w.into_vec().into()
+            }
+        }
+    }
+
+    /// Reads the layout. What a block's header commits to is checked for a compact block only.
+    pub(crate) fn decode(bytes: bytes::Bytes, limits: &Limits) -> Result<Self, DecodeError> {
+        let Some(kind) = bytes.first().copied() else {
+            return Err(DecodeError::Truncated { field: "message", need: 1, have: 0 });
+        };
+        let body = bytes.slice(1..);
+        match kind {
+            WHOLE => HubBlock::decode_all(body, limits).map(Self::Whole),
+            COMPACT => CompactBlock::decode(body.into(), limits).map(Self::Compact),
+            REQUEST => read_request(Reader::new(body.into()), limits),
+            ANSWER => read_answer(Reader::new(body.into()), limits),
+            value => Err(DecodeError::Version { field: "message", value }),
+        }
+    }
+}
+
+fn read_request(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> {
+    let block = r.b256("request.block")?;
+    let count = r.count("request.count", limits.transactions)?;
+    let bits = r.bytes("request.wanted", count.div_ceil(8))?;
+    r.finish()?;
+    Ok(Message::Request { block, wanted: (0..count).map(|i| bits[i / 8] & (1 << (i % 8)) != 0).collect() })
+}
+
+fn read_answer(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> {
+    let block = r.b256("answer.block")?;
+    let count = r.count("answer.count", limits.transactions)?;
+    let mut transactions = Vec::with_capacity(count.min(r.remaining() / 4));
+    for _ in 0..count {
+        let len = r.count("answer.length", limits.transaction_bytes)?;
+        transactions.push(r.bytes("answer.transaction", len)?);
+    }
+    r.finish()?;
+    Ok(Message::Answer { block, transactions })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use switchyard_primitives::{Block, Header, RollupId, Segment};
+
+    fn bytes(message: &Message) -> bytes::Bytes {
+        message.encode().coalesce().into()
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_survives_its_encoding(
+            txs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from), 1..20),
+            wanted in proptest::collection::vec(any::<bool>(), 0..40),
+        ) {
+            let segment = Segment { rollup: RollupId(1), transactions: txs.clone() };
+            let block = Block::new(Header::genesis(B256::ZERO, 0, B256::ZERO), vec![segment]);
+            let hash = block.hash();
+            let compact = CompactBlock::of(&block);
+            for message in [
+                Message::Whole(HubBlock::new(block)),
+                Message::Compact(compact),
+                Message::Request { block: hash, wanted },
+                Message::Answer { block: hash, transactions: txs },
+            ] {
+                let encoded = bytes(&message);
+                let back = Message::decode(encoded.clone(), &Limits::default()).unwrap();
+                prop_assert_eq!(bytes(&back), encoded.clone());
+                prop_assert!(Message::decode([&encoded[..], b"x"].concat().into(), &Limits::default()).is_err());
+                prop_assert!(Message::decode(encoded.slice(..encoded.len() - 1), &Limits::default()).is_err());
+            }
+        }
+
+        #[test]
+        fn decoding_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Message::decode(bytes.into(), &Limits::default());
+        }
+    }
+}

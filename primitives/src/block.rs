@@ -34,14 +34,15 @@ impl Limits {
 
 /// A header and one segment per rollup that has something in the block.
 ///
-/// Its transactions are hashed once, when first asked for: on the way from the network to the store several parts need
-/// the hashes, and hashing is what costs most there.
+/// Its transactions and its table are hashed once, when first asked for: on the way from the network to the store several
+/// parts need the hashes, and hashing is what costs most there.
 #[derive(Clone, Debug)]
 pub struct Block {
     /// The header, which commits to the segments.
     pub header: Header,
     segments: Vec<Segment>,
     hashes: OnceLock<Vec<Vec<TxHash>>>,
+    table: OnceLock<SegmentTable>,
 }
 
 impl PartialEq for Block {
@@ -82,7 +83,7 @@ impl Block {
 
     /// [`Self::new`] for one who has the transactions' hashes already, each segment's in order.
     pub fn with_hashes(header: Header, segments: Vec<Segment>, hashes: Vec<Vec<TxHash>>) -> Self {
-        Self::committed(Self { header, segments, hashes: hashes.into() })
+        Self::committed(Self { header, segments, hashes: hashes.into(), table: OnceLock::new() })
     }
 
     fn committed(mut block: Self) -> Self {
@@ -93,13 +94,13 @@ impl Block {
 
     /// A header with segments that it may or may not commit to ([`Self::check_commitments`]).
     pub fn from_parts(header: Header, segments: Vec<Segment>) -> Self {
-        Self { header, segments, hashes: OnceLock::new() }
+        Self { header, segments, hashes: OnceLock::new(), table: OnceLock::new() }
     }
 
-    /// A decoded block whose transactions' hashes are known. They must be those of its transactions: nothing checks them
-    /// again.
-    pub(crate) fn hashed(self, hashes: Vec<Vec<TxHash>>) -> Self {
-        Self { hashes: hashes.into(), ..self }
+    /// A decoded block whose transactions' hashes, and the table that they make, are known. They must be those of its
+    /// transactions: nothing checks them again.
+    pub(crate) fn hashed(self, hashes: Vec<Vec<TxHash>>, table: SegmentTable) -> Self {
+        Self { hashes: hashes.into(), table: table.into(), ..self }
     }
 
     /// The block of height 0.
@@ -125,8 +126,12 @@ impl Block {
         rows.flat_map(|(segment, hashes)| hashes.iter().map(|hash| TxKey { rollup: segment.rollup, hash: *hash }))
     }
 
-    /// The segment table.
-    pub fn table(&self) -> SegmentTable {
+    /// The segment table. The first call hashes every transaction, as [`Self::tx_hashes`] does.
+    pub fn table(&self) -> &SegmentTable {
+        self.table.get_or_init(|| self.make_table())
+    }
+
+    fn make_table(&self) -> SegmentTable {
         let row = |(segment, hashes): (&Segment, &Vec<TxHash>)| TableEntry {
             rollup: segment.rollup,
             commitment: Segment::commitment_of(segment.rollup, hashes.iter().copied()),
@@ -219,7 +224,7 @@ impl Block {
     }
 
     /// The segment table, once it is sure that the header commits to it and to the body's length.
-    pub fn checked_table(&self) -> Result<SegmentTable, BlockError> {
+    pub fn checked_table(&self) -> Result<&SegmentTable, BlockError> {
         let table = self.table();
         let actual = table.root();
         if actual != self.header.segment_root {

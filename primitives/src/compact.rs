@@ -13,6 +13,8 @@ pub struct CompactBlock {
     header: Header,
     /// Sorted by rollup id, none empty.
     segments: Vec<(RollupId, Vec<TxHash>)>,
+    /// The table that the hashes make.
+    table: SegmentTable,
 }
 
 /// Why transactions do not make the block.
@@ -38,10 +40,8 @@ impl CompactBlock {
     /// The names of a block's transactions. Hashes the transactions if nobody has before.
     pub fn of(block: &Block) -> Self {
         let rows = block.segments().iter().zip(block.tx_hashes());
-        Self {
-            header: block.header,
-            segments: rows.map(|(segment, hashes)| (segment.rollup, hashes.clone())).collect(),
-        }
+        let segments = rows.map(|(segment, hashes)| (segment.rollup, hashes.clone())).collect();
+        Self { header: block.header, segments, table: block.table().clone() }
     }
 
     /// The header.
@@ -111,19 +111,15 @@ impl CompactBlock {
             segments.push((rollup, hashes));
         }
         r.finish()?;
-        let compact = Self { header, segments };
-        if compact.root() != header.segment_root {
-            return Err(DecodeError::Invalid { field: "segment.hash", reason: "not what the header commits to" });
-        }
-        Ok(compact)
-    }
-
-    fn root(&self) -> TxHash {
         let row = |(rollup, hashes): &(RollupId, Vec<TxHash>)| TableEntry {
             rollup: *rollup,
             commitment: Segment::commitment_of(*rollup, hashes.iter().copied()),
         };
-        SegmentTable::from_entries(self.segments.iter().map(row).collect()).root()
+        let table = SegmentTable::from_entries(segments.iter().map(row).collect());
+        if table.root() != header.segment_root {
+            return Err(DecodeError::Invalid { field: "segment.hash", reason: "not what the header commits to" });
+        }
+        Ok(Self { header, segments, table })
     }
 
     /// The block with its encoding. `transactions` are those of [`Self::keys`], in order: that each is what its key names is
@@ -154,7 +150,7 @@ impl CompactBlock {
         }
         let encoded = w.into_bytes();
         let hashes = self.segments.into_iter().map(|(_, hashes)| hashes).collect();
-        Ok((Block::decode(encoded.clone(), limits)?.hashed(hashes), encoded))
+        Ok((Block::decode(encoded.clone(), limits)?.hashed(hashes, self.table), encoded))
     }
 }
 

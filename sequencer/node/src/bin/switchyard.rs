@@ -15,6 +15,10 @@ use switchyard_node::{
     node::Node,
 };
 
+/// RocksDB's allocations too: the system's allocator keeps what threads have freed, megabytes for each of them.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// A shared, decentralised sequencer for rollups.
 #[derive(Parser)]
 #[command(name = "switchyard", version, arg_required_else_help = true)]

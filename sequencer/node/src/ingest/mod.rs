@@ -201,10 +201,13 @@ impl Ingest {
     fn admit_one(&self, rollup: RollupId, payload: &Bytes, origin: Origin, now: Instant) -> Result<TxKey, Rejection> {
         let checked = self.mempool.check(rollup, payload)?;
         let key = checked.key();
+        let (_, before) = self.store.tip();
         self.not_final(key)?;
         self.mempool.insert(checked, origin, now)?;
         // It may have become final between the two: then nothing else would take it out again.
-        self.not_final(key).inspect_err(|reason| self.mempool.forget(&key, reason.clone()))?;
+        if self.store.tip().1 != before {
+            self.not_final(key).inspect_err(|reason| self.mempool.forget(&key, reason.clone()))?;
+        }
         Ok(key)
     }
 

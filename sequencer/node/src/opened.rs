@@ -19,15 +19,15 @@ use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
-use switchyard_store::{RocksOptions, RocksStore, Store, StoreError};
+use switchyard_store::{Journal, RocksOptions, RocksStore, Store, StoreError};
 
 /// Threads of consensus and its network.
 const ENGINE_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
 
-/// The engine's archive is durable before it delivers a block, and fills a store that has lost its newest ones in a power
-/// cut: as long as it keeps more than those.
-const SYNC_EVERY_BLOCKS: NonZeroU64 = NonZeroU64::new(64).expect("not zero");
-const _: () = assert!(SYNC_EVERY_BLOCKS.get() * 2 <= EngineConfig::ARCHIVE_BLOCKS);
+/// The engine's archive is durable before it delivers a block, and fills a store that has lost its newest ones in a crash:
+/// as long as it keeps more than those.
+const FLUSH_EVERY_BLOCKS: NonZeroU64 = NonZeroU64::new(256).expect("not zero");
+const _: () = assert!(FLUSH_EVERY_BLOCKS.get() * 2 <= EngineConfig::ARCHIVE_BLOCKS);
 
 /// The store, as the engine serves it to validators that catch up.
 struct StoreHistory(Arc<dyn Store>);
@@ -84,7 +84,8 @@ impl Opened {
         check_seat(&seats, &keys)?;
         check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
-        let options = RocksOptions { sync_every_blocks: SYNC_EVERY_BLOCKS, ..RocksOptions::default() };
+        let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
+        let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
         let rollups = open_rollups(&config, &genesis)?;
         Ok(Self { config, genesis, network, header, seats, keys, store: Arc::new(store), rollups })

@@ -9,7 +9,7 @@ mod record;
 mod rocks;
 
 pub use memory::MemoryStore;
-pub use rocks::{RocksOptions, RocksStore};
+pub use rocks::{Journal, RocksOptions, RocksStore};
 
 use switchyard_primitives::{B256, Block, BlockError, Bytes, FinalityCertificate, Header, RollupId, TableEntry, TxKey};
 
@@ -94,7 +94,7 @@ pub enum StoreError {
 /// The log of final blocks. All methods block: they are point look-ups or one batch. Any number of threads may read
 /// while one appends or prunes; a reader never waits for either.
 pub trait Store: Send + Sync + 'static {
-    /// Appends a final block with its certificate, atomically and durably. A block already held is accepted again
+    /// Appends a final block with its certificate, atomically, and durably as far as the store was opened so. A block already held is accepted again
     /// (its certificate is added if it was missing). Refuses a block that contradicts its own header; whether the
     /// certificate's signature holds is the caller's question.
     fn append(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), StoreError>;

@@ -19,7 +19,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-pub use options::RocksOptions;
+pub use options::{Journal, RocksOptions};
 
 use crate::{
     Store, StoreError,
@@ -31,12 +31,11 @@ use crate::{
 };
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    ColumnFamily, DB, DBIteratorWithThreadMode, Direction, ErrorKind, IteratorMode, ReadOptions, WriteBatch,
-    WriteOptions,
+    ColumnFamily, DB, DBIteratorWithThreadMode, Direction, ErrorKind, FlushOptions, IteratorMode, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 use std::{
     fmt,
-    num::NonZeroU64,
     path::Path,
     sync::{
         Arc,
@@ -55,7 +54,7 @@ pub struct RocksStore {
     writer: Mutex<()>,
     /// Shared with compaction, and never above what is durable: compaction cannot take back what it removed.
     earliest: Arc<AtomicU64>,
-    sync_every_blocks: NonZeroU64,
+    journal: Journal,
     db: DB,
 }
 
@@ -133,10 +132,29 @@ impl RocksStore {
         Ok(self.db.iterator_cf(self.column(column)?, mode))
     }
 
-    fn write(&self, batch: WriteBatch, sync: bool) -> Result<(), StoreError> {
+    /// Writes and, if `durable`, waits until the disk has this and everything before. Without a write-ahead log that takes
+    /// a table file for each column.
+    fn write(&self, batch: WriteBatch, durable: bool) -> Result<(), StoreError> {
+        let failed = |e: rocksdb::Error| StoreError::Database(e.into_string());
+        let own = self.journal == Journal::Own;
         let mut options = WriteOptions::default();
-        options.set_sync(sync);
-        self.db.write_opt(batch, &options).map_err(|e| StoreError::Database(e.into_string()))
+        options.disable_wal(!own);
+        options.set_sync(own && durable);
+        self.db.write_opt(batch, &options).map_err(failed)?;
+        if durable && !own {
+            let columns = Column::ALL.map(|column| self.column(column));
+            let columns = columns.into_iter().collect::<Result<Vec<_>, _>>()?;
+            self.db.flush_cfs_opt(&columns.iter().collect::<Vec<_>>(), &FlushOptions::default()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether an append at this height waits for the disk.
+    fn is_durable_at(&self, height: u64) -> bool {
+        match self.journal {
+            Journal::Own => true,
+            Journal::Elsewhere { flush_every_blocks } => height.is_multiple_of(flush_every_blocks.get()),
+        }
     }
 
     /// Whether the bodies of this height are to be seen.
@@ -229,7 +247,7 @@ impl Store for RocksStore {
             }
         }
         if !batch.is_empty() {
-            self.write(batch, height.is_multiple_of(self.sync_every_blocks.get()))?;
+            self.write(batch, self.is_durable_at(height))?;
         }
         if placement == Placement::Next {
             *self.tip.write() = (block.header, checked.hash);

@@ -32,7 +32,7 @@ pub(super) fn open(
         tip: RwLock::new((genesis, genesis.hash())),
         writer: Mutex::new(()),
         earliest,
-        sync_every_blocks: options.sync_every_blocks,
+        journal: options.journal,
         db,
     };
     match store.meta(FORMAT_KEY)? {

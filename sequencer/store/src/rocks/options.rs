@@ -14,20 +14,31 @@ use std::sync::{
 /// What an operator or a test may choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RocksOptions {
-    /// [`crate::Store::append`] waits until the disk has everything so far at each height that this divides; 1: always. A
-    /// power cut (not a killed process) takes back what came since: more than 1 is only for one who can fetch that many
-    /// acknowledged blocks again.
-    pub sync_every_blocks: NonZeroU64,
+    /// What keeps an appended block until it is in a table file.
+    pub journal: Journal,
     /// Cache of uncompressed index, filter and data blocks, in bytes.
     pub cache_bytes: usize,
-    /// Writes held in memory before they go to a table file, in bytes over all columns. A restart replays up to four
-    /// times as much.
+    /// Writes held in memory before they go to a table file, in bytes over all columns. With a journal of the database's
+    /// own, a restart replays up to four times as much.
     pub write_buffer_bytes: usize,
+}
+
+/// What keeps an appended block until it is in a table file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Journal {
+    /// The database's write-ahead log, which each [`crate::Store::append`] syncs: an appended block survives a power cut.
+    Own,
+    /// Whoever appends: it has each acknowledged block on disk until so many more were acknowledged. A crash takes back less
+    /// than that, the newest, and the log goes on from where it ends then. Saves writing every byte once more.
+    Elsewhere {
+        /// At each height that this divides, `append` waits until everything so far is in table files.
+        flush_every_blocks: NonZeroU64,
+    },
 }
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { sync_every_blocks: NonZeroU64::MIN, cache_bytes: 24 << 20, write_buffer_bytes: 32 << 20 }
+        Self { journal: Journal::Own, cache_bytes: 24 << 20, write_buffer_bytes: 32 << 20 }
     }
 }
 
@@ -37,6 +48,8 @@ impl RocksOptions {
         options.create_if_missing(true);
         options.create_missing_column_families(true);
         options.set_db_write_buffer_size(self.write_buffer_bytes);
+        // A crash must leave the columns of one moment, with and without a write-ahead log.
+        options.set_atomic_flush(true);
         options.set_max_total_wal_size(4 * self.write_buffer_bytes as u64);
         options.set_max_open_files(256);
         options.set_max_background_jobs(2);

@@ -1,20 +1,30 @@
 //! What a crash leaves: a killed process, a folder copied while the store is open, a torn write-ahead log.
 
 use crate::{
-    chain::{blocks, certificate, genesis, key},
+    chain::{NETWORK, blocks, certificate, genesis, key},
     conformance::assert_holds,
     opening::open,
 };
 use std::{
     io::{BufRead, BufReader},
+    num::NonZeroU64,
     path::Path,
     process::{Child, ChildStdout, Command, Stdio},
 };
 use switchyard_primitives::Block;
-use switchyard_store::{Store, StoreError};
+use switchyard_store::{Journal, RocksOptions, RocksStore, Store, StoreError};
 
 const CHILD_PATH: &str = "SWITCHYARD_STORE_TEST_PATH";
+/// Set for a child whose blocks are kept elsewhere until they are flushed.
+const CHILD_FLUSHES: &str = "SWITCHYARD_STORE_TEST_FLUSHES";
 const CHAIN: usize = 400;
+/// Blocks between two flushes of a store whose journal is elsewhere.
+const FLUSH: usize = 4;
+
+fn open_flushing(path: &Path) -> RocksStore {
+    let journal = Journal::Elsewhere { flush_every_blocks: NonZeroU64::new(FLUSH as u64).unwrap() };
+    RocksStore::open(path, NETWORK, genesis(), RocksOptions { journal, ..RocksOptions::default() }).unwrap()
+}
 
 fn copy(from: &Path, to: &Path) {
     for file in std::fs::read_dir(from).unwrap() {
@@ -59,6 +69,38 @@ fn a_copy_taken_while_the_store_is_open_holds_every_acknowledged_block() {
 }
 
 #[test]
+fn with_its_journal_elsewhere_a_copy_ends_with_a_whole_block_at_or_above_the_last_flush_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_flushing(dir.path());
+    let blocks = blocks(10);
+    for (block, done) in blocks.iter().zip(1..) {
+        store.append(block, Some(&certificate(block))).unwrap();
+        let image = tempfile::tempdir().unwrap();
+        copy(dir.path(), image.path());
+        let copy = open_flushing(image.path());
+        let held = assert_prefix(&copy, &blocks);
+        assert!((done / FLUSH * FLUSH..=done).contains(&held), "{held} of {done}");
+        blocks[held..done].iter().for_each(|block| copy.append(block, Some(&certificate(block))).unwrap());
+        drop(copy);
+        assert_eq!(assert_prefix(&open_flushing(image.path()), &blocks), done, "closing loses nothing");
+    }
+}
+
+#[test]
+fn with_its_journal_elsewhere_what_was_pruned_stays_pruned() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open_flushing(dir.path());
+    for block in &blocks(7) {
+        store.append(block, Some(&certificate(block))).unwrap();
+    }
+    store.prune(5).unwrap();
+    let image = tempfile::tempdir().unwrap();
+    copy(dir.path(), image.path());
+    let copy = open_flushing(image.path());
+    assert_eq!((copy.earliest(), copy.tip().0.height), (5, 7));
+}
+
+#[test]
 fn a_log_torn_at_any_byte_ends_with_a_whole_block_and_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path()).unwrap();
@@ -91,7 +133,8 @@ fn a_log_torn_at_any_byte_ends_with_a_whole_block_and_goes_on() {
 #[test]
 fn child_process() {
     let Some(path) = std::env::var_os(CHILD_PATH) else { return };
-    let store = open(Path::new(&path)).unwrap();
+    let flushes = std::env::var_os(CHILD_FLUSHES).is_some();
+    let store = if flushes { open_flushing(Path::new(&path)) } else { open(Path::new(&path)).unwrap() };
     println!("\ntip {}", store.tip().0.height);
     for block in blocks(CHAIN).iter().skip(store.tip().0.height as usize) {
         match store.append(block, Some(&certificate(block))) {
@@ -183,6 +226,24 @@ fn a_killed_process_leaves_every_block_that_it_acknowledged() {
         let held = assert_prefix(&open(dir.path()).unwrap(), &blocks);
         assert!(held >= acknowledged, "{acknowledged} were acknowledged, {held} are there");
         before = held;
+    }
+}
+
+#[test]
+fn with_its_journal_elsewhere_a_killed_process_leaves_a_whole_log_from_the_last_flush_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let blocks = blocks(CHAIN);
+    for kill_after in [0, 1, 7, 30] {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.env(CHILD_FLUSHES, "1");
+        let mut process = Process::start_with(command, dir.path());
+        let mut last = process.height().unwrap();
+        for _ in 0..kill_after {
+            last = process.height().unwrap_or(last);
+        }
+        let acknowledged = process.kill(last);
+        let held = assert_prefix(&open_flushing(dir.path()), &blocks);
+        assert!(held >= acknowledged / FLUSH * FLUSH, "{acknowledged} were acknowledged, {held} are there");
     }
 }
 

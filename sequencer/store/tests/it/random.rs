@@ -6,7 +6,7 @@ use crate::{
 };
 use proptest::prelude::*;
 use switchyard_primitives::{Block, Bytes, RollupId, Segment, TxKey};
-use switchyard_store::{MemoryStore, RocksOptions, RocksStore, Store};
+use switchyard_store::{Journal, MemoryStore, RocksOptions, RocksStore, Store};
 
 /// Few rollups and few distinct payloads, so that the same transaction comes again at other heights.
 fn segments() -> impl Strategy<Value = Vec<Segment>> {
@@ -45,7 +45,10 @@ proptest! {
         prune in 0u64..22,
     ) {
         let dir = tempfile::tempdir().unwrap();
-        let options = RocksOptions { sync_every_blocks: std::num::NonZeroU64::MAX, ..RocksOptions::default() };
+        let options = RocksOptions {
+            journal: Journal::Elsewhere { flush_every_blocks: std::num::NonZeroU64::MAX },
+            ..RocksOptions::default()
+        };
         let rocks = RocksStore::open(dir.path(), NETWORK, genesis(), options).unwrap();
         let memory = MemoryStore::new(genesis());
         let mut blocks: Vec<Block> = Vec::new();

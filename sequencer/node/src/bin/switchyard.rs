@@ -43,6 +43,8 @@ enum Cmd {
     Stream(cli::StreamArgs),
     /// Check a rollup's segments against the validator set alone.
     Verify(cli::VerifyArgs),
+    /// The record of what this validator has signed: export, import, begin.
+    SignRecord(cli::SignRecordArgs),
     /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
     #[command(external_subcommand)]
     External(Vec<String>),
@@ -55,6 +57,10 @@ fn main() -> ExitCode {
         Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
         Cmd::Stream(args) => client(|out| Box::pin(cli::stream(args, out))),
         Cmd::Verify(args) => client(|out| Box::pin(cli::verify(args, out))),
+        Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(1, error),
+        },
         Cmd::External(words) => external(&words),
     }
 }

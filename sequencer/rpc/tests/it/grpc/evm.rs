@@ -7,20 +7,22 @@ use alloy::{
     rpc::types::{EIP1186AccountProofResponse, TransactionRequest, state::StateOverride},
 };
 use alloy_primitives::{Address, B256, Bytes, U256};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use switchyard_primitives::{Level, RollupId, TxKey};
 use switchyard_proto::v1::{self, transaction_status::Outcome};
 use switchyard_rollup_core::{
     TxOutcome,
-    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock},
+    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock},
 };
 use switchyard_rpc::TxStatus;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// A chain of which only the head is of interest.
 struct Head {
     block: Arc<ExecutedBlock>,
     blocks: broadcast::Sender<Arc<ExecutedBlock>>,
+    open: watch::Sender<()>,
+    pending_outcome: Mutex<Option<TxOutcome>>,
 }
 
 const NO_STATE: EvmError = EvmError::NoState(0);
@@ -53,6 +55,12 @@ impl EvmChain for Head {
     fn outcome(&self, _: B256) -> Result<Option<TxOutcome>, EvmError> {
         Err(NO_STATE)
     }
+    fn pending(&self) -> Option<Arc<PendingBlock>> {
+        None
+    }
+    fn pending_outcome(&self, _: B256) -> Option<TxOutcome> {
+        self.pending_outcome.lock().unwrap().clone()
+    }
     fn account(&self, _: u64, _: Address) -> Result<Option<EvmAccount>, EvmError> {
         Err(NO_STATE)
     }
@@ -74,6 +82,9 @@ impl EvmChain for Head {
     fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
         self.blocks.subscribe()
     }
+    fn subscribe_pending(&self) -> watch::Receiver<()> {
+        self.open.subscribe()
+    }
 }
 
 fn run(hub: &FakeHub) -> Arc<Head> {
@@ -85,7 +96,12 @@ fn run(hub: &FakeHub) -> Arc<Head> {
         senders: vec![],
         receipts: vec![],
     };
-    let chain = Arc::new(Head { block: Arc::new(block), blocks: broadcast::channel(1).0 });
+    let chain = Arc::new(Head {
+        block: Arc::new(block),
+        blocks: broadcast::channel(1).0,
+        open: watch::Sender::new(()),
+        pending_outcome: Mutex::default(),
+    });
     *hub.evm.lock().unwrap() = Some(chain.clone());
     chain
 }

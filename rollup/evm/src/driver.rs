@@ -294,3 +294,6 @@ impl<'a> Step<'a> {
         Ok(found.filter(|outcome| matches!(outcome, TxOutcome::Executed { .. })))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,7 +20,13 @@ use alloy::{
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log, TxKind, U256, address, keccak256};
 use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use switchyard_consensus_core::{Seat, SeatSet};
 use switchyard_primitives::{FinalityProof, Level, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::{
@@ -184,6 +190,7 @@ pub(super) struct FakeChain {
     announce: broadcast::Sender<Arc<ExecutedBlock>>,
     open: RwLock<Option<Arc<PendingBlock>>>,
     announce_open: watch::Sender<()>,
+    estimated_at: AtomicU64,
     /// Accounts in the open block's state.
     pub(super) open_accounts: RwLock<HashMap<Address, EvmAccount>>,
     pub(super) accounts: RwLock<HashMap<Address, EvmAccount>>,
@@ -206,6 +213,7 @@ impl FakeChain {
             announce: broadcast::channel(4).0,
             open: RwLock::default(),
             announce_open: watch::Sender::new(()),
+            estimated_at: AtomicU64::new(0),
             open_accounts: RwLock::default(),
             accounts: RwLock::default(),
             storage: RwLock::default(),
@@ -232,6 +240,11 @@ impl FakeChain {
         *self.open.write() = Some(open.clone());
         self.announce_open.send_replace(());
         open
+    }
+
+    /// The block on whose state gas was estimated last.
+    pub(super) fn estimated_at(&self) -> u64 {
+        self.estimated_at.load(Ordering::SeqCst)
     }
 
     fn is_open(&self, number: u64) -> bool {
@@ -372,6 +385,7 @@ impl EvmChain for FakeChain {
         request: TransactionRequest,
         state: Option<StateOverride>,
     ) -> Result<u64, EvmError> {
+        self.estimated_at.store(number, Ordering::SeqCst);
         if request.value > Some(U256::from(1_000_000)) {
             return Err(EvmError::InvalidCall("insufficient funds for transfer".into()));
         }

@@ -7,7 +7,7 @@ use alloy::{
     rpc::types::{EIP1186AccountProofResponse, TransactionRequest, state::StateOverride},
 };
 use alloy_primitives::{Address, B256, Bytes, U256};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use switchyard_primitives::{Level, RollupId, TxKey};
 use switchyard_proto::v1::{self, transaction_status::Outcome};
 use switchyard_rollup_core::{
@@ -22,7 +22,6 @@ struct Head {
     block: Arc<ExecutedBlock>,
     blocks: broadcast::Sender<Arc<ExecutedBlock>>,
     open: watch::Sender<()>,
-    pending_outcome: Mutex<Option<TxOutcome>>,
 }
 
 const NO_STATE: EvmError = EvmError::NoState(0);
@@ -59,7 +58,7 @@ impl EvmChain for Head {
         None
     }
     fn pending_outcome(&self, _: B256) -> Option<TxOutcome> {
-        self.pending_outcome.lock().unwrap().clone()
+        None
     }
     fn account(&self, _: u64, _: Address) -> Result<Option<EvmAccount>, EvmError> {
         Err(NO_STATE)
@@ -100,7 +99,6 @@ fn run(hub: &FakeHub) -> Arc<Head> {
         block: Arc::new(block),
         blocks: broadcast::channel(1).0,
         open: watch::Sender::new(()),
-        pending_outcome: Mutex::default(),
     });
     *hub.evm.lock().unwrap() = Some(chain.clone());
     chain

@@ -95,11 +95,8 @@ fn run(hub: &FakeHub) -> Arc<Head> {
         senders: vec![],
         receipts: vec![],
     };
-    let chain = Arc::new(Head {
-        block: Arc::new(block),
-        blocks: broadcast::channel(1).0,
-        open: watch::Sender::new(()),
-    });
+    let chain =
+        Arc::new(Head { block: Arc::new(block), blocks: broadcast::channel(1).0, open: watch::Sender::new(()) });
     *hub.evm.lock().unwrap() = Some(chain.clone());
     chain
 }

@@ -172,12 +172,15 @@ async fn a_one_second_rollup_has_receipts_before_its_block_is_closed_and_the_nex
     let unknown = json!(B256::ZERO);
     assert!(early.iter().any(|receipt| receipt["blockHash"] == unknown), "{early:?}");
     for mut receipt in early {
-        let closed = loop {
-            let now = call("eth_getTransactionReceipt", json!([receipt["transactionHash"]])).await;
-            if now["blockHash"] != unknown {
-                break now;
+        let close = async {
+            loop {
+                let now = call("eth_getTransactionReceipt", json!([receipt["transactionHash"]])).await;
+                if now["blockHash"] != unknown {
+                    return now;
+                }
             }
         };
+        let closed = tokio::time::timeout(Duration::from_secs(60), close).await.unwrap();
         let block = call("eth_getBlockByHash", json!([closed["blockHash"], false])).await;
         assert_eq!(block["number"], receipt["blockNumber"]);
         receipt["blockHash"] = closed["blockHash"].clone();

@@ -100,8 +100,12 @@ impl Chain {
 
     /// Shows blocks that have been written, and the open block on top of them, to readers and subscribers.
     pub(crate) fn advance(&self, blocks: Vec<Arc<ExecutedBlock>>, open: Option<OpenView>) {
-        let has_changed = open.is_some() || self.open().is_some();
-        let head = blocks.last().cloned().unwrap_or_else(|| self.head());
+        let before = self.tip.load_full();
+        let has_changed = match (&before.open, &open) {
+            (Some(before), Some(open)) => !Arc::ptr_eq(&before.block, &open.block),
+            (before, open) => before.is_some() || open.is_some(),
+        };
+        let head = blocks.last().unwrap_or(&before.head).clone();
         for block in &blocks {
             self.recent.lock().put(block.clone());
         }

@@ -49,6 +49,8 @@ enum Op {
     Roomy,
     /// Uses all the gas that it asks for.
     Burn,
+    /// Leaves room for next to nothing beside it.
+    FillABlock,
     MortalContract,
     TouchNothing,
     WithdrawalRequest,
@@ -79,7 +81,9 @@ type HubBlock = (u64, Vec<(u8, Op)>);
 
 fn log() -> impl Strategy<Value = Vec<HubBlock>> {
     let step = prop_oneof![3 => 0..400u64, 1 => 400..1_200u64, 1 => 2_000..5_000u64];
-    let segment = proptest::collection::vec((0..5u8, op()), 0..7);
+    // More than may wait, and sometimes more than sixteen blocks take.
+    let flood = proptest::collection::vec((0..5u8, Just(Op::FillABlock)), 6..32);
+    let segment = prop_oneof![10 => proptest::collection::vec((0..5u8, op()), 0..7), 1 => flood];
     proptest::collection::vec((step, segment), 1..12)
 }
 
@@ -116,6 +120,7 @@ impl Script {
             Op::AboveTheGasLimit => return call(store, Bytes::new(), BLOCK_GAS + 1),
             Op::Roomy => call(store, Bytes::new(), BLOCK_GAS - 60_000),
             Op::Burn => call(endless, Bytes::new(), 300_000),
+            Op::FillABlock => call(endless, Bytes::new(), BLOCK_GAS - 60_000),
             Op::MortalContract => sign(i, tx(nonce, TxKind::Create, 7, hex!("6001 5f 55 33 ff").to_vec(), 100_000)),
             Op::TouchNothing => transfer(i, nonce, Address::repeat_byte(0xee), 0),
             Op::WithdrawalRequest => {
@@ -269,6 +274,8 @@ fn a_receipt_is_there_after_the_hub_block_that_carried_the_transaction() {
     assert!(Arc::ptr_eq(&grown.transactions[0], &open.transactions[0]), "nothing is executed or copied again");
     assert_eq!((grown.transactions.len(), open.transactions.len()), (2, 1));
     changes.mark_unchanged();
+    apply(&mut rollup, 1_600, vec![]);
+    assert!(!changes.has_changed().unwrap() && Arc::ptr_eq(&rollup.reader.pending().unwrap(), &grown));
     apply(&mut rollup, 2_000, vec![]);
     assert!(changes.has_changed().unwrap());
     assert_eq!(rollup.reader.pending(), None);

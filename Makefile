@@ -91,7 +91,7 @@ compat: setup ## wallets' libraries, Foundry and an independent EVM against the 
 	end
 	"$$testnet" up --detach --base-port 0 --dir "$$dir" --one-second >/dev/null
 	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
-	npm test --silent -- "$$dir/endpoints.json" rpc pending </dev/null
+	npm test --silent -- "$$dir/endpoints.json" pending </dev/null
 
 lint: ## clippy with warnings denied, and formatting
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -5,7 +5,7 @@ use crate::{
     changes::Changes,
     execute::{Attributes, Executed, Taken},
     open_block::OpenBlock,
-    pending::{Pending, Source},
+    pending::Pending,
     records::{PendingRecord, Progress, decode_outcome},
     store::{Column, StateError},
     trie,
@@ -25,6 +25,10 @@ use switchyard_rollup_core::{Applied, Driver, DriverError, Sealing, SegmentInput
 /// one; without a bound a dishonest one could keep every node busy with a block for each transaction. Part of the
 /// derivation rules.
 const BLOCKS_PER_HUB_BLOCK: usize = 16;
+
+/// Seconds of hub time after a rollup's newest block before it gets an empty one: Ethereum's slot. Part of the derivation
+/// rules.
+const IDLE_SECONDS: u64 = 12;
 
 /// Derives one EVM rollup. There is one for each open database; it is the only writer.
 pub struct EvmDriver {
@@ -65,6 +69,7 @@ impl EvmDriver {
             Sealing::HubBlock => step.seal_hub_block(input)?,
             Sealing::OneSecond => step.seal_by_second(input)?,
         }
+        step.mark_time(input)?;
         let Step { changes, mut applied, parent, pending, .. } = step;
         applied.executed_to = pending.oldest_left().map_or(input.hub_height, |left| left.hub_height.saturating_sub(1));
         let progress = Progress {
@@ -193,7 +198,7 @@ impl<'a> Step<'a> {
     fn fill(&mut self) -> Result<(), StateError> {
         if self.open.is_none() {
             let Some(first) = self.pending.oldest() else { return Ok(()) };
-            *self.open = Some(self.open_block(first)?);
+            *self.open = Some(self.open_block(first.hub_hash, first.timestamp_ms)?);
         }
         let Some(open) = self.open.as_mut() else { return Ok(()) };
         let view = StateView::latest(&self.chain.store, &self.changes);
@@ -202,17 +207,17 @@ impl<'a> Step<'a> {
         self.decide(taken, index)
     }
 
-    /// Opens a block. All that its transactions will observe is fixed here: by `first`, the hub block of which the first
+    /// Opens a block. All that its transactions will observe is fixed here: by a hub block, that of which the first
     /// transaction waits, and by the parent.
-    fn open_block(&self, first: Source) -> Result<OpenBlock, StateError> {
+    fn open_block(&self, hub_hash: B256, timestamp_ms: u64) -> Result<OpenBlock, StateError> {
         let is_one_second = self.chain.sealing == Sealing::OneSecond;
         let earliest = self.parent.header.timestamp + u64::from(is_one_second);
-        let timestamp = (first.timestamp_ms / 1000).max(earliest);
+        let timestamp = (timestamp_ms / 1000).max(earliest);
         OpenBlock::open(
             self.chain.rollup,
             self.chain.chain_id,
             (&self.parent.header, self.parent.hash),
-            Attributes { hub_hash: first.hub_hash, timestamp },
+            Attributes { hub_hash, timestamp },
             StateView::latest(&self.chain.store, &self.changes),
             is_one_second,
         )
@@ -243,13 +248,28 @@ impl<'a> Step<'a> {
         for height in self.pending.used() {
             self.changes.pending.insert(height, None);
         }
+        let is_empty = open.len() == 0;
         let (execution, outcomes) = open.into_parts();
         self.changes.outcomes.extend(outcomes);
-        let view = StateView::latest(&self.chain.store, &self.changes);
-        match execution.close(view, newest.hub_height)? {
-            Some(executed) => self.include(executed, newest.hub_height),
-            None => Ok(()),
+        if is_empty {
+            return Ok(());
         }
+        let view = StateView::latest(&self.chain.store, &self.changes);
+        let executed = execution.close(view, newest.hub_height)?;
+        self.include(executed, newest.hub_height)
+    }
+
+    /// Makes an empty block for a rollup that has had none for a while: wallets' libraries look for a receipt, and count
+    /// confirmations, when the block number changes. A rollup that was never used has no blocks.
+    fn mark_time(&mut self, input: &SegmentInput) -> Result<(), StateError> {
+        let is_idle = self.open.is_none() && self.pending.queue.is_empty() && self.parent.header.number > 0;
+        if !is_idle || input.timestamp_ms / 1000 < self.parent.header.timestamp.saturating_add(IDLE_SECONDS) {
+            return Ok(());
+        }
+        let (execution, _) = self.open_block(input.hub_hash, input.timestamp_ms)?.into_parts();
+        let view = StateView::latest(&self.chain.store, &self.changes);
+        let executed = execution.close(view, input.hub_height)?;
+        self.include(executed, input.hub_height)
     }
 
     /// Adds an executed block to the changes.

@@ -147,12 +147,9 @@ impl Execution {
         Ok(taken)
     }
 
-    /// Makes the system calls that come last; none if no transaction was executed: such a block is not made.
-    /// `hub_height` goes into the header, where no transaction of the block has seen it.
-    pub(crate) fn close(mut self, view: StateView<'_>, hub_height: u64) -> Result<Option<Executed>, StateError> {
-        if self.included.is_empty() {
-            return Ok(None);
-        }
+    /// Makes the system calls that come last. `hub_height` goes into the header, where no transaction of the block has seen
+    /// it.
+    pub(crate) fn close(mut self, view: StateView<'_>, hub_height: u64) -> Result<Executed, StateError> {
         let (result, receipts) = self.resume(view, |executor| {
             let (_, mut result) = executor.finish().map_err(failed)?;
             let receipts = std::mem::take(&mut result.receipts);
@@ -167,7 +164,7 @@ impl Execution {
         header.extra_data = extra_data(hub_height);
         close_header(&mut header, &transactions, &receipts, &result);
         let codes = bundle.contracts.iter().map(|(hash, code)| (*hash, code.original_bytes())).collect();
-        Ok(Some(Executed { header, transactions, senders, receipts, updates: updates(bundle), codes }))
+        Ok(Executed { header, transactions, senders, receipts, updates: updates(bundle), codes })
     }
 
     /// The header, without the fields that closing gives.

@@ -99,3 +99,23 @@ fn what_waits_survives_a_restart_in_the_middle_of_a_hub_block() {
     assert_eq!(straight.nonce(0), 10);
     assert_eq!(straight.hashes(), restarted.hashes());
 }
+
+#[test]
+fn a_rollup_that_was_used_gets_an_empty_block_each_twelve_seconds_and_one_that_was_not_gets_none() {
+    for sealing in [Sealing::HubBlock, Sealing::OneSecond] {
+        let mut rollup = Rollup::new(sealing);
+        apply(&mut rollup, 100_000, vec![]);
+        assert_eq!(blocks(&rollup), []);
+        apply(&mut rollup, 101_000, vec![pay(0)]);
+        for second in 102..140 {
+            let applied = apply(&mut rollup, second * 1000, vec![]);
+            assert_eq!(applied.executed_to, rollup.driver.next_hub_height() - 1);
+            rollup = rollup.reopen();
+        }
+        assert_eq!(blocks(&rollup), [(101, 2, 1), (113, 14, 0), (125, 26, 0), (137, 38, 0)], "{sealing:?}");
+        // What waits goes into a block of its own, not into an empty one.
+        apply(&mut rollup, 149_500, vec![pay(1)]);
+        apply(&mut rollup, 150_500, vec![]);
+        assert_eq!(blocks(&rollup).last(), Some(&(149, 41, 1)), "{sealing:?}");
+    }
+}

@@ -57,7 +57,12 @@ impl Interchange {
         Self { format: FORMAT, network, key, low_water, signed }
     }
 
-    pub(crate) fn check(&self, network: B256, key: &Key) -> Result<(), GuardError> {
+    /// Whether this is an export of the key's record on the network, in a format that this version reads: to be asked before
+    /// a record is begun for it.
+    ///
+    /// # Errors
+    /// [`GuardError::Import`], which says what differs.
+    pub fn check(&self, network: B256, key: &Key) -> Result<(), GuardError> {
         let refuse = |field, found: String, expected: String| Err(GuardError::Import { field, found, expected });
         if self.format != FORMAT {
             return refuse("format", self.format.to_string(), FORMAT.to_string());

@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Cmd::Verify(args) => client(|out| Box::pin(cli::verify(args, out))),
         Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => refuse(1, error),
+            Err(error) => refuse(2, error),
         },
         Cmd::External(words) => external(&words),
     }

@@ -142,7 +142,10 @@ pub fn sign_record(args: SignRecordArgs, out: &mut dyn Write) -> Result<(), Sign
             let text = std::fs::read_to_string(&file).map_err(io(&file))?;
             let export: Interchange = serde_json::from_str(&text)
                 .map_err(|e| SignRecordError::Format { path: file.display().to_string(), detail: e.to_string() })?;
-            Ok(Place::of(&config)?.open()?.import(&export)?)
+            let place = Place::of(&config)?;
+            // Before a record is begun: one that is there and empty would let the key sign anything.
+            export.check(place.network, &place.key)?;
+            Ok(place.open()?.import(&export)?)
         }
         SignRecordCommand::Begin { config, from_view } => {
             let place = Place::of(&config)?;

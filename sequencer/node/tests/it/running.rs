@@ -1,6 +1,6 @@
 //! The program as the only validator of a network.
 
-use crate::process::{EVM, Folder};
+use crate::process::{EVM, Folder, refusal, run};
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
     eips::Encodable2718,
@@ -186,5 +186,43 @@ async fn a_one_second_rollup_has_receipts_before_its_block_is_closed_and_the_nex
         receipt["blockHash"] = closed["blockHash"].clone();
         assert_eq!(receipt, closed);
     }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_record_of_what_it_signed_a_validator_does_not_start_and_goes_on_with_an_export_of_it() {
+    let folder = Folder::new();
+    let node = folder.start().await;
+    node.submit("01").await;
+    let height = node.height().await;
+    let (config, export) = (folder.config(), folder.path("export.json").display().to_string());
+    let sign_record = async |arguments: &[&str]| run(&[&["sign-record"], arguments].concat()).await;
+    let busy = refusal(&sign_record(&["export", "--config", &config]).await);
+    assert!(busy.contains("in use by another process"), "{busy}");
+    node.stop().await;
+
+    let exported = sign_record(&["export", "--config", &config, "--out", &export]).await;
+    assert!(exported.status.success(), "{exported:?}");
+    let exists = refusal(&sign_record(&["begin", "--config", &config, "--from-view", "9"]).await);
+    assert!(exists.contains("is there already"), "{exists}");
+    std::fs::remove_file(folder.path("data/sign-record")).unwrap();
+    let line = folder.refused().await;
+    assert!(line.contains("sign record is missing"), "{line}");
+    let missing = refusal(&sign_record(&["export", "--config", &config]).await);
+    assert!(missing.contains("no sign record"), "{missing}");
+
+    let mut other: Value = serde_json::from_slice(&std::fs::read(&export).unwrap()).unwrap();
+    other["network"] = format!("0x{}", "11".repeat(32)).into();
+    let wrong = folder.path("wrong.json").display().to_string();
+    std::fs::write(&wrong, other.to_string()).unwrap();
+    let refused = refusal(&sign_record(&["import", "--config", &config, &wrong]).await);
+    assert!(refused.contains("network"), "{refused}");
+    assert!(!folder.path("data/sign-record").exists(), "an empty record would let the key sign anything");
+
+    let imported = sign_record(&["import", "--config", &config, &export]).await;
+    assert!(imported.status.success(), "{imported:?}");
+    let node = folder.start().await;
+    node.submit("02").await;
+    assert!(node.height().await > height);
     node.stop().await;
 }

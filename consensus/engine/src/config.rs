@@ -142,6 +142,9 @@ pub enum EngineError {
         /// The lowest missing height.
         height: u64,
     },
+    /// The record of what this validator signs cannot be written, so it signs nothing.
+    #[error("{0}")]
+    SignRecord(String),
     /// A part of the engine has ended by itself, which is a defect or a broken disk.
     #[error("consensus has stopped: {0}")]
     Failed(String),

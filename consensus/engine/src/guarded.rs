@@ -15,8 +15,9 @@ use commonware_utils::{
 };
 use rand_core::CryptoRng;
 use std::sync::Arc;
-use switchyard_consensus_guard::{Kind, Position, SignGuard, Statement};
+use switchyard_consensus_guard::{Kind, Position, Refusal, SignGuard, Statement};
 use switchyard_primitives::keccak256;
+use tokio::sync::watch;
 use tracing::error;
 
 type Inner = bls12381_multisig::Scheme<PublicKey, MinPk>;
@@ -27,6 +28,7 @@ type BlsPublic = <MinPk as commonware_cryptography::bls12381::primitives::varian
 pub(crate) struct Guarded {
     inner: Inner,
     guard: Arc<SignGuard>,
+    broken: watch::Sender<Option<Refusal>>,
 }
 
 impl Guarded {
@@ -37,7 +39,12 @@ impl Guarded {
         secret: group::Private,
         guard: Arc<SignGuard>,
     ) -> Option<Self> {
-        Some(Self { inner: Inner::signer(namespace, participants, secret)?, guard })
+        Some(Self { inner: Inner::signer(namespace, participants, secret)?, guard, broken: watch::Sender::default() })
+    }
+
+    /// Becomes the reason when the guard's record cannot be written any more: then this validator is of no use.
+    pub(crate) fn broken(&self) -> watch::Receiver<Option<Refusal>> {
+        self.broken.subscribe()
     }
 }
 
@@ -122,6 +129,9 @@ impl Scheme for Guarded {
         let permitted = tokio::task::block_in_place(|| self.guard.permit(statement));
         if let Err(refusal) = permitted {
             error!(%refusal, "a vote is not signed");
+            if matches!(refusal, Refusal::Unwritable(_)) {
+                self.broken.send_replace(Some(refusal));
+            }
             return None;
         }
         self.inner.sign(subject).map(wrapped)

@@ -1,6 +1,7 @@
 //! Files that were cut off, damaged, or cannot be written.
 
 use crate::*;
+use std::process::Command;
 
 const ENTRY: usize = 61;
 const HEADER: usize = 93;
@@ -64,4 +65,41 @@ fn a_place_that_cannot_be_written_is_an_error() {
     let place = Place::new();
     let refused = open(&place.path().join("below")).unwrap_err();
     assert!(matches!(refused, GuardError::Io { .. }), "{refused}");
+}
+
+const CHILD_PATH: &str = "SWITCHYARD_GUARD_TEST_PATH";
+
+/// Not a test by itself: the other process of the test below. It asks for views from 1 on and says the last one permitted, and
+/// that nothing more is after a write has failed.
+#[test]
+fn child_process() {
+    let Some(path) = std::env::var_os(CHILD_PATH) else { return };
+    let guard = open(Path::new(&path)).unwrap();
+    let refused = (1..).find_map(|view| Some((view, guard.permit(vote(Kind::Notarize, view, 1)).err()?)));
+    let (view, refusal) = refused.unwrap();
+    assert!(matches!(refusal, Refusal::Unwritable(_)), "{refusal}");
+    for asked in [vote(Kind::Notarize, view + 1, 1), vote(Kind::Notarize, 1, 1)] {
+        assert!(matches!(guard.permit(asked), Err(Refusal::Unwritable(_))));
+    }
+    println!("\npermitted {}", view - 1);
+}
+
+#[test]
+fn after_a_write_that_failed_nothing_is_permitted_and_what_was_permitted_is_known() {
+    let place = Place::new();
+    // A process that may write no file longer than this: for it, the disk is full.
+    let limited = "trap '' XFSZ; ulimit -f 132; exec \"$@\"";
+    let child = Command::new("sh")
+        .args(["-c", limited, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["damage::child_process", "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD_PATH, place.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8(child.stdout).unwrap();
+    let permitted: u64 = text.lines().find_map(|line| line.strip_prefix("permitted ")).expect(&text).parse().unwrap();
+    assert!(permitted > 100, "{permitted}");
+    let guard = place.open();
+    assert!(is_conflict(&guard.permit(vote(Kind::Notarize, permitted, 2))));
+    guard.permit(vote(Kind::Notarize, permitted + 2, 2)).unwrap();
 }

@@ -8,6 +8,7 @@ pub mod executor;
 pub mod finalizer;
 pub mod gateway;
 pub mod genesis;
+mod health;
 pub mod ingest;
 pub mod keys;
 pub mod logging;

@@ -15,4 +15,5 @@ pub mod logging;
 pub mod metrics;
 pub mod node;
 mod opened;
+pub mod operate;
 mod servers;

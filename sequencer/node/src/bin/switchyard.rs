@@ -13,6 +13,7 @@ use switchyard_node::{
     config::Config,
     logging,
     node::Node,
+    operate::{self, OperateError},
 };
 
 /// RocksDB's allocations too: the system's allocator keeps what threads have freed, megabytes for each of them.
@@ -43,6 +44,16 @@ enum Cmd {
     Stream(cli::StreamArgs),
     /// Check a rollup's segments against the validator set alone.
     Verify(cli::VerifyArgs),
+    /// Make, list, import and export keys.
+    #[command(subcommand)]
+    Keys(operate::KeysCommand),
+    /// Make a new node's folder: configuration and keys.
+    Init(operate::InitArgs),
+    /// Look at a configuration.
+    #[command(subcommand)]
+    Config(operate::ConfigCommand),
+    /// Check this machine, its peers and the running node.
+    Doctor(operate::DoctorArgs),
     /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
     #[command(external_subcommand)]
     External(Vec<String>),
@@ -55,6 +66,10 @@ fn main() -> ExitCode {
         Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
         Cmd::Stream(args) => client(|out| Box::pin(cli::stream(args, out))),
         Cmd::Verify(args) => client(|out| Box::pin(cli::verify(args, out))),
+        Cmd::Keys(command) => operated(operate::keys(command, &mut std::io::stdout())),
+        Cmd::Init(args) => operated(operate::init(args, &mut std::io::stdout())),
+        Cmd::Config(command) => operated(operate::config(command, &mut std::io::stdout())),
+        Cmd::Doctor(args) => doctor(args),
         Cmd::External(words) => external(&words),
     }
 }
@@ -69,6 +84,20 @@ fn client(command: impl for<'a> FnOnce(&'a mut (dyn Write + Send)) -> Outcome<'a
     match runtime.block_on(command(&mut std::io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+fn operated(outcome: Result<(), OperateError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+fn doctor(args: operate::DoctorArgs) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => operated(runtime.block_on(operate::doctor(args, &mut std::io::stdout()))),
+        Err(error) => refuse(1, format!("cannot start: {error}")),
     }
 }
 

@@ -317,7 +317,8 @@ async fn alerts_and_dashboard_name_metrics_that_a_running_node_has() {
 }
 
 /// Metrics whose labels first appear with what a single idle validator does not meet.
-const LABELLED: [&str; 9] = [
+const LABELLED: [&str; 10] = [
+    "switchyard_rollup_height",
     "switchyard_skipped_transactions_total",
     "switchyard_rejections_total",
     "switchyard_invalid_blocks_total",

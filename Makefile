@@ -83,10 +83,15 @@ compat: setup ## wallets' libraries, Foundry and an independent EVM against the 
 	npm run --silent check </dev/null
 	testnet="$(TARGET_DIR)/debug/switchyard-testnet"
 	dir=$$(mktemp -d)
-	trap '"$$testnet" down --dir "$$dir" && rm -rf "$$dir"' EXIT
+	end() { "$$testnet" down --dir "$$dir" && rm -rf "$$dir"; }
+	trap end EXIT
 	"$$testnet" up --detach --base-port 0 --dir "$$dir" >/dev/null
 	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
 	npm test --silent -- "$$dir/endpoints.json" </dev/null
+	end
+	"$$testnet" up --detach --base-port 0 --dir "$$dir" --one-second >/dev/null
+	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
+	npm test --silent -- "$$dir/endpoints.json" pending </dev/null
 
 lint: ## clippy with warnings denied, and formatting
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -19,6 +19,7 @@ use switchyard_consensus_core::{
     keys::bls_secret_from_entropy,
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, start};
+use switchyard_consensus_guard::SignGuard;
 use switchyard_consensus_network::identity;
 use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable, TxKey};
 use tokio::{
@@ -166,6 +167,9 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
     let mut engines = Vec::new();
     for (index, (identity_secret, bls_secret)) in secrets.into_iter().enumerate() {
         let peers = identities.iter().copied().zip(addresses.iter().copied());
+        std::fs::create_dir_all(dir.path())?;
+        let record = dir.path().join(format!("sign-record-{index}"));
+        let guard = Arc::new(SignGuard::open(&record, network_id, bls_public_key(&bls_secret)?.0)?);
         let config = EngineConfig {
             network_id,
             seats: seats.clone(),
@@ -173,6 +177,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             limits,
             identity_secret,
             bls_secret,
+            guard,
             listen: addresses[index],
             peers: peers.enumerate().filter(|(i, _)| *i != index).map(|(_, peer)| peer).collect(),
             data_dir: dir.path().join(index.to_string()),

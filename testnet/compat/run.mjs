@@ -4,7 +4,7 @@ import { readFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const CHECKS = ["rpc", "ethers", "viem", "foundry"];
+const CHECKS = ["rpc", "ethers", "viem", "pending", "foundry"];
 const [, , source = "-", ...only] = process.argv;
 const unknown = only.filter((name) => !CHECKS.includes(name));
 if (unknown.length) {

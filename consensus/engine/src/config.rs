@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 use switchyard_consensus_core::{History, SeatSet, keys};
+use switchyard_consensus_guard::SignGuard;
 use switchyard_consensus_network::{NetworkError, identity};
 use switchyard_primitives::{B256, Header, Limits};
 
@@ -20,6 +21,8 @@ pub struct EngineConfig {
     pub identity_secret: [u8; 32],
     /// BLS12-381 secret, big-endian.
     pub bls_secret: [u8; 32],
+    /// Asked before each signature of the BLS key; its record is of this key and network.
+    pub guard: Arc<SignGuard>,
     /// Where to listen for the other validators.
     pub listen: SocketAddr,
     /// Identities and addresses of the other validators.

@@ -21,12 +21,13 @@ mod delivery;
 mod exchange;
 mod folder;
 mod gossip;
+mod guarded;
 mod observer;
 mod runtime;
 mod wiring;
 
-use commonware_consensus::simplex::{self, scheme::bls12381_multisig};
-use commonware_cryptography::{bls12381::primitives::variant::MinPk, ed25519::PublicKey, keccak256::Digest};
+use commonware_consensus::simplex;
+use commonware_cryptography::keccak256::Digest;
 pub use config::{EngineConfig, EngineError};
 pub use gossip::{Detached, GossipHandle, GossipSender, To};
 pub use runtime::{Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, start};
@@ -34,6 +35,6 @@ pub use runtime::{Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, st
 /// Seats do not change yet, so there is one epoch.
 pub(crate) const EPOCH: u64 = 0;
 
-pub(crate) type Scheme = bls12381_multisig::Scheme<PublicKey, MinPk>;
+pub(crate) type Scheme = guarded::Guarded;
 pub(crate) type Finalization = simplex::types::Finalization<Scheme, Digest>;
 pub(crate) type Activity = simplex::types::Activity<Scheme, Digest>;

@@ -70,7 +70,7 @@ impl<R> Observer<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Finalization;
+    use crate::{Finalization, guarded};
     use commonware_codec::DecodeExt as _;
     use commonware_consensus::{
         simplex::types::{
@@ -107,7 +107,8 @@ mod tests {
             .map(|(i, k)| (ed25519::PrivateKey::from_seed(i).public_key(), compute_public::<MinPk>(k)))
             .collect();
         let seats = BiMap::try_from(seats).unwrap();
-        keys.into_iter().map(|k| Scheme::signer(b"test", seats.clone(), k).unwrap()).collect()
+        let signer = |key| Scheme::signer(b"test", seats.clone(), key, guarded::tests::new_guard()).unwrap();
+        keys.into_iter().map(signer).collect()
     }
 
     fn proposal(view: u64, payload: u8) -> Proposal<Digest> {
@@ -144,11 +145,12 @@ mod tests {
 
     #[test]
     fn each_kind_of_contradiction_is_told_with_its_seat_and_view() {
-        let (faults, _) = observe(|schemes| {
-            let offender = &schemes[2];
-            let notarize = |payload| Notarize::sign(offender, proposal(7, payload)).unwrap();
-            let finalize = |payload| Finalize::sign(offender, proposal(8, payload)).unwrap();
-            let nullify = Nullify::sign::<Digest>(offender, proposal(8, 1).round).unwrap();
+        let (faults, _) = observe(|_| {
+            // Each time another process, whose guard knows nothing of what the others have signed.
+            let offender = || schemes().remove(2);
+            let notarize = |payload| Notarize::sign(&offender(), proposal(7, payload)).unwrap();
+            let finalize = |payload| Finalize::sign(&offender(), proposal(8, payload)).unwrap();
+            let nullify = Nullify::sign::<Digest>(&offender(), proposal(8, 1).round).unwrap();
             vec![
                 Activity::ConflictingNotarize(ConflictingNotarize::new(notarize(1), notarize(2))),
                 Activity::ConflictingFinalize(ConflictingFinalize::new(finalize(1), finalize(2))),

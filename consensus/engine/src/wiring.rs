@@ -61,7 +61,8 @@ fn scheme(config: &EngineConfig) -> Result<Scheme, EngineError> {
     let secret = group::Private::decode(Copying(&config.bls_secret)).map_err(|_| KeyError::Secret)?;
     let participants = participants(&config.seats)?;
     let identity = identity(&config.identity_secret);
-    Scheme::signer(&namespace(config.network_id), participants, secret).ok_or(EngineError::OtherBlsKey { identity })
+    Scheme::signer(&namespace(config.network_id), participants, secret, config.guard.clone())
+        .ok_or(EngineError::OtherBlsKey { identity })
 }
 
 type BlsPublic = <commonware_cryptography::bls12381::primitives::variant::MinPk as Variant>::Public;

@@ -41,12 +41,13 @@ pub enum TxOutcome {
 pub struct Applied {
     /// A checkpoint for each rollup block that was closed.
     pub checkpoints: Vec<Checkpoint>,
-    /// The outcome of each of the segment's transactions that is now decided, in order.
+    /// The outcome of each transaction that is now decided, in the log's order. With one-second sealing that is before its
+    /// block is closed, and only of what does not fit into the open block later than its own hub block.
     pub outcomes: Vec<(TxHash, TxOutcome)>,
     /// Senders of what was executed, with repetitions: whose accounts may be others now.
     pub senders: Vec<Address>,
-    /// The hub height up to which everything has been executed or skipped: behind the applied one where transactions wait
-    /// for their rollup block to be closed.
+    /// The hub height up to which everything has been executed or skipped: behind the applied one where transactions do
+    /// not fit into the open block and wait for the next.
     pub executed_to: u64,
 }
 

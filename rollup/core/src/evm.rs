@@ -9,7 +9,7 @@ use alloy::{
 use alloy_primitives::{Address, B256, Bytes, U256};
 use std::sync::Arc;
 use switchyard_primitives::Level;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// A rollup block with everything that was computed in executing it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,52 @@ pub struct ExecutedBlock {
     pub senders: Vec<Address>,
     /// Their receipts; logs carry consensus fields only.
     pub receipts: Vec<ReceiptEnvelope>,
+}
+
+/// The open block of a rollup with one-second sealing, as far as it has come: a prefix of the block that will be closed.
+///
+/// Nothing in it can change but its end. The hub's order is final and the block's environment is fixed when it is opened
+/// (`docs/specs/evm-rollup.md`), so each transaction's place, sender, receipt and gas are those in the closed block. Not
+/// known yet are the block's hash, its roots, and what comes after the last transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingBlock {
+    /// Parent hash, number, timestamp, base fee and all else that execution can observe are final. Gas used and bloom are
+    /// those of the transactions so far; extra data is that of the hub blocks so far; the roots are zero.
+    pub header: Header,
+    /// At least one. Shared with earlier and later states of the same block.
+    pub transactions: Vec<Arc<PendingTransaction>>,
+}
+
+/// An executed transaction of an open block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingTransaction {
+    /// The transaction.
+    pub transaction: TxEnvelope,
+    /// Its sender.
+    pub sender: Address,
+    /// Its receipt; logs carry consensus fields only.
+    pub receipt: ReceiptEnvelope,
+    /// Gas that it used itself.
+    pub gas_used: u64,
+    /// Position in the block of its first log, if it has any.
+    pub first_log: usize,
+}
+
+impl PendingBlock {
+    /// The hash that stands for the open block's, which is not known: zero. No block has it.
+    pub const HASH: B256 = B256::ZERO;
+
+    /// The same in the shape of a closed block, with [`Self::HASH`]. Copies every transaction.
+    pub fn to_block(&self) -> ExecutedBlock {
+        ExecutedBlock {
+            header: self.header.clone(),
+            hash: Self::HASH,
+            hub_height: 0,
+            transactions: self.transactions.iter().map(|tx| tx.transaction.clone()).collect(),
+            senders: self.transactions.iter().map(|tx| tx.sender).collect(),
+            receipts: self.transactions.iter().map(|tx| tx.receipt.clone()).collect(),
+        }
+    }
 }
 
 /// Why a read or a simulated call failed.
@@ -60,6 +106,9 @@ pub struct EvmAccount {
 }
 
 /// The executed chain of one EVM rollup.
+///
+/// Where a method takes the number of a block for its state, that of the open block ([`Self::pending`]) stands for the
+/// state after the transactions that it holds by then.
 pub trait EvmChain: Send + Sync + 'static {
     /// EIP-155 chain id.
     fn chain_id(&self) -> u64;
@@ -76,17 +125,21 @@ pub trait EvmChain: Send + Sync + 'static {
     fn block_by_hash(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, EvmError>;
     /// A header alone, for scans over many blocks.
     fn header(&self, number: u64) -> Result<Option<Header>, EvmError>;
-    /// Block number and position of an executed transaction.
+    /// Block number and position of an executed transaction, in a closed block or in the open one.
     fn locate(&self, tx: B256) -> Result<Option<(u64, usize)>, EvmError>;
-    /// What became of a transaction that the log holds; none while it has not been applied.
+    /// What became of a transaction that the log holds; none while it has not been executed or skipped.
     fn outcome(&self, tx: B256) -> Result<Option<TxOutcome>, EvmError>;
+    /// The open block; none while there is none, and always with a block for each hub block. Cheap.
+    fn pending(&self) -> Option<Arc<PendingBlock>>;
+    /// What the open block makes of a transaction: [`Self::outcome`] without the closed blocks. Cheap.
+    fn pending_outcome(&self, tx: B256) -> Option<TxOutcome>;
     /// An account after block `number`, none if it is empty.
     fn account(&self, number: u64, address: Address) -> Result<Option<EvmAccount>, EvmError>;
     /// A storage slot after block `number`.
     fn storage(&self, number: u64, address: Address, slot: B256) -> Result<U256, EvmError>;
     /// An account's code after block `number`.
     fn code(&self, number: u64, address: Address) -> Result<Bytes, EvmError>;
-    /// `eth_getProof` after block `number`.
+    /// `eth_getProof` after block `number`, which must be closed.
     fn proof(&self, number: u64, address: Address, slots: &[B256]) -> Result<EIP1186AccountProofResponse, EvmError>;
     /// `eth_call` on the state after block `number`; returns the output.
     fn call(&self, number: u64, request: TransactionRequest, state: Option<StateOverride>) -> Result<Bytes, EvmError>;
@@ -99,4 +152,6 @@ pub trait EvmChain: Send + Sync + 'static {
     ) -> Result<u64, EvmError>;
     /// New blocks from now on. A receiver that falls behind is told how many it missed.
     fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>>;
+    /// Changes when the open block takes in more or is another one.
+    fn subscribe_pending(&self) -> watch::Receiver<()>;
 }

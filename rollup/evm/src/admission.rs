@@ -29,8 +29,8 @@ impl Admission for EvmReader {
     }
 
     fn account(&self, sender: Address) -> Account {
-        match self.head_account(sender) {
-            Ok(account) => account.map(|a| Account { nonce: a.nonce, balance: a.balance }).unwrap_or_default(),
+        match self.newest_account(sender) {
+            Ok(account) => account.unwrap_or_default(),
             Err(e) => {
                 // Admits nothing meanwhile: an account without balance can pay for nothing.
                 tracing::error!(rollup = %self.chain.rollup, %sender, error = %e, "cannot read account");

@@ -2,6 +2,7 @@
 
 use crate::{
     execute::next_base_fee,
+    open_block::OpenView,
     records::{BodyRecord, decode, executed_block},
     senders::Senders,
     store::{Column, StateError, Store},
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{Sealing, evm::ExecutedBlock};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// Blocks that a subscriber may fall behind before it is told that it missed some.
 const FEED_BLOCKS: usize = 256;
@@ -29,9 +30,18 @@ pub(crate) struct Chain {
     pub(crate) chain_id: u64,
     pub(crate) sealing: Sealing,
     pub(crate) senders: Senders,
-    head: ArcSwap<ExecutedBlock>,
+    tip: ArcSwap<Tip>,
     recent: Mutex<Recent>,
     feed: broadcast::Sender<Arc<ExecutedBlock>>,
+    pending_feed: watch::Sender<()>,
+}
+
+/// The end of the chain, which changes as one.
+#[derive(Clone)]
+struct Tip {
+    head: Arc<ExecutedBlock>,
+    /// On top of the head.
+    open: Option<OpenView>,
 }
 
 impl Chain {
@@ -42,28 +52,39 @@ impl Chain {
             chain_id,
             sealing,
             senders: Senders::new(chain_id),
-            head: ArcSwap::from_pointee(head),
+            tip: ArcSwap::from_pointee(Tip { head: Arc::new(head), open: None }),
             recent: Mutex::new(Recent::default()),
             feed: broadcast::Sender::new(FEED_BLOCKS),
+            pending_feed: watch::Sender::new(()),
         }
     }
 
     pub(crate) fn head(&self) -> Arc<ExecutedBlock> {
-        self.head.load_full()
+        self.tip.load().head.clone()
+    }
+
+    /// The open block, which may be one in which everything was skipped so far.
+    pub(crate) fn open(&self) -> Option<OpenView> {
+        self.tip.load().open.clone()
+    }
+
+    /// The open block if it holds a transaction, so that it will be closed with this number.
+    pub(crate) fn pending(&self) -> Option<OpenView> {
+        self.open().filter(|open| !open.block.transactions.is_empty())
     }
 
     /// The same in every block.
     pub(crate) fn gas_limit(&self) -> u64 {
-        self.head.load().header.gas_limit
+        self.tip.load().head.header.gas_limit
     }
 
     pub(crate) fn next_base_fee(&self) -> u64 {
-        next_base_fee(&self.head.load().header)
+        next_base_fee(&self.tip.load().head.header)
     }
 
     /// A block by number; none if there is no such block.
     pub(crate) fn block(&self, number: u64) -> Result<Option<Arc<ExecutedBlock>>, StateError> {
-        let head = self.head.load();
+        let head = &self.tip.load().head;
         if number >= head.header.number {
             return Ok((number == head.header.number).then(|| head.clone()));
         }
@@ -77,18 +98,33 @@ impl Chain {
         Ok(block)
     }
 
-    /// Shows blocks that have been written to readers and subscribers, in order.
-    pub(crate) fn advance(&self, blocks: Vec<Arc<ExecutedBlock>>) {
-        for block in blocks {
+    /// Shows blocks that have been written, and the open block on top of them, to readers and subscribers.
+    pub(crate) fn advance(&self, blocks: Vec<Arc<ExecutedBlock>>, open: Option<OpenView>) {
+        let before = self.tip.load_full();
+        let has_changed = match (&before.open, &open) {
+            (Some(before), Some(open)) => !Arc::ptr_eq(&before.block, &open.block),
+            (before, open) => before.is_some() || open.is_some(),
+        };
+        let head = blocks.last().unwrap_or(&before.head).clone();
+        for block in &blocks {
             self.recent.lock().put(block.clone());
-            self.head.store(block.clone());
+        }
+        self.tip.store(Arc::new(Tip { head, open }));
+        for block in blocks {
             // An error only says that nobody listens.
             let _ = self.feed.send(block);
+        }
+        if has_changed {
+            self.pending_feed.send_replace(());
         }
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
         self.feed.subscribe()
+    }
+
+    pub(crate) fn subscribe_pending(&self) -> watch::Receiver<()> {
+        self.pending_feed.subscribe()
     }
 }
 

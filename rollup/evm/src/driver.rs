@@ -3,7 +3,8 @@
 use crate::{
     chain::Chain,
     changes::Changes,
-    execute::{self, Attributes, Executed},
+    execute::{Attributes, Executed, Taken},
+    open_block::OpenBlock,
     pending::Pending,
     records::{PendingRecord, Progress, decode_outcome},
     store::{Column, StateError},
@@ -25,43 +26,69 @@ use switchyard_rollup_core::{Applied, Driver, DriverError, Sealing, SegmentInput
 /// derivation rules.
 const BLOCKS_PER_HUB_BLOCK: usize = 16;
 
+/// Seconds of hub time after a rollup's newest block before it gets an empty one: Ethereum's slot. Part of the derivation
+/// rules.
+const IDLE_SECONDS: u64 = 12;
+
 /// Derives one EVM rollup. There is one for each open database; it is the only writer.
 pub struct EvmDriver {
     chain: Arc<Chain>,
     progress: Progress,
     pending: Pending,
+    /// On top of the head; there is one between hub blocks if something waits.
+    open: Option<OpenBlock>,
     /// A call failed half-way: what is in memory is not to be trusted.
     stale: bool,
 }
 
 impl EvmDriver {
     pub(crate) fn new(chain: Arc<Chain>, progress: Progress) -> Result<Self, StateError> {
-        let pending = Pending::load(&chain.store, &chain.senders, progress.pending_taken)?;
-        Ok(Self { chain, progress, pending, stale: false })
+        let mut driver = Self { chain, progress, pending: Pending::default(), open: None, stale: true };
+        driver.restore()?;
+        driver.show(Vec::new());
+        Ok(driver)
+    }
+
+    /// Makes what is in memory from the database: executes what waits once more.
+    fn restore(&mut self) -> Result<(), StateError> {
+        self.pending = Pending::load(&self.chain.store, &self.chain.senders, self.progress.pending_taken)?;
+        self.open = None;
+        let mut step = Step::new(&self.chain, &mut self.pending, &mut self.open);
+        step.fill()?;
+        self.stale = false;
+        Ok(())
     }
 
     fn step(&mut self, input: &SegmentInput) -> Result<Applied, StateError> {
         if self.stale {
-            self.pending = Pending::load(&self.chain.store, &self.chain.senders, self.progress.pending_taken)?;
+            self.restore()?;
         }
         self.stale = true;
-        let mut step = Step::new(&self.chain, &mut self.pending);
+        let mut step = Step::new(&self.chain, &mut self.pending, &mut self.open);
         match self.chain.sealing {
             Sealing::HubBlock => step.seal_hub_block(input)?,
             Sealing::OneSecond => step.seal_by_second(input)?,
         }
+        step.mark_time(input)?;
         let Step { changes, mut applied, parent, pending, .. } = step;
-        applied.executed_to = pending.oldest().map_or(input.hub_height, |oldest| oldest.hub_height.saturating_sub(1));
+        applied.executed_to = pending.oldest_left().map_or(input.hub_height, |left| left.hub_height.saturating_sub(1));
         let progress = Progress {
             next_hub_height: input.hub_height + 1,
             head: parent.header.number,
-            pending_taken: self.pending.taken(),
+            pending_taken: pending.taken(),
         };
         changes.write(&self.chain.store, progress)?;
         self.progress = progress;
         self.stale = false;
-        self.chain.advance(changes.blocks);
+        self.show(changes.blocks);
         Ok(applied)
+    }
+
+    /// Shows readers what is in the database now.
+    fn show(&mut self, blocks: Vec<Arc<ExecutedBlock>>) {
+        let newest = self.pending.newest();
+        let open = self.open.as_mut().zip(newest).map(|(open, newest)| open.show(newest.hub_height));
+        self.chain.advance(blocks, open);
     }
 }
 
@@ -83,15 +110,17 @@ impl Driver for EvmDriver {
 struct Step<'a> {
     chain: &'a Chain,
     pending: &'a mut Pending,
+    open: &'a mut Option<OpenBlock>,
     changes: Changes,
     applied: Applied,
-    /// The newest block, written or not.
+    /// The newest closed block, written or not.
     parent: Arc<ExecutedBlock>,
 }
 
 impl<'a> Step<'a> {
-    fn new(chain: &'a Chain, pending: &'a mut Pending) -> Self {
-        Self { chain, pending, changes: Changes::default(), applied: Applied::default(), parent: chain.head() }
+    fn new(chain: &'a Chain, pending: &'a mut Pending, open: &'a mut Option<OpenBlock>) -> Self {
+        let (changes, applied) = (Changes::default(), Applied::default());
+        Self { chain, pending, open, changes, applied, parent: chain.head() }
     }
 
     /// One block for the hub block, or as many as its transactions' gas needs.
@@ -102,8 +131,8 @@ impl<'a> Step<'a> {
             if self.pending.queue.is_empty() {
                 return Ok(());
             }
-            let timestamp = (input.timestamp_ms / 1000).max(self.parent.header.timestamp);
-            self.close_block(timestamp)?;
+            self.fill()?;
+            self.close()?;
         }
         self.skip_waiting()
     }
@@ -124,12 +153,9 @@ impl<'a> Step<'a> {
     /// waits for the next second, but never more than a bound: beyond it, blocks run ahead of the hub's clock.
     fn seal_by_second(&mut self, input: &SegmentInput) -> Result<(), StateError> {
         let now = input.timestamp_ms / 1000;
-        while let Some(newest) = self.pending.newest() {
-            let timestamp = (newest.timestamp_ms / 1000).max(self.parent.header.timestamp + 1);
-            if timestamp >= now {
-                break;
-            }
-            self.close_block(timestamp)?;
+        while self.open.as_ref().is_some_and(|open| open.header().timestamp < now) {
+            self.close()?;
+            self.fill()?;
         }
         let fresh = self.recover(input)?;
         if !fresh.is_empty() {
@@ -142,13 +168,18 @@ impl<'a> Step<'a> {
             self.pending.push(input.hub_height, input.hub_hash, input.timestamp_ms, fresh);
         }
         for _ in 0..BLOCKS_PER_HUB_BLOCK {
-            if !self.pending.is_overfull(self.chain.gas_limit()) {
-                return Ok(());
+            if !self.is_overfull() {
+                break;
             }
-            let timestamp = now.max(self.parent.header.timestamp + 1);
-            self.close_block(timestamp)?;
+            self.fill()?;
+            self.close()?;
         }
-        if self.pending.is_overfull(self.chain.gas_limit()) { self.skip_waiting() } else { Ok(()) }
+        if self.is_overfull() { self.skip_waiting() } else { self.fill() }
+    }
+
+    fn is_overfull(&self) -> bool {
+        let taken = self.open.as_ref().map(OpenBlock::weight).unwrap_or_default();
+        self.pending.is_overfull(taken, self.chain.gas_limit())
     }
 
     /// The segment's transactions with their senders. Those that are no transactions of this chain are skipped here.
@@ -163,28 +194,82 @@ impl<'a> Step<'a> {
         Ok(fresh)
     }
 
-    /// Makes one block of what waits, as far as the gas limit allows; none if nothing of it can be executed.
-    fn close_block(&mut self, timestamp: u64) -> Result<(), StateError> {
-        let Some(newest) = self.pending.newest() else { return Ok(()) };
-        let attributes = Attributes { hub_height: newest.hub_height, hub_hash: newest.hub_hash, timestamp };
-        let outcome = execute::execute(
+    /// Executes what waits into the open block, as far as it fits. Opens one if there is none.
+    fn fill(&mut self) -> Result<(), StateError> {
+        if self.open.is_none() {
+            let Some(first) = self.pending.oldest() else { return Ok(()) };
+            *self.open = Some(self.open_block(first.hub_hash, first.timestamp_ms)?);
+        }
+        let Some(open) = self.open.as_mut() else { return Ok(()) };
+        let view = StateView::latest(&self.chain.store, &self.changes);
+        let index = u32::try_from(open.len()).unwrap_or(u32::MAX);
+        let taken = open.extend(view, &mut self.pending.queue)?;
+        self.decide(taken, index)
+    }
+
+    /// Opens a block. All that its transactions will observe is fixed here: by a hub block, that of which the first
+    /// transaction waits, and by the parent.
+    fn open_block(&self, hub_hash: B256, timestamp_ms: u64) -> Result<OpenBlock, StateError> {
+        let is_one_second = self.chain.sealing == Sealing::OneSecond;
+        let earliest = self.parent.header.timestamp + u64::from(is_one_second);
+        let timestamp = (timestamp_ms / 1000).max(earliest);
+        OpenBlock::open(
             self.chain.rollup,
             self.chain.chain_id,
             (&self.parent.header, self.parent.hash),
-            attributes,
+            Attributes { hub_hash, timestamp },
             StateView::latest(&self.chain.store, &self.changes),
-            &mut self.pending.queue,
-        )?;
+            is_one_second,
+        )
+    }
+
+    /// Takes note of what the open block made of transactions; the first that it executed is at `index`.
+    fn decide(&mut self, taken: Vec<Taken>, mut index: u32) -> Result<(), StateError> {
+        for Taken { hash, sender, result, .. } in taken {
+            let outcome = match result {
+                Ok(success) => {
+                    self.applied.senders.push(sender);
+                    index += 1;
+                    TxOutcome::Executed { block: self.parent.header.number + 1, index: index - 1, success }
+                }
+                Err(reason) => self.standing(hash)?.unwrap_or(TxOutcome::Skipped { reason }),
+            };
+            if let Some(open) = self.open.as_mut() {
+                open.decide(hash, outcome.clone());
+            }
+            self.applied.outcomes.push((hash, outcome));
+        }
+        Ok(())
+    }
+
+    /// Closes the open block: no more is executed. No block is made of it if all that it took was skipped.
+    fn close(&mut self) -> Result<(), StateError> {
+        let (Some(open), Some(newest)) = (self.open.take(), self.pending.newest()) else { return Ok(()) };
         for height in self.pending.used() {
             self.changes.pending.insert(height, None);
         }
-        if let Some(executed) = outcome.block {
-            self.include(executed, newest.hub_height)?;
+        let is_empty = open.len() == 0;
+        let (execution, outcomes) = open.into_parts();
+        self.changes.outcomes.extend(outcomes);
+        if is_empty {
+            return Ok(());
         }
-        for (hash, reason) in outcome.skipped {
-            self.skip(hash, reason)?;
+        let view = StateView::latest(&self.chain.store, &self.changes);
+        let executed = execution.close(view, newest.hub_height)?;
+        self.include(executed, newest.hub_height)
+    }
+
+    /// Makes an empty block for a rollup that has had none for a while: wallets' libraries look for a receipt, and count
+    /// confirmations, when the block number changes. A rollup that was never used has no blocks.
+    fn mark_time(&mut self, input: &SegmentInput) -> Result<(), StateError> {
+        let is_idle = self.open.is_none() && self.pending.queue.is_empty() && self.parent.header.number > 0;
+        if !is_idle || input.timestamp_ms / 1000 < self.parent.header.timestamp.saturating_add(IDLE_SECONDS) {
+            return Ok(());
         }
-        Ok(())
+        let (execution, _) = self.open_block(input.hub_hash, input.timestamp_ms)?.into_parts();
+        let view = StateView::latest(&self.chain.store, &self.changes);
+        let executed = execution.close(view, input.hub_height)?;
+        self.include(executed, input.hub_height)
     }
 
     /// Adds an executed block to the changes.
@@ -194,11 +279,6 @@ impl<'a> Step<'a> {
         self.changes.codes.extend(codes);
         header.state_root = trie::apply(&self.chain.store, &mut self.changes, before, updates)?;
         let hash = header.hash_slow();
-        for (index, (tx, receipt)) in (0..).zip(transactions.iter().zip(&receipts)) {
-            let outcome = TxOutcome::Executed { block: header.number, index, success: receipt.status() };
-            self.changes.outcomes.insert(*tx.tx_hash(), outcome.clone());
-            self.applied.outcomes.push((*tx.tx_hash(), outcome));
-        }
         self.applied.checkpoints.push(Checkpoint {
             rollup: self.chain.rollup,
             number: header.number,
@@ -208,7 +288,6 @@ impl<'a> Step<'a> {
             outbox_root: B256::ZERO,
             votes_root: B256::ZERO,
         });
-        self.applied.senders.extend(&senders);
         self.parent = Arc::new(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts });
         self.changes.blocks.push(self.parent.clone());
         Ok(())
@@ -216,19 +295,25 @@ impl<'a> Step<'a> {
 
     /// Records why a transaction is not executed, unless the same transaction has been before.
     fn skip(&mut self, hash: TxHash, reason: String) -> Result<(), StateError> {
-        let standing = match self.changes.outcomes.get(&hash) {
+        let outcome = self.standing(hash)?.unwrap_or(TxOutcome::Skipped { reason });
+        self.changes.outcomes.insert(hash, outcome.clone());
+        self.applied.outcomes.push((hash, outcome));
+        Ok(())
+    }
+
+    /// The outcome of a transaction that has been executed, which no other takes the place of.
+    fn standing(&self, hash: TxHash) -> Result<Option<TxOutcome>, StateError> {
+        let known = self.open.as_ref().and_then(|open| open.outcome(hash)).or_else(|| self.changes.outcomes.get(&hash));
+        let found = match known {
             Some(outcome) => Some(outcome.clone()),
             None => {
                 let bytes = self.chain.store.get(Column::Transactions, hash.as_slice())?;
                 bytes.map(|bytes| decode_outcome(hash.as_slice(), &bytes)).transpose()?
             }
         };
-        let outcome = match standing {
-            Some(executed @ TxOutcome::Executed { .. }) => executed,
-            _ => TxOutcome::Skipped { reason },
-        };
-        self.changes.outcomes.insert(hash, outcome.clone());
-        self.applied.outcomes.push((hash, outcome));
-        Ok(())
+        Ok(found.filter(|outcome| matches!(outcome, TxOutcome::Executed { .. })))
     }
 }
+
+#[cfg(test)]
+mod tests;

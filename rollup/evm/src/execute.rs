@@ -1,6 +1,6 @@
 //! One rollup block: the rules of `docs/specs/evm-rollup.md` around alloy-evm's Ethereum block executor.
 
-use crate::{genesis::PragueSpec, store::StateError, trie::AccountUpdate, view::StateView};
+use crate::{genesis::PragueSpec, pending::Weight, store::StateError, trie::AccountUpdate, view::StateView};
 use alloy::{
     consensus::ReceiptEnvelope,
     consensus::{
@@ -14,21 +14,27 @@ use alloy::{
 use alloy_evm::{
     EvmEnv, EvmFactory,
     block::{BlockExecutionError, BlockExecutionResult, BlockExecutor, BlockValidationError},
-    eth::{EthBlockExecutionCtx, EthBlockExecutor, EthEvmFactory, receipt_builder::AlloyReceiptBuilder},
+    eth::{EthBlockExecutionCtx, EthBlockExecutor, EthEvm, EthEvmFactory, receipt_builder::AlloyReceiptBuilder},
+    precompiles::PrecompilesMap,
 };
 use alloy_primitives::{Address, B256, Bloom, Bytes, U256, keccak256, map::B256Map};
-use revm::database::{BundleState, State, states::bundle_state::BundleRetention};
+use revm::{
+    database::{
+        BundleState, CacheState, State, TransitionState, WrapDatabaseRef, states::bundle_state::BundleRetention,
+    },
+    inspector::NoOpInspector,
+    state::EvmState,
+};
 use std::{borrow::Cow, collections::VecDeque};
 use switchyard_primitives::{RollupId, TxHash};
 
-/// Room made beforehand for a block's receipts: what waits may be far more than one block takes.
+/// Room made beforehand for what is taken: what waits may be far more than one block takes.
 const TX_COUNT_HINT_MAX: usize = 1024;
 
-/// What a rollup block takes from the hub.
+/// What a rollup block takes from the hub when it is opened: all that its transactions can observe of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Attributes {
-    /// The newest hub block that the rollup block is derived from.
-    pub(crate) hub_height: u64,
+    /// Of the hub block that holds the first transaction that waits.
     pub(crate) hub_hash: B256,
     /// Seconds.
     pub(crate) timestamp: u64,
@@ -45,14 +51,6 @@ pub(crate) struct Executed {
     pub(crate) codes: B256Map<Bytes>,
 }
 
-/// What was taken from the queue.
-pub(crate) struct Outcome {
-    /// None if no transaction could be executed: a block without transactions is not made.
-    pub(crate) block: Option<Executed>,
-    /// Transactions that are not in the block and never will be in another, with the reason.
-    pub(crate) skipped: Vec<(TxHash, String)>,
-}
-
 /// The base fee rises no further, so that it stays within 64 bits whatever a rollup's native coin is worth.
 pub(crate) const BASE_FEE_MAX: u64 = i64::MAX as u64;
 
@@ -66,67 +64,192 @@ pub(crate) fn environment(header: &Header, chain_id: u64) -> EvmEnv {
     EvmEnv::for_eth_block(header, PragueSpec, chain_id, Some(BlobParams::prague()))
 }
 
-/// Executes transactions from the front of `queue` until it is empty or the next one does not fit.
-pub(crate) fn execute(
-    rollup: RollupId,
+type Db<'v> = State<WrapDatabaseRef<StateView<'v>>>;
+type Executor<'s, 'v> =
+    EthBlockExecutor<'static, EthEvm<&'s mut Db<'v>, NoOpInspector, PrecompilesMap>, PragueSpec, AlloyReceiptBuilder>;
+
+/// A block whose environment is fixed and whose transactions are executed as they come. Between two calls it holds what
+/// they have read and changed, so that nothing is executed twice.
+///
+/// Each call takes a view of the same state: that after the parent block.
+pub(crate) struct Execution {
     chain_id: u64,
-    parent: (&Header, B256),
-    attributes: Attributes,
-    view: StateView<'_>,
-    queue: &mut VecDeque<Recovered<TxEnvelope>>,
-) -> Result<Outcome, StateError> {
-    let mut header = open_header(rollup, parent, attributes);
-    let mut state = State::builder().with_database_ref(view).with_bundle_update().build();
-    let evm = EthEvmFactory::default().create_evm(&mut state, environment(&header, chain_id));
-    let context = EthBlockExecutionCtx {
-        parent_hash: header.parent_hash,
-        parent_beacon_block_root: header.parent_beacon_block_root,
-        ommers: &[],
-        withdrawals: Some(Cow::Borrowed(&[])),
-        extra_data: header.extra_data.clone(),
-        tx_count_hint: Some(queue.len().min(TX_COUNT_HINT_MAX)),
-        slot_number: None,
-    };
-    let mut executor = EthBlockExecutor::new(evm, context, PragueSpec, AlloyReceiptBuilder::default());
-    executor.apply_pre_execution_changes().map_err(failed)?;
-    let (included, skipped) = take_from(&mut executor, queue, header.gas_limit)?;
-    if included.is_empty() {
-        return Ok(Outcome { block: None, skipped });
-    }
-    let (evm, result) = executor.finish().map_err(failed)?;
-    drop(evm);
-    state.merge_transitions(BundleRetention::PlainState);
-    let bundle = state.take_bundle();
-    let (transactions, senders): (Vec<_>, Vec<_>) = included.into_iter().map(Recovered::into_parts).unzip();
-    close_header(&mut header, &transactions, &result);
-    let codes = bundle.contracts.iter().map(|(hash, code)| (*hash, code.original_bytes())).collect();
-    let executed =
-        Executed { header, transactions, senders, receipts: result.receipts, updates: updates(bundle), codes };
-    Ok(Outcome { block: Some(executed), skipped })
+    /// Without the fields that closing gives.
+    header: Header,
+    cache: CacheState,
+    transitions: TransitionState,
+    gas: Gas,
+    included: Vec<Recovered<TxEnvelope>>,
+    receipts: Vec<ReceiptEnvelope>,
 }
 
-type Taken = (Vec<Recovered<TxEnvelope>>, Vec<(TxHash, String)>);
+/// The executor's counters.
+#[derive(Clone, Copy, Default)]
+struct Gas {
+    cumulative: u64,
+    block_regular: u64,
+    block_state: u64,
+    blob: u64,
+}
 
-fn take_from<E>(
-    executor: &mut E,
+/// A transaction that was taken from the queue.
+pub(crate) struct Taken {
+    pub(crate) hash: TxHash,
+    pub(crate) sender: Address,
+    /// Whether it succeeded; the reason where it is not in the block and never will be in another.
+    pub(crate) result: Result<bool, String>,
+    pub(crate) weight: Weight,
+}
+
+impl Execution {
+    /// Opens a block on `parent` and makes the system calls that come first, of which `changed` is told.
+    pub(crate) fn open(
+        rollup: RollupId,
+        chain_id: u64,
+        parent: (&Header, B256),
+        attributes: Attributes,
+        view: StateView<'_>,
+        changed: impl FnOnce(&TransitionState),
+    ) -> Result<Self, StateError> {
+        let mut execution = Self {
+            chain_id,
+            header: open_header(rollup, parent, attributes),
+            cache: CacheState::default(),
+            transitions: TransitionState::default(),
+            gas: Gas::default(),
+            included: Vec::new(),
+            receipts: Vec::new(),
+        };
+        execution.resume(view, |mut executor| {
+            executor.apply_pre_execution_changes().map_err(failed)?;
+            Ok(((), executor.receipts))
+        })?;
+        changed(&execution.transitions);
+        Ok(execution)
+    }
+
+    /// Executes transactions from the front of `queue` until it is empty or the next one does not fit; `changed` is told
+    /// what each one changes.
+    pub(crate) fn extend(
+        &mut self,
+        view: StateView<'_>,
+        queue: &mut VecDeque<Recovered<TxEnvelope>>,
+        mut changed: impl FnMut(&EvmState),
+    ) -> Result<Vec<Taken>, StateError> {
+        let (mut gas, mut included) = (self.gas, std::mem::take(&mut self.included));
+        let gas_limit = self.header.gas_limit;
+        let taken = self.resume(view, |mut executor| {
+            let taken = take_from(&mut executor, queue, gas_limit, &mut included, &mut changed)?;
+            gas = Gas::of(&executor);
+            Ok((taken, executor.receipts))
+        })?;
+        (self.gas, self.included) = (gas, included);
+        Ok(taken)
+    }
+
+    /// Makes the system calls that come last. `hub_height` goes into the header, where no transaction of the block has seen
+    /// it.
+    pub(crate) fn close(mut self, view: StateView<'_>, hub_height: u64) -> Result<Executed, StateError> {
+        let (result, receipts) = self.resume(view, |executor| {
+            let (_, mut result) = executor.finish().map_err(failed)?;
+            let receipts = std::mem::take(&mut result.receipts);
+            Ok(((result, receipts), Vec::new()))
+        })?;
+        let Self { mut header, cache, transitions, included, .. } = self;
+        let mut state = State::builder().with_cached_prestate(cache).with_bundle_update().build();
+        state.transition_state = Some(transitions);
+        state.merge_transitions(BundleRetention::PlainState);
+        let bundle = state.take_bundle();
+        let (transactions, senders): (Vec<_>, Vec<_>) = included.into_iter().map(Recovered::into_parts).unzip();
+        header.extra_data = extra_data(hub_height);
+        close_header(&mut header, &transactions, &receipts, &result);
+        let codes = bundle.contracts.iter().map(|(hash, code)| (*hash, code.original_bytes())).collect();
+        Ok(Executed { header, transactions, senders, receipts, updates: updates(bundle), codes })
+    }
+
+    /// The header, without the fields that closing gives.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Number of executed transactions.
+    pub(crate) fn len(&self) -> usize {
+        self.included.len()
+    }
+
+    /// The executed transactions with their receipts, in order.
+    pub(crate) fn executed(&self) -> impl Iterator<Item = (&Recovered<TxEnvelope>, &ReceiptEnvelope)> {
+        self.included.iter().zip(&self.receipts)
+    }
+
+    /// Runs the executor from where it stood. `work` hands back the receipts. After an error nothing can be done with
+    /// this value any more.
+    fn resume<'v, T>(
+        &mut self,
+        view: StateView<'v>,
+        work: impl FnOnce(Executor<'_, 'v>) -> Result<(T, Vec<ReceiptEnvelope>), StateError>,
+    ) -> Result<T, StateError> {
+        let builder = State::builder().with_database_ref(view).with_bundle_update();
+        let mut state = builder.with_cached_prestate(std::mem::take(&mut self.cache)).build();
+        state.transition_state = Some(std::mem::take(&mut self.transitions));
+        let evm = EthEvmFactory::default().create_evm(&mut state, environment(&self.header, self.chain_id));
+        let context = EthBlockExecutionCtx {
+            parent_hash: self.header.parent_hash,
+            parent_beacon_block_root: self.header.parent_beacon_block_root,
+            ommers: &[],
+            withdrawals: Some(Cow::Borrowed(&[])),
+            extra_data: Bytes::new(),
+            tx_count_hint: None,
+            slot_number: None,
+        };
+        let mut executor = EthBlockExecutor::new(evm, context, PragueSpec, AlloyReceiptBuilder::default());
+        executor.receipts = std::mem::take(&mut self.receipts);
+        executor.cumulative_tx_gas_used = self.gas.cumulative;
+        executor.block_regular_gas_used = self.gas.block_regular;
+        executor.block_state_gas_used = self.gas.block_state;
+        executor.blob_gas_used = self.gas.blob;
+        let (done, receipts) = work(executor)?;
+        self.receipts = receipts;
+        self.cache = state.cache;
+        self.transitions = state.transition_state.unwrap_or_default();
+        Ok(done)
+    }
+}
+
+impl Gas {
+    fn of(executor: &Executor<'_, '_>) -> Self {
+        Self {
+            cumulative: executor.cumulative_tx_gas_used,
+            block_regular: executor.block_regular_gas_used,
+            block_state: executor.block_state_gas_used,
+            blob: executor.blob_gas_used,
+        }
+    }
+}
+
+fn take_from(
+    executor: &mut Executor<'_, '_>,
     queue: &mut VecDeque<Recovered<TxEnvelope>>,
     gas_limit: u64,
-) -> Result<Taken, StateError>
-where
-    E: BlockExecutor<Transaction = TxEnvelope>,
-    for<'t> &'t Recovered<TxEnvelope>: alloy_evm::block::ExecutableTx<E>,
-{
-    let (mut included, mut skipped) = (Vec::new(), Vec::new());
+    included: &mut Vec<Recovered<TxEnvelope>>,
+    changed: &mut impl FnMut(&EvmState),
+) -> Result<Vec<Taken>, StateError> {
+    let mut taken = Vec::with_capacity(queue.len().min(TX_COUNT_HINT_MAX));
     while let Some(tx) = queue.pop_front() {
+        let mut take = |result| {
+            taken.push(Taken { hash: *tx.tx_hash(), sender: tx.signer(), result, weight: Weight::of(&tx) });
+        };
         if tx.gas_limit() > gas_limit {
-            let reason = format!("exceeds block gas limit: gas {}, limit {gas_limit}", tx.gas_limit());
-            skipped.push((*tx.tx_hash(), reason));
+            take(Err(format!("exceeds block gas limit: gas {}, limit {gas_limit}", tx.gas_limit())));
             continue;
         }
-        match executor.execute_transaction(&tx) {
-            Ok(_) => included.push(tx),
+        match executor.execute_transaction_with_result_closure(&tx, |result| changed(&result.result.state)) {
+            Ok(_) => {
+                take(Ok(executor.receipts.last().is_some_and(|receipt| receipt.status())));
+                included.push(tx);
+            }
             Err(BlockExecutionError::Validation(BlockValidationError::InvalidTx { error, .. })) => {
-                skipped.push((*tx.tx_hash(), error.to_string()));
+                take(Err(error.to_string()));
             }
             Err(BlockExecutionError::Validation(
                 BlockValidationError::TransactionGasLimitMoreThanAvailableBlockGas { .. },
@@ -137,7 +260,7 @@ where
             Err(e) => return Err(failed(e)),
         }
     }
-    Ok((included, skipped))
+    Ok(taken)
 }
 
 fn failed(e: BlockExecutionError) -> StateError {
@@ -146,7 +269,7 @@ fn failed(e: BlockExecutionError) -> StateError {
 
 /// The header's fields that execution needs.
 fn open_header(rollup: RollupId, (parent, parent_hash): (&Header, B256), attributes: Attributes) -> Header {
-    let Attributes { hub_height, hub_hash, timestamp } = attributes;
+    let Attributes { hub_hash, timestamp } = attributes;
     Header {
         parent_hash,
         ommers_hash: EMPTY_OMMER_ROOT_HASH,
@@ -154,7 +277,6 @@ fn open_header(rollup: RollupId, (parent, parent_hash): (&Header, B256), attribu
         number: parent.number + 1,
         gas_limit: parent.gas_limit,
         timestamp,
-        extra_data: Bytes::copy_from_slice(&hub_height.to_be_bytes()),
         mix_hash: keccak256([hub_hash.as_slice(), &rollup.0.to_be_bytes()].concat()),
         base_fee_per_gas: Some(next_base_fee(parent)),
         withdrawals_root: Some(EMPTY_WITHDRAWALS),
@@ -165,11 +287,21 @@ fn open_header(rollup: RollupId, (parent, parent_hash): (&Header, B256), attribu
     }
 }
 
+/// Extra data of a block of which this is the newest hub block.
+pub(crate) fn extra_data(hub_height: u64) -> Bytes {
+    Bytes::copy_from_slice(&hub_height.to_be_bytes())
+}
+
 /// The fields that execution gives, but the state root.
-fn close_header(header: &mut Header, transactions: &[TxEnvelope], result: &BlockExecutionResult<ReceiptEnvelope>) {
+fn close_header(
+    header: &mut Header,
+    transactions: &[TxEnvelope],
+    receipts: &[ReceiptEnvelope],
+    result: &BlockExecutionResult<ReceiptEnvelope>,
+) {
     header.transactions_root = calculate_transaction_root(transactions);
-    header.receipts_root = calculate_receipt_root(&result.receipts);
-    header.logs_bloom = result.receipts.iter().fold(Bloom::ZERO, |bloom, receipt| bloom | receipt.bloom());
+    header.receipts_root = calculate_receipt_root(receipts);
+    header.logs_bloom = receipts.iter().fold(Bloom::ZERO, |bloom, receipt| bloom | receipt.bloom());
     header.gas_used = result.gas_used;
     header.requests_hash = Some(result.requests.requests_hash());
 }

@@ -6,6 +6,10 @@
 //!
 //! **Derivation rules** (`docs/specs/evm-rollup.md`) are a pure function of the hub blocks: same log, same block hashes.
 //!
+//! With one-second sealing what waits is executed after each hub block, in a block that stays open until its second is
+//! over; readers see it as it grows, and closing it executes nothing again. Nothing of it is written before it is closed:
+//! a restart executes what waits once more.
+//!
 //! **Invariant:** everything that one hub block changes is one atomic write, so a crash leaves the database at a hub
 //! height, and [`Driver::next_hub_height`](switchyard_rollup_core::Driver::next_hub_height) says which.
 
@@ -17,6 +21,8 @@ mod driver;
 mod execute;
 mod genesis;
 mod open;
+mod open_block;
+mod overlay;
 mod pending;
 mod reader;
 mod records;

@@ -3,6 +3,7 @@
 use crate::{
     call,
     chain::Chain,
+    open_block::OpenView,
     records::{corrupt, decode, decode_outcome},
     store::{Column, StateError},
     trie,
@@ -17,10 +18,10 @@ use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use std::sync::Arc;
 use switchyard_primitives::Level;
 use switchyard_rollup_core::{
-    TxOutcome,
-    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock},
+    Account, TxOutcome,
+    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// Reads one EVM rollup and admits transactions to it. Shared by any number of threads while the driver writes.
 pub struct EvmReader {
@@ -38,15 +39,39 @@ impl EvmReader {
         Self { chain }
     }
 
+    /// Nonce and balance of an account as the newest executed transactions have left it.
+    pub(crate) fn newest_account(&self, address: Address) -> Result<Option<Account>, StateError> {
+        // Before the database: if the block is closed meanwhile, its account is there.
+        if let Some(account) = self.chain.open().and_then(|open| open.account(address)) {
+            return Ok(account.map(|a| Account { nonce: a.nonce, balance: a.balance }));
+        }
+        let account = self.head_account(address)?;
+        Ok(account.map(|a| Account { nonce: a.nonce, balance: a.balance }))
+    }
+
     /// An account at the newest written block.
-    pub(crate) fn head_account(&self, address: Address) -> Result<Option<TrieAccount>, StateError> {
+    fn head_account(&self, address: Address) -> Result<Option<TrieAccount>, StateError> {
         let key = address.as_slice();
         let bytes = self.chain.store.get(Column::Accounts, key)?;
         bytes.map(|bytes| decode(Column::Accounts, key, &bytes)).transpose()
     }
 
     fn state(&self, number: u64) -> Result<StateView<'_>, EvmError> {
-        StateView::at(&self.chain.store, number)?.ok_or(EvmError::NoState(number))
+        self.state_with(number, self.chain.pending())
+    }
+
+    fn state_with(&self, number: u64, open: Option<OpenView>) -> Result<StateView<'_>, EvmError> {
+        StateView::at(&self.chain.store, number, open)?.ok_or(EvmError::NoState(number))
+    }
+
+    /// The state after block `number` and the environment of its transactions.
+    fn state_and_header(&self, number: u64) -> Result<(StateView<'_>, Header), EvmError> {
+        let open = self.chain.pending().filter(|open| open.number() == number);
+        let header = match &open {
+            Some(open) => open.block.header.clone(),
+            None => self.header(number)?.ok_or(EvmError::NoState(number))?,
+        };
+        Ok((self.state_with(number, open)?, header))
     }
 
     fn state_root(&self, number: u64) -> Result<B256, EvmError> {
@@ -98,8 +123,20 @@ impl EvmChain for EvmReader {
     }
 
     fn outcome(&self, tx: B256) -> Result<Option<TxOutcome>, EvmError> {
+        // Before the database: if the block is closed meanwhile, its outcomes are there.
+        if let Some(outcome) = self.pending_outcome(tx) {
+            return Ok(Some(outcome));
+        }
         let bytes = self.chain.store.get(Column::Transactions, tx.as_slice())?;
         Ok(bytes.map(|bytes| decode_outcome(tx.as_slice(), &bytes)).transpose()?)
+    }
+
+    fn pending(&self) -> Option<Arc<PendingBlock>> {
+        self.chain.pending().map(|open| open.block)
+    }
+
+    fn pending_outcome(&self, tx: B256) -> Option<TxOutcome> {
+        self.chain.open()?.outcome(tx)
     }
 
     fn account(&self, number: u64, address: Address) -> Result<Option<EvmAccount>, EvmError> {
@@ -141,8 +178,8 @@ impl EvmChain for EvmReader {
     }
 
     fn call(&self, number: u64, request: TransactionRequest, state: Option<StateOverride>) -> Result<Bytes, EvmError> {
-        let header = self.header(number)?.ok_or(EvmError::NoState(number))?;
-        call::call(self.state(number)?, &header, self.chain.chain_id, request, state)
+        let (view, header) = self.state_and_header(number)?;
+        call::call(view, &header, self.chain.chain_id, request, state)
     }
 
     fn estimate_gas(
@@ -151,11 +188,15 @@ impl EvmChain for EvmReader {
         request: TransactionRequest,
         state: Option<StateOverride>,
     ) -> Result<u64, EvmError> {
-        let header = self.header(number)?.ok_or(EvmError::NoState(number))?;
-        call::estimate_gas(self.state(number)?, &header, self.chain.chain_id, request, state)
+        let (view, header) = self.state_and_header(number)?;
+        call::estimate_gas(view, &header, self.chain.chain_id, request, state)
     }
 
     fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
         self.chain.subscribe()
+    }
+
+    fn subscribe_pending(&self) -> watch::Receiver<()> {
+        self.chain.subscribe_pending()
     }
 }

@@ -8,7 +8,7 @@ use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{Sealing, TxOutcome, evm::ExecutedBlock};
 
 /// The version of the layouts in this file. Raise it with any change to them, or to the derivation rules.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 pub(crate) const IDENTITY: &[u8] = b"identity";
 pub(crate) const PROGRESS: &[u8] = b"progress";

@@ -3,6 +3,7 @@
 use crate::{
     changes::Changes,
     genesis::EMPTY_STORAGE,
+    open_block::OpenView,
     records::{HeaderRecord, PROGRESS, Progress, corrupt, decode, slot_key},
     store::{Column, Snapshot, StateError, Store},
     trie,
@@ -20,6 +21,8 @@ enum Source<'a> {
     Latest(&'a Changes),
     /// Flat columns as they were when the view was made, so that a block written meanwhile is not seen by halves.
     Head(Snapshot<'a>),
+    /// What the open block has changed, on top of the same.
+    Open(Snapshot<'a>, OpenView),
     /// The trie under a past block's state root.
     Past(B256),
 }
@@ -35,6 +38,7 @@ impl std::fmt::Debug for StateView<'_> {
         let source = match &self.source {
             Source::Latest(_) => "latest".to_string(),
             Source::Head(_) => "head".to_string(),
+            Source::Open(_, open) => format!("open block {}", open.number()),
             Source::Past(root) => root.to_string(),
         };
         f.debug_tuple("StateView").field(&source).finish()
@@ -47,19 +51,25 @@ impl<'a> StateView<'a> {
         Self { store, source: Source::Latest(changes) }
     }
 
-    /// The state after block `number`; none if there is no such block.
-    pub(crate) fn at(store: &'a Store, number: u64) -> Result<Option<Self>, StateError> {
+    /// The state after block `number`, which may be the open one; none if there is no such block. `open` must have been
+    /// read before this call, so that the database is not behind it.
+    pub(crate) fn at(store: &'a Store, number: u64, open: Option<OpenView>) -> Result<Option<Self>, StateError> {
         let snapshot = store.snapshot();
         let head = store.get_at(Some(&snapshot), Column::Meta, PROGRESS)?.map(|bytes| bytes.to_vec());
         let head = head.map(|bytes| decode::<Progress>(Column::Meta, PROGRESS, &bytes)).transpose()?;
         if head.is_some_and(|progress| progress.head == number) {
             return Ok(Some(Self { store, source: Source::Head(snapshot) }));
         }
+        if let Some(open) = open.filter(|open| open.number() == number)
+            && head.is_some_and(|progress| progress.head + 1 == number)
+        {
+            return Ok(Some(Self { store, source: Source::Open(snapshot, open) }));
+        }
         let header = header(store, number)?;
         Ok(header.map(|record| Self { store, source: Source::Past(record.header.state_root) }))
     }
 
-    /// An account, none if the state has none.
+    /// An account, none if the state has none. What the open block has changed has no storage root yet: it is zero.
     pub(crate) fn account(&self, address: Address) -> Result<Option<TrieAccount>, StateError> {
         let snapshot = match &self.source {
             Source::Past(root) => return trie::account(self.store, *root, address),
@@ -68,6 +78,12 @@ impl<'a> StateView<'a> {
                     return Ok(*account);
                 }
                 None
+            }
+            Source::Open(snapshot, open) => {
+                if let Some(account) = open.account(address) {
+                    return Ok(account.map(unhashed));
+                }
+                Some(snapshot)
             }
             Source::Head(snapshot) => Some(snapshot),
         };
@@ -89,6 +105,12 @@ impl<'a> StateView<'a> {
                 }
                 None
             }
+            Source::Open(snapshot, open) => {
+                if let Some(value) = open.slot(address, slot) {
+                    return Ok(value);
+                }
+                Some(snapshot)
+            }
             Source::Head(snapshot) => Some(snapshot),
         };
         let key = slot_key(address, slot);
@@ -106,10 +128,19 @@ impl<'a> StateView<'a> {
         {
             return Ok(code.clone());
         }
+        if let Source::Open(_, open) = &self.source
+            && let Some(code) = open.code(hash)
+        {
+            return Ok(code.original_bytes());
+        }
         let code = self.store.get(Column::Code, hash.as_slice())?;
         let code = code.ok_or_else(|| corrupt(Column::Code, hash.as_slice(), "missing"))?;
         Ok(Bytes::copy_from_slice(&code))
     }
+}
+
+fn unhashed(info: AccountInfo) -> TrieAccount {
+    TrieAccount { nonce: info.nonce, balance: info.balance, storage_root: B256::ZERO, code_hash: info.code_hash }
 }
 
 /// A stored header; none if there is no such block.

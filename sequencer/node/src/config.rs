@@ -289,6 +289,12 @@ fn parse_error(path: String, text: &str, error: &toml::de::Error) -> ConfigError
 }
 
 impl Config {
+    /// The record of what this validator has signed. Not in a folder of its own, so that nobody removes or restores it with
+    /// one.
+    pub fn sign_record(&self) -> PathBuf {
+        self.data_dir.join("sign-record")
+    }
+
     /// Reads and checks a file, and makes its paths absolute.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let name = path.display().to_string();

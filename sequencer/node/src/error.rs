@@ -3,6 +3,7 @@
 use crate::{executor::ExecutorError, genesis::GenesisError, keys::KeyError};
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use switchyard_consensus_engine::EngineError;
+use switchyard_consensus_guard::GuardError;
 use switchyard_primitives::RollupId;
 use switchyard_rollup_evm::EvmOpenError;
 use switchyard_store::StoreError;
@@ -29,6 +30,20 @@ pub enum NodeError {
         path: String,
         /// Why.
         source: std::io::Error,
+    },
+    /// The record of what this validator has signed cannot be used.
+    #[error(transparent)]
+    Guard(#[from] GuardError),
+    /// The node has taken part in consensus, and nothing says what it has signed.
+    #[error(
+        "{path}: the sign record is missing, but the node's store is at height {height}: starting could sign a second vote \
+         for a view and be slashed. Restore the record, or import its newest export (switchyard sign-record import)"
+    )]
+    SignRecordLost {
+        /// Where it should be.
+        path: String,
+        /// The node's durable tip.
+        height: u64,
     },
     /// The store.
     #[error("store: {0}")]

@@ -14,6 +14,7 @@ use std::{
 };
 use switchyard_consensus_core::{History, SeatSet};
 use switchyard_consensus_engine::EngineConfig;
+use switchyard_consensus_guard::SignGuard;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
@@ -71,6 +72,7 @@ pub(crate) struct Opened {
     pub(crate) header: Header,
     pub(crate) seats: SeatSet,
     keys: NodeKeys,
+    guard: Arc<SignGuard>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rollups: Vec<OpenRollup>,
 }
@@ -87,8 +89,9 @@ impl Opened {
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
+        let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, seats, keys, store: Arc::new(store), rollups })
+        Ok(Self { config, genesis, network, header, seats, keys, guard, store: Arc::new(store), rollups })
     }
 
     /// What servers tell of the network.
@@ -141,6 +144,7 @@ impl Opened {
             limits: self.genesis.limits(),
             identity_secret: self.keys.identity,
             bls_secret: self.keys.bls,
+            guard: self.guard.clone(),
             listen: network.listen,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
             data_dir: self.config.data_dir.join("consensus"),
@@ -154,6 +158,15 @@ impl Opened {
             compact_from_bytes: EngineConfig::COMPACT_FROM_BYTES,
         }
     }
+}
+
+/// Opens the sign record, or begins one for a node that has taken part in nothing.
+fn open_guard(config: &Config, network: B256, keys: &NodeKeys, height: u64) -> Result<SignGuard, NodeError> {
+    let path = config.sign_record();
+    if height > 0 && !SignGuard::exists(&path) {
+        return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
+    }
+    Ok(SignGuard::open(&path, network, keys.bls_public()?.0)?)
 }
 
 /// The keys must be those of one seat.

@@ -19,6 +19,7 @@ use std::{
     path::PathBuf,
     pin::pin,
 };
+use switchyard_rollup_core::Sealing;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{Duration, Instant, MissedTickBehavior},
@@ -67,6 +68,9 @@ struct Up {
     /// Number of validators of a new network, 1 to 64 [default: 4]
     #[arg(long)]
     validators: Option<usize>,
+    /// EVM rollups of a new network close a block a second, with receipts before that, instead of one for each hub block
+    #[arg(long)]
+    one_second: bool,
     /// Return once every server answers; the validators go on running
     #[arg(long)]
     detach: bool,
@@ -204,6 +208,9 @@ fn open_or_create(arguments: &Up) -> Result<Testnet, Error> {
             if let Some(wanted) = arguments.validators.filter(|n| *n != existing.validators()) {
                 return Err(Error::OtherSize { dir: dir.clone(), found: existing.validators(), wanted });
             }
+            if arguments.one_second && !has_one_second(&existing)? {
+                return Err(Error::OtherSealing { dir: dir.clone() });
+            }
             if let Some(base) = arguments.base_port.filter(|base| existing.base_port().unwrap_or(0) != *base) {
                 existing.move_to(base)?;
             }
@@ -216,11 +223,19 @@ fn open_or_create(arguments: &Up) -> Result<Testnet, Error> {
                 Some(0) => Ports::Free,
                 base => Ports::From(base.unwrap_or(BASE_PORT)),
             };
-            let options = Options { validators: arguments.validators.unwrap_or(4), ports, ..Options::default() };
+            let sealing = if arguments.one_second { Sealing::OneSecond } else { Sealing::HubBlock };
+            let validators = arguments.validators.unwrap_or(4);
+            let options = Options { validators, ports, sealing, ..Options::default() };
             Testnet::create(dir, options)
         }
         Err(e) => Err(e),
     }
+}
+
+/// Whether the network's EVM rollups close a block a second.
+fn has_one_second(network: &NetworkDir) -> Result<bool, Error> {
+    let rollups = network.genesis()?.rollups;
+    Ok(rollups.iter().any(|rollup| rollup.sealing == Sealing::OneSecond))
 }
 
 /// Starts every validator and waits for all, saying how far it is.

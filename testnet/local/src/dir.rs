@@ -18,7 +18,7 @@ use switchyard_node::{
     config::{BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, RollupRpc, Store},
     genesis::{Genesis, GenesisLimits, GenesisValidator},
 };
-use switchyard_rollup_core::{RollupManifest, Vm};
+use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
 
 /// Most validators of a local network.
 pub const VALIDATORS_MAX: usize = 64;
@@ -43,8 +43,10 @@ pub struct Options {
     pub validators: usize,
     /// Where they listen.
     pub ports: Ports,
-    /// The rollups; none stands for [`default_rollups`].
+    /// The rollups; none stands for [`default_rollups`] with `sealing`.
     pub rollups: Option<Vec<RollupManifest>>,
+    /// When the default EVM rollups' blocks are closed.
+    pub sealing: Sealing,
     /// Block limits.
     pub limits: GenesisLimits,
     /// Blocks within which a transaction may not be in the log twice.
@@ -63,6 +65,7 @@ impl Default for Options {
             validators: 4,
             ports: Ports::Free,
             rollups: None,
+            sealing: Sealing::default(),
             limits: GenesisLimits::default(),
             replay_window_blocks: 8192,
             consensus: Consensus::default(),
@@ -145,7 +148,7 @@ impl NetworkDir {
             name: "local".into(),
             timestamp_ms: now_ms,
             validators,
-            rollups: options.rollups.clone().unwrap_or_else(|| default_rollups(now_ms / 1000)),
+            rollups: options.rollups.clone().unwrap_or_else(|| default_rollups(now_ms / 1000, options.sealing)),
             limits: options.limits,
             replay_window_blocks: options.replay_window_blocks,
         };

@@ -52,6 +52,16 @@ pub enum Error {
         /// Validators asked for.
         wanted: usize,
     },
+    /// The folder's EVM rollups have a block for each hub block.
+    #[error(
+        "{dir} holds a network whose EVM rollups have a block for each hub block; leave --one-second out, take another \
+         --dir, or remove the folder",
+        dir = dir.display()
+    )]
+    OtherSealing {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// Too few or too many validators.
     #[error("{0} validators: a local network has 1 to 64")]
     Size(usize),
@@ -166,7 +176,11 @@ impl Error {
     /// The process exit code: 2 where the caller must choose other arguments, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::PortTaken { .. } | Self::PortRange { .. } | Self::OtherSize { .. } | Self::Size(_) => 2,
+            Self::PortTaken { .. }
+            | Self::PortRange { .. }
+            | Self::OtherSize { .. }
+            | Self::OtherSealing { .. }
+            | Self::Size(_) => 2,
             _ => 1,
         }
     }

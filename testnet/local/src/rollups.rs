@@ -16,13 +16,13 @@ pub const BASE_FEE_WEI: u64 = 1_000_000_000;
 
 /// `yardA` (id 1, chain id 71001), `yardB` (id 2, chain id 71002) and the opaque `yardC` (id 3).
 ///
-/// `timestamp_s` is the EVM rollups' genesis time.
-pub fn default_rollups(timestamp_s: u64) -> Vec<RollupManifest> {
+/// `timestamp_s` is the EVM rollups' genesis time, `sealing` when their blocks are closed.
+pub fn default_rollups(timestamp_s: u64, sealing: Sealing) -> Vec<RollupManifest> {
     let evm = |id: u64, name: &str, chain_id: u64| RollupManifest {
         id: RollupId(id),
         name: name.into(),
         vm: Vm::Evm { genesis: evm_genesis(chain_id, timestamp_s) },
-        sealing: Sealing::HubBlock,
+        sealing,
     };
     let opaque = RollupManifest { id: RollupId(3), name: "yardC".into(), vm: Vm::Opaque, sealing: Sealing::HubBlock };
     vec![evm(1, "yardA", 71001), evm(2, "yardB", 71002), opaque]
@@ -104,7 +104,7 @@ mod tests {
 
     #[test]
     fn the_default_rollups_are_valid_and_distinct() {
-        let rollups = default_rollups(0);
+        let rollups = default_rollups(0, Sealing::OneSecond);
         for rollup in &rollups {
             rollup.check().unwrap();
         }

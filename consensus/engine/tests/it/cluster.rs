@@ -6,13 +6,14 @@ use std::{
     num::NonZeroUsize,
     path::Path,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::Duration,
 };
 use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, History, InvalidBlock, Seat, SeatSet, keys};
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
+use switchyard_consensus_guard::SignGuard;
 use switchyard_consensus_network::identity;
 use switchyard_primitives::{
     B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, TxKey, keccak256,
@@ -126,6 +127,7 @@ pub(crate) struct Cluster {
     pub(crate) identities: Vec<B256>,
     addresses: Vec<SocketAddr>,
     folder: TempDir,
+    guards: Mutex<BTreeMap<usize, Weak<SignGuard>>>,
 }
 
 fn identity_secret(i: usize) -> [u8; 32] {
@@ -147,11 +149,32 @@ impl Cluster {
         let seats = SeatSet::new(seats.collect()).unwrap();
         let genesis = Header::genesis(network_id, 1_700_000_000_000, seats.hash());
         let folder = TempDir::new().unwrap();
-        Self { network_id, seats, genesis, identities, addresses: free_addresses(count), folder }
+        Self {
+            network_id,
+            seats,
+            genesis,
+            identities,
+            addresses: free_addresses(count),
+            folder,
+            guards: Mutex::default(),
+        }
     }
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The validator's sign guard, the same one as long as somebody holds it.
+    fn guard(&self, i: usize) -> Arc<SignGuard> {
+        let mut guards = self.guards.lock().unwrap();
+        if let Some(guard) = guards.get(&i).and_then(Weak::upgrade) {
+            return guard;
+        }
+        let record = self.folder.path().join(format!("sign-record-{i}"));
+        let key = keys::bls_public_key(&bls_secret(i)).unwrap();
+        let guard = Arc::new(SignGuard::open(&record, self.network_id, key.0).unwrap());
+        guards.insert(i, Arc::downgrade(&guard));
+        guard
     }
 
     pub(crate) fn config(&self, i: usize, acknowledged_height: u64) -> EngineConfig {
@@ -163,6 +186,7 @@ impl Cluster {
             limits: Limits { body_bytes: 256 << 10, ..Limits::default() },
             identity_secret: identity_secret(i),
             bls_secret: bls_secret(i),
+            guard: self.guard(i),
             listen: self.addresses[i],
             peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),
             data_dir: self.folder.path().join(format!("validator-{i}")),

@@ -209,8 +209,8 @@ fn a_newer_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let newer = database(folder.path(), &["meta", "a_column_of_the_future"]);
     // A list whose first item is the format.
-    newer.put_cf(newer.cf_handle("meta").unwrap(), "identity", alloy_rlp::encode(vec![2u64, 7, 7, 7])).unwrap();
+    newer.put_cf(newer.cf_handle("meta").unwrap(), "identity", alloy_rlp::encode(vec![3u64, 7, 7, 7])).unwrap();
     drop(newer);
     let error = EvmRollup::open(folder.path(), config(Sealing::HubBlock)).err().unwrap();
-    assert!(matches!(error, EvmOpenError::Format { found: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, EvmOpenError::Format { found: 3, supported: 2, .. }), "{error}");
 }

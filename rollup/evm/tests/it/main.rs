@@ -7,6 +7,7 @@ mod admission;
 mod calls;
 mod derivation;
 mod genesis;
+mod pending;
 mod proofs;
 mod seconds;
 mod support;

@@ -2,7 +2,7 @@
 
 use crate::support::*;
 use alloy_primitives::{Address, Bytes};
-use switchyard_rollup_core::{Applied, Driver, Sealing, TxOutcome, evm::EvmChain};
+use switchyard_rollup_core::{Applied, Driver, Sealing, evm::EvmChain};
 use switchyard_rollup_evm::EvmConfig;
 
 /// Applies the next hub block, `ms` milliseconds after genesis.
@@ -32,12 +32,12 @@ fn small() -> Rollup {
 fn the_hub_blocks_of_a_second_become_one_block_when_a_later_second_comes() {
     let mut rollup = Rollup::new(Sealing::OneSecond);
     assert!(apply(&mut rollup, 1_000, vec![pay(0)]).checkpoints.is_empty());
-    assert!(apply(&mut rollup, 1_500, vec![pay(1), pay(2)]).checkpoints.is_empty());
+    let waiting = apply(&mut rollup, 1_500, vec![pay(1), pay(2)]);
+    assert_eq!((waiting.checkpoints.len(), waiting.outcomes.len(), waiting.executed_to), (0, 2, 2));
     assert!(apply(&mut rollup, 1_999, vec![]).checkpoints.is_empty());
     assert_eq!(rollup.reader.head().header.number, 0);
     let closed = apply(&mut rollup, 2_000, vec![pay(3)]);
-    assert_eq!(closed.checkpoints.len(), 1);
-    assert_eq!(closed.outcomes.len(), 3);
+    assert_eq!((closed.checkpoints.len(), closed.outcomes.len()), (1, 1));
     // A hub block without a segment closes the second too.
     apply(&mut rollup, 9_000, vec![]);
     assert_eq!(blocks(&rollup), [(1, 2, 3), (2, 4, 1)]);
@@ -101,10 +101,21 @@ fn what_waits_survives_a_restart_in_the_middle_of_a_hub_block() {
 }
 
 #[test]
-fn a_transaction_has_no_outcome_before_its_block_is_closed() {
-    let mut rollup = Rollup::new(Sealing::OneSecond);
-    apply(&mut rollup, 1_000, vec![pay(0)]);
-    assert_eq!(rollup.reader.outcome(switchyard_primitives::keccak256(pay(0))).unwrap(), None);
-    apply(&mut rollup, 2_000, vec![]);
-    assert_eq!(rollup.outcome(&pay(0)), TxOutcome::Executed { block: 1, index: 0, success: true });
+fn a_rollup_that_was_used_gets_an_empty_block_each_twelve_seconds_and_one_that_was_not_gets_none() {
+    for sealing in [Sealing::HubBlock, Sealing::OneSecond] {
+        let mut rollup = Rollup::new(sealing);
+        apply(&mut rollup, 100_000, vec![]);
+        assert_eq!(blocks(&rollup), []);
+        apply(&mut rollup, 101_000, vec![pay(0)]);
+        for second in 102..140 {
+            let applied = apply(&mut rollup, second * 1000, vec![]);
+            assert_eq!(applied.executed_to, rollup.driver.next_hub_height() - 1);
+            rollup = rollup.reopen();
+        }
+        assert_eq!(blocks(&rollup), [(101, 2, 1), (113, 14, 0), (125, 26, 0), (137, 38, 0)], "{sealing:?}");
+        // What waits goes into a block of its own, not into an empty one.
+        apply(&mut rollup, 149_500, vec![pay(1)]);
+        apply(&mut rollup, 150_500, vec![]);
+        assert_eq!(blocks(&rollup).last(), Some(&(149, 41, 1)), "{sealing:?}");
+    }
 }

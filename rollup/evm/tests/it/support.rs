@@ -74,18 +74,21 @@ impl Rollup {
 
     /// A copy of the open database's files.
     pub(crate) fn image(&self) -> TempDir {
-        let image = tempfile::tempdir().unwrap();
-        for file in std::fs::read_dir(self.path()).unwrap().map(Result::unwrap) {
-            if file.file_name() != "LOCK" {
-                std::fs::copy(file.path(), image.path().join(file.file_name())).unwrap();
-            }
-        }
-        image
+        copy(self.path())
     }
 
     pub(crate) fn from_image(folder: TempDir, config: EvmConfig) -> Self {
         let (driver, reader) = EvmRollup::open(folder.path(), config.clone()).unwrap();
         Self { driver, reader, config, folder }
+    }
+
+    /// As [`Self::reopen`], with a copy of the files as they were between.
+    pub(crate) fn reopen_and_copy(self) -> (Self, Self) {
+        let Self { driver, reader, config, folder } = self;
+        drop((driver, reader));
+        let image = copy(folder.path());
+        let (driver, reader) = EvmRollup::open(folder.path(), config.clone()).unwrap();
+        (Self { driver, reader, config: config.clone(), folder }, Self::from_image(image, config))
     }
 
     /// Closes everything and opens it again.
@@ -124,6 +127,16 @@ impl Rollup {
     pub(crate) fn hashes(&self) -> Vec<B256> {
         (0..=self.reader.head().header.number).map(|n| self.reader.block_by_number(n).unwrap().unwrap().hash).collect()
     }
+}
+
+fn copy(folder: &Path) -> TempDir {
+    let image = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if file.file_name() != "LOCK" {
+            std::fs::copy(file.path(), image.path().join(file.file_name())).unwrap();
+        }
+    }
+    image
 }
 
 pub(crate) fn hub_block(height: u64, transactions: Vec<Bytes>) -> SegmentInput {

@@ -54,6 +54,8 @@ enum Cmd {
     Config(operate::ConfigCommand),
     /// Check this machine, its peers and the running node.
     Doctor(operate::DoctorArgs),
+    /// The record of what this validator has signed: export, import, begin.
+    SignRecord(cli::SignRecordArgs),
     /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
     #[command(external_subcommand)]
     External(Vec<String>),
@@ -70,6 +72,10 @@ fn main() -> ExitCode {
         Cmd::Init(args) => operated(operate::init(args, &mut std::io::stdout())),
         Cmd::Config(command) => operated(operate::config(command, &mut std::io::stdout())),
         Cmd::Doctor(args) => doctor(args),
+        Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(2, error),
+        },
         Cmd::External(words) => external(&words),
     }
 }

@@ -4,11 +4,13 @@
 //! transaction is not known, or has not come as far as asked in time.
 
 pub mod light;
+mod sign_record;
 mod status;
 mod stream;
 mod submit;
 mod verify;
 
+pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};
 pub use status::{StatusArgs, status};
 pub use stream::{StreamArgs, stream};
 pub use submit::{SubmitArgs, submit};

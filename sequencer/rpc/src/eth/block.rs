@@ -12,7 +12,10 @@ use alloy::{
 };
 use alloy_primitives::{B256, Bytes, U64};
 use std::sync::Arc;
-use switchyard_rollup_core::{TxOutcome, evm::ExecutedBlock};
+use switchyard_rollup_core::{
+    TxOutcome,
+    evm::{ExecutedBlock, PendingBlock},
+};
 
 /// `eth_blockNumber`
 pub(super) async fn block_number(node: Arc<Node>, _: Args) -> Result<Json, EthError> {
@@ -99,6 +102,8 @@ pub(super) async fn transaction_by_hash_and_index(node: Arc<Node>, mut args: Arg
 enum Found {
     /// In a block, at this position.
     Executed(Arc<ExecutedBlock>, usize),
+    /// In the open block, at this position.
+    Open(Arc<PendingBlock>, usize),
     /// Accepted or final, not executed yet.
     Pending(Bytes),
 }
@@ -126,6 +131,10 @@ fn find(node: &Node, hash: B256) -> Result<Option<Found>, EthError> {
 
 fn find_executed(node: &Node, hash: B256) -> Result<Option<Found>, EthError> {
     let Some((number, index)) = node.chain.locate(hash)? else { return Ok(None) };
+    // If the open block is another one by now, the transaction's block is closed.
+    if let Some(open) = node.chain.pending().filter(|open| open.header.number == number) {
+        return Ok(Some(Found::Open(open, index)));
+    }
     Ok(node.block_at(number)?.map(|block| Found::Executed(block, index)))
 }
 
@@ -135,6 +144,7 @@ pub(super) async fn transaction_by_hash(node: Arc<Node>, mut args: Args) -> Resu
     node.read(move |node| {
         Ok(match find(node, hash)? {
             Some(Found::Executed(block, index)) => convert::transaction(&block, index),
+            Some(Found::Open(block, index)) => convert::open_transaction(&block, index),
             Some(Found::Pending(payload)) => convert::pending_transaction(&payload),
             None => None,
         })
@@ -148,6 +158,7 @@ pub(super) async fn raw_transaction_by_hash(node: Arc<Node>, mut args: Args) -> 
     node.read(move |node| {
         Ok(match find(node, hash)? {
             Some(Found::Executed(block, index)) => block.transactions.get(index).map(encoded),
+            Some(Found::Open(block, index)) => block.transactions.get(index).map(|tx| encoded(&tx.transaction)),
             Some(Found::Pending(payload)) => Some(payload),
             None => None,
         })
@@ -169,6 +180,7 @@ pub(super) async fn transaction_receipt(node: Arc<Node>, mut args: Args) -> Resu
 pub(super) fn receipt(node: &Node, hash: B256) -> Result<Option<alloy::rpc::types::TransactionReceipt>, EthError> {
     Ok(match find_executed(node, hash)? {
         Some(Found::Executed(block, index)) => convert::receipt(&block, index),
-        _ => None,
+        Some(Found::Open(block, index)) => convert::open_receipt(&block, index),
+        Some(Found::Pending(_)) | None => None,
     })
 }

@@ -2,15 +2,15 @@
 
 use alloy::{
     consensus::{
-        Block as ConsensusBlock, BlockBody, Header, Transaction as _, TxEnvelope,
+        Block as ConsensusBlock, BlockBody, Header, ReceiptEnvelope, Transaction as _, TxEnvelope,
         constants::EMPTY_WITHDRAWALS,
         transaction::{Recovered, SignerRecoverable},
     },
     eips::{eip2718::Decodable2718, eip4895::Withdrawals},
     rpc::types::{self as rpc, BlockTransactions, Log, TransactionReceipt},
 };
-use alloy_primitives::{B256, Bytes, U256};
-use switchyard_rollup_core::evm::ExecutedBlock;
+use alloy_primitives::{Address, B256, Bytes, U256};
+use switchyard_rollup_core::evm::{ExecutedBlock, PendingBlock, PendingTransaction};
 
 /// A header, as `newHeads` notifies it.
 pub(super) fn header(block: &ExecutedBlock) -> rpc::Header {
@@ -41,14 +41,24 @@ fn withdrawals(header: &Header) -> Option<Withdrawals> {
 /// A block's transaction; none beyond the last.
 pub(super) fn transaction(block: &ExecutedBlock, index: usize) -> Option<rpc::Transaction> {
     let (tx, sender) = (block.transactions.get(index)?, block.senders.get(index)?);
-    Some(rpc::Transaction {
-        inner: Recovered::new_unchecked(tx.clone(), *sender),
-        block_hash: Some(block.hash),
-        block_number: Some(block.header.number),
+    Some(transaction_in((block.hash, &block.header), tx, *sender, index))
+}
+
+/// The open block's transaction; none beyond the last.
+pub(super) fn open_transaction(block: &PendingBlock, index: usize) -> Option<rpc::Transaction> {
+    let tx = block.transactions.get(index)?;
+    Some(transaction_in((PendingBlock::HASH, &block.header), &tx.transaction, tx.sender, index))
+}
+
+fn transaction_in((hash, header): (B256, &Header), tx: &TxEnvelope, sender: Address, index: usize) -> rpc::Transaction {
+    rpc::Transaction {
+        inner: Recovered::new_unchecked(tx.clone(), sender),
+        block_hash: Some(hash),
+        block_number: Some(header.number),
         transaction_index: Some(index as u64),
-        effective_gas_price: Some(tx.effective_gas_price(block.header.base_fee_per_gas)),
-        block_timestamp: Some(block.header.timestamp),
-    })
+        effective_gas_price: Some(tx.effective_gas_price(header.base_fee_per_gas)),
+        block_timestamp: Some(header.timestamp),
+    }
 }
 
 /// A transaction that no block holds yet; none if the bytes are not a signed transaction.
@@ -70,54 +80,77 @@ pub(super) fn pending_transaction(payload: &Bytes) -> Option<rpc::Transaction> {
 pub(super) fn receipt(block: &ExecutedBlock, index: usize) -> Option<TransactionReceipt> {
     let earlier = block.receipts.get(..index)?;
     let gas_before = earlier.last().map_or(0, |r| r.cumulative_gas_used());
-    let logs_before = earlier.iter().map(|r| r.logs().len()).sum();
-    build_receipt(block, index, gas_before, logs_before)
+    let first_log = earlier.iter().map(|r| r.logs().len()).sum();
+    Done::of(block, index, gas_before, first_log).map(|done| done.receipt((block.hash, &block.header)))
+}
+
+/// The receipt of the open block's transaction; none beyond the last.
+pub(super) fn open_receipt(block: &PendingBlock, index: usize) -> Option<TransactionReceipt> {
+    let PendingTransaction { transaction, sender, receipt, gas_used, first_log } = &**block.transactions.get(index)?;
+    let (gas_used, first_log) = (*gas_used, *first_log);
+    let done = Done { index, transaction, sender: *sender, receipt, gas_used, first_log };
+    Some(done.receipt((PendingBlock::HASH, &block.header)))
 }
 
 /// All receipts of a block.
 pub(super) fn receipts(block: &ExecutedBlock) -> Vec<TransactionReceipt> {
-    let (mut gas_before, mut logs_before) = (0, 0);
+    let (mut gas_before, mut first_log) = (0, 0);
     let mut all = Vec::with_capacity(block.receipts.len());
     for (index, receipt) in block.receipts.iter().enumerate() {
-        all.extend(build_receipt(block, index, gas_before, logs_before));
+        let done = Done::of(block, index, gas_before, first_log);
+        all.extend(done.map(|done| done.receipt((block.hash, &block.header))));
         gas_before = receipt.cumulative_gas_used();
-        logs_before += receipt.logs().len();
+        first_log += receipt.logs().len();
     }
     all
 }
 
-fn build_receipt(
-    block: &ExecutedBlock,
+/// An executed transaction.
+struct Done<'a> {
     index: usize,
-    gas_before: u64,
-    logs_before: usize,
-) -> Option<TransactionReceipt> {
-    let (tx, sender) = (block.transactions.get(index)?, *block.senders.get(index)?);
-    let receipt = block.receipts.get(index)?;
-    let mut log_index = logs_before;
-    let inner = receipt.clone().map_logs(|inner| {
-        log_index += 1;
-        log(block, *tx.tx_hash(), index, log_index - 1, inner)
-    });
-    Some(TransactionReceipt {
-        inner,
-        transaction_hash: *tx.tx_hash(),
-        transaction_index: Some(index as u64),
-        block_hash: Some(block.hash),
-        block_number: Some(block.header.number),
-        gas_used: receipt.cumulative_gas_used().saturating_sub(gas_before),
-        effective_gas_price: tx.effective_gas_price(block.header.base_fee_per_gas),
-        blob_gas_used: None,
-        blob_gas_price: None,
-        from: sender,
-        to: tx.to(),
-        contract_address: tx.is_create().then(|| sender.create(tx.nonce())),
-    })
+    transaction: &'a TxEnvelope,
+    sender: Address,
+    receipt: &'a ReceiptEnvelope,
+    gas_used: u64,
+    first_log: usize,
+}
+
+impl<'a> Done<'a> {
+    /// One of a block; none beyond the last.
+    fn of(block: &'a ExecutedBlock, index: usize, gas_before: u64, first_log: usize) -> Option<Self> {
+        let (transaction, sender) = (block.transactions.get(index)?, *block.senders.get(index)?);
+        let receipt = block.receipts.get(index)?;
+        let gas_used = receipt.cumulative_gas_used().saturating_sub(gas_before);
+        Some(Self { index, transaction, sender, receipt, gas_used, first_log })
+    }
+
+    fn receipt(self, (hash, header): (B256, &Header)) -> TransactionReceipt {
+        let Self { index, transaction: tx, sender, receipt, gas_used, first_log } = self;
+        let mut log_index = first_log;
+        let inner = receipt.clone().map_logs(|inner| {
+            log_index += 1;
+            log((hash, header), *tx.tx_hash(), index, log_index - 1, inner)
+        });
+        TransactionReceipt {
+            inner,
+            transaction_hash: *tx.tx_hash(),
+            transaction_index: Some(index as u64),
+            block_hash: Some(hash),
+            block_number: Some(header.number),
+            gas_used,
+            effective_gas_price: tx.effective_gas_price(header.base_fee_per_gas),
+            blob_gas_used: None,
+            blob_gas_price: None,
+            from: sender,
+            to: tx.to(),
+            contract_address: tx.is_create().then(|| sender.create(tx.nonce())),
+        }
+    }
 }
 
 /// A log with its place in the chain.
 pub(super) fn log(
-    block: &ExecutedBlock,
+    (hash, header): (B256, &Header),
     transaction_hash: B256,
     transaction_index: usize,
     log_index: usize,
@@ -125,9 +158,9 @@ pub(super) fn log(
 ) -> Log {
     Log {
         inner,
-        block_hash: Some(block.hash),
-        block_number: Some(block.header.number),
-        block_timestamp: Some(block.header.timestamp),
+        block_hash: Some(hash),
+        block_number: Some(header.number),
+        block_timestamp: Some(header.timestamp),
         transaction_hash: Some(transaction_hash),
         transaction_index: Some(transaction_index as u64),
         log_index: Some(log_index as u64),

@@ -122,7 +122,7 @@ pub(super) fn matching(
     for (index, (tx, receipt)) in block.transactions.iter().zip(&block.receipts).enumerate() {
         for log in receipt.logs() {
             if filter.matches(log) {
-                each(convert::log(block, *tx.tx_hash(), index, log_index, log.clone()))?;
+                each(convert::log((block.hash, &block.header), *tx.tx_hash(), index, log_index, log.clone()))?;
             }
             log_index += 1;
         }

@@ -1,8 +1,9 @@
 //! The Ethereum JSON-RPC of an EVM rollup: HTTP and WebSocket on one port, so that wallets, libraries and scripts use a
 //! rollup as any Ethereum chain.
 //!
-//! Blocks here are final: there are no reorganisations, no uncles and no pending block. The tag `latest` (and `pending`,
-//! for state) is the newest final block, `safe` the newest attested one, `finalized` the newest settled one.
+//! Blocks here are final: there are no reorganisations and no uncles. The tag `latest` is the newest final block, `safe`
+//! the newest attested one, `finalized` the newest settled one. `pending` is the open block of a rollup with one-second
+//! sealing, whose transactions have receipts already (`docs/specs/evm-rollup.md`); where there is none it is `latest`.
 //!
 //! Whatever a client can hold is bounded by [`EthLimits`]: connections, memory for requests and answers, waiting
 //! requests, subscriptions, filters, the span of log queries. Reads of the chain run on blocking threads in three lanes

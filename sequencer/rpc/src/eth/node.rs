@@ -97,7 +97,8 @@ impl Node {
         TxKey { rollup: self.rollup, hash }
     }
 
-    /// The number that a tag stands for; a number stands for itself, whether or not there is such a block.
+    /// The number of the closed block that a tag stands for; a number stands for itself, whether or not there is such a
+    /// block.
     pub(super) fn tag(&self, tag: BlockNumberOrTag) -> u64 {
         match tag {
             BlockNumberOrTag::Latest | BlockNumberOrTag::Pending => self.chain.head().header.number,
@@ -108,7 +109,15 @@ impl Node {
         }
     }
 
-    /// The number of an existing block. Blocks on storage.
+    /// The number of the block whose state is asked for: `pending` is the open block where there is one. Blocks on storage.
+    pub(super) fn state_number(&self, id: BlockId) -> Result<u64, EthError> {
+        match self.chain.pending().filter(|_| id.is_pending()) {
+            Some(open) => Ok(open.header.number),
+            None => self.number(id),
+        }
+    }
+
+    /// The number of a closed block. Blocks on storage.
     pub(super) fn number(&self, id: BlockId) -> Result<u64, EthError> {
         let number = match id {
             BlockId::Number(tag) => Some(self.tag(tag)).filter(|n| *n <= self.chain.head().header.number),
@@ -117,10 +126,14 @@ impl Node {
         number.ok_or(EthError::HeaderNotFound)
     }
 
-    /// A block, none if there is no such block. Blocks on storage.
+    /// A block, none if there is no such block; `pending` is the open block where there is one. Blocks on storage.
     pub(super) fn block(&self, id: BlockId) -> Result<Option<Arc<ExecutedBlock>>, EthError> {
         match id {
-            BlockId::Number(BlockNumberOrTag::Latest | BlockNumberOrTag::Pending) => Ok(Some(self.chain.head())),
+            BlockId::Number(BlockNumberOrTag::Latest) => Ok(Some(self.chain.head())),
+            BlockId::Number(BlockNumberOrTag::Pending) => Ok(Some(match self.chain.pending() {
+                Some(open) => Arc::new(open.to_block()),
+                None => self.chain.head(),
+            })),
             BlockId::Number(tag) => self.block_at(self.tag(tag)),
             BlockId::Hash(hash) => Ok(self.chain.block_by_hash(hash.block_hash)?),
         }

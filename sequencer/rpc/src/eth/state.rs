@@ -27,18 +27,18 @@ pub(super) async fn balance(node: Arc<Node>, mut args: Args) -> Result<Json, Eth
     let address: Address = args.required()?;
     let at = args.optional()?.unwrap_or_default();
     node.read(move |node| {
-        let account = node.chain.account(node.number(at)?, address)?;
+        let account = node.chain.account(node.state_number(at)?, address)?;
         Ok(account.map_or(U256::ZERO, |a| a.balance))
     })
     .await
 }
 
-/// `eth_getTransactionCount`; `pending` counts the transactions that wait in the mempool.
+/// `eth_getTransactionCount`; `pending` counts what the open block holds and what waits in the mempool.
 pub(super) async fn transaction_count(node: Arc<Node>, mut args: Args) -> Result<Json, EthError> {
     let address: Address = args.required()?;
     let at: BlockId = args.optional()?.unwrap_or_default();
     node.read(move |node| {
-        let account = node.chain.account(node.number(at)?, address)?;
+        let account = node.chain.account(node.state_number(at)?, address)?;
         let executed = account.map_or(0, |a| a.nonce);
         let waiting = if at.is_pending() { node.gateway.pending_nonce(node.rollup, address) } else { None };
         Ok(U64::from(waiting.map_or(executed, |nonce| nonce.max(executed))))
@@ -50,7 +50,7 @@ pub(super) async fn transaction_count(node: Arc<Node>, mut args: Args) -> Result
 pub(super) async fn code(node: Arc<Node>, mut args: Args) -> Result<Json, EthError> {
     let address: Address = args.required()?;
     let at = args.optional()?.unwrap_or_default();
-    node.read(move |node| Ok(node.chain.code(node.number(at)?, address)?)).await
+    node.read(move |node| Ok(node.chain.code(node.state_number(at)?, address)?)).await
 }
 
 /// `eth_getStorageAt`
@@ -58,10 +58,10 @@ pub(super) async fn storage_at(node: Arc<Node>, mut args: Args) -> Result<Json, 
     let address: Address = args.required()?;
     let slot: JsonStorageKey = args.required()?;
     let at = args.optional()?.unwrap_or_default();
-    node.read(move |node| Ok(B256::from(node.chain.storage(node.number(at)?, address, slot.as_b256())?))).await
+    node.read(move |node| Ok(B256::from(node.chain.storage(node.state_number(at)?, address, slot.as_b256())?))).await
 }
 
-/// `eth_getProof`
+/// `eth_getProof`; `pending` is the newest closed block, since an open one has no root.
 pub(super) async fn proof(node: Arc<Node>, mut args: Args) -> Result<Json, EthError> {
     let address: Address = args.required()?;
     let keys: Vec<JsonStorageKey> = args.required()?;
@@ -89,9 +89,8 @@ struct Call {
 }
 
 impl Call {
-    fn parse(mut args: Args) -> Result<Self, EthError> {
-        let call =
-            Self { request: args.required()?, at: args.optional()?.unwrap_or_default(), state: args.optional()? };
+    fn parse(mut args: Args, default: BlockId) -> Result<Self, EthError> {
+        let call = Self { request: args.required()?, at: args.optional()?.unwrap_or(default), state: args.optional()? };
         if args.optional::<Value>()?.is_some() {
             return Err(EthError::InvalidParams("block overrides are not supported".into()));
         }
@@ -101,12 +100,13 @@ impl Call {
 
 /// `eth_call`
 pub(super) async fn call(node: Arc<Node>, args: Args) -> Result<Json, EthError> {
-    let Call { request, at, state } = Call::parse(args)?;
-    node.execute(move |node| Ok(node.chain.call(node.number(at)?, request, state)?)).await
+    let Call { request, at, state } = Call::parse(args, BlockId::latest())?;
+    node.execute(move |node| Ok(node.chain.call(node.state_number(at)?, request, state)?)).await
 }
 
-/// `eth_estimateGas`
+/// `eth_estimateGas`; on the newest state where the client names none, so that a wallet that has just seen a receipt may
+/// build on it.
 pub(super) async fn estimate_gas(node: Arc<Node>, args: Args) -> Result<Json, EthError> {
-    let Call { request, at, state } = Call::parse(args)?;
-    node.execute(move |node| Ok(U64::from(node.chain.estimate_gas(node.number(at)?, request, state)?))).await
+    let Call { request, at, state } = Call::parse(args, BlockId::pending())?;
+    node.execute(move |node| Ok(U64::from(node.chain.estimate_gas(node.state_number(at)?, request, state)?))).await
 }

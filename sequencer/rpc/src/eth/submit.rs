@@ -10,7 +10,10 @@ use alloy::rpc::types::TransactionReceipt;
 use alloy_primitives::{B256, Bytes, U64};
 use std::{sync::Arc, time::Duration};
 use switchyard_rollup_core::{Rejection, TxOutcome, evm::ExecutedBlock};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::{
+    broadcast::{Receiver, error::RecvError},
+    watch,
+};
 
 /// How long `eth_sendRawTransactionSync` waits where the client does not say; as in geth.
 const DEFAULT_WAIT_MS: u64 = 20_000;
@@ -48,9 +51,9 @@ pub(super) async fn send_raw_sync(node: Arc<Node>, mut args: Args) -> Result<Jso
     }
     let _slot = slot(&node)?;
     // Before the transaction is sent, so that its block cannot be missed.
-    let blocks = node.chain.subscribe();
+    let (blocks, open) = (node.chain.subscribe(), node.chain.subscribe_pending());
     let hash = submit(&node, payload).await?;
-    let wait = wait_for_receipt(&node, hash, blocks);
+    let wait = wait_for_receipt(&node, hash, blocks, open);
     match tokio::time::timeout(Duration::from_millis(timeout_ms), wait).await {
         Ok(receipt) => json(&receipt?),
         Err(_) => match settled(&node, hash).await? {
@@ -72,12 +75,23 @@ async fn wait_for_receipt(
     node: &Arc<Node>,
     hash: B256,
     mut blocks: Receiver<Arc<ExecutedBlock>>,
+    mut open: watch::Receiver<()>,
 ) -> Result<TransactionReceipt, EthError> {
+    let stopping = || EthError::from(Rejection::Unavailable("the node is stopping"));
     loop {
-        match blocks.recv().await {
-            Ok(block) if !block.transactions.iter().any(|tx| *tx.tx_hash() == hash) => continue,
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
-            Err(RecvError::Closed) => return Err(Rejection::Unavailable("the node is stopping").into()),
+        // Each has a cheap look first: many may wait at once.
+        tokio::select! {
+            block = blocks.recv() => match block {
+                Ok(block) if !block.transactions.iter().any(|tx| *tx.tx_hash() == hash) => continue,
+                Ok(_) | Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return Err(stopping()),
+            },
+            changed = open.changed() => {
+                changed.map_err(|_| stopping())?;
+                if node.chain.pending_outcome(hash).is_none() {
+                    continue;
+                }
+            }
         }
         if let Some(receipt) = settled(node, hash).await? {
             return Ok(receipt);

@@ -6,7 +6,7 @@ use futures::{StreamExt, stream, stream::BoxStream};
 use std::{sync::Arc, time::Duration};
 use switchyard_primitives::{Level, TxKey};
 use switchyard_proto::v1;
-use switchyard_rollup_core::evm::ExecutedBlock;
+use switchyard_rollup_core::evm::{EvmChain, ExecutedBlock};
 use tokio::{
     sync::{OwnedSemaphorePermit, broadcast, watch},
     time::Instant,
@@ -42,7 +42,8 @@ pub(super) struct Watch {
     timeout: Duration,
     deadline: Instant,
     tip: watch::Receiver<HubTip>,
-    executed: Option<broadcast::Receiver<Arc<ExecutedBlock>>>,
+    chain: Option<Arc<dyn EvmChain>>,
+    executed: Option<(broadcast::Receiver<Arc<ExecutedBlock>>, watch::Receiver<()>)>,
     /// What the client knows.
     sent: Option<TxStatus>,
     _slot: OwnedSemaphorePermit,
@@ -57,9 +58,10 @@ impl Watch {
         slot: OwnedSemaphorePermit,
     ) -> Self {
         let tip = api.gateway.tip();
-        let executed = if target.outcome { api.gateway.evm(key.rollup).map(|chain| chain.subscribe()) } else { None };
+        let chain = api.gateway.evm(key.rollup).filter(|_| target.outcome);
+        let executed = chain.as_ref().map(|chain| (chain.subscribe(), chain.subscribe_pending()));
         let deadline = Instant::now() + timeout;
-        Self { api, key, target, timeout, deadline, tip, executed, sent: None, _slot: slot }
+        Self { api, key, target, timeout, deadline, tip, chain, executed, sent: None, _slot: slot }
     }
 
     /// The next status that differs from the last one sent; none once the target is met.
@@ -79,11 +81,22 @@ impl Watch {
 
     async fn wait(&mut self) -> Result<(), ApiError> {
         let recheck = Instant::now() + RECHECK;
+        let (chain, key) = (&self.chain, self.key);
         let executed = async {
-            match self.executed.as_mut().map(broadcast::Receiver::recv) {
-                // A receiver that missed blocks has news all the same; one without a sender has none any more.
-                Some(block) => !matches!(block.await, Err(broadcast::error::RecvError::Closed)),
-                None => std::future::pending().await,
+            let Some((blocks, open)) = &mut self.executed else { return std::future::pending().await };
+            loop {
+                tokio::select! {
+                    // A receiver that missed blocks has news all the same; one without a sender has none any more.
+                    block = blocks.recv() => return !matches!(block, Err(broadcast::error::RecvError::Closed)),
+                    changed = open.changed() => {
+                        if changed.is_err() {
+                            return false;
+                        }
+                        if chain.as_ref().is_some_and(|chain| chain.pending_outcome(key.hash).is_some()) {
+                            return true;
+                        }
+                    }
+                }
             }
         };
         tokio::select! {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const PRIMITIVES: &str = "switchyard-primitives";
 const PROTO: &str = "switchyard-proto";
 const CONSENSUS_CORE: &str = "switchyard-consensus-core";
+const GUARD: &str = "switchyard-consensus-guard";
 const NETWORK: &str = "switchyard-consensus-network";
 const ENGINE: &str = "switchyard-consensus-engine";
 const ROLLUP_CORE: &str = "switchyard-rollup-core";
@@ -20,8 +21,8 @@ const KIT: &str = "switchyard-testnet-kit";
 const BENCHES: &str = "switchyard-benches";
 
 const CORES: [&str; 5] = [PRIMITIVES, PROTO, CONSENSUS_CORE, ROLLUP_CORE, BRIDGE_CORE];
-const PRODUCT: [&str; 11] =
-    [PRIMITIVES, PROTO, CONSENSUS_CORE, NETWORK, ENGINE, ROLLUP_CORE, EVM, BRIDGE_CORE, MEMPOOL, STORE, RPC];
+const PRODUCT: [&str; 12] =
+    [PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK, ENGINE, ROLLUP_CORE, EVM, BRIDGE_CORE, MEMPOOL, STORE, RPC];
 
 /// Each crate of the workspace and the crates of ours that it may depend on.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
@@ -30,8 +31,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (PRIMITIVES, vec![]),
         (PROTO, vec![PRIMITIVES]),
         (CONSENSUS_CORE, vec![PRIMITIVES, PROTO]),
+        (GUARD, vec![PRIMITIVES]),
         (NETWORK, vec![PRIMITIVES, PROTO, CONSENSUS_CORE]),
-        (ENGINE, vec![PRIMITIVES, PROTO, CONSENSUS_CORE, NETWORK]),
+        (ENGINE, vec![PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK]),
         (BRIDGE_CORE, vec![PRIMITIVES, CONSENSUS_CORE]),
         (ROLLUP_CORE, vec![PRIMITIVES, BRIDGE_CORE]),
         (EVM, vec![PRIMITIVES, BRIDGE_CORE, ROLLUP_CORE]),

@@ -10,6 +10,8 @@ use std::{
     path::Path,
     process::{Command, Output},
 };
+use switchyard_rollup_core::Sealing;
+use switchyard_testnet_local::{Options, Testnet};
 
 fn testnet(dir: &Path, arguments: &[&str]) -> Output {
     let (command, rest) = arguments.split_first().unwrap();
@@ -74,6 +76,21 @@ fn a_taken_port_is_named_with_what_to_do() {
     assert_eq!(up.status.code(), Some(2), "{up:?}");
     let said = String::from_utf8_lossy(&up.stderr).into_owned();
     assert!(said.contains(&port) && said.contains("--base-port"), "{said}");
+}
+
+#[test]
+fn one_second_sealing_is_a_choice_of_a_new_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let sealing = |options: Options| {
+        let network = Testnet::create(&dir.path().join(format!("{:?}", options.sealing)), options).unwrap();
+        network.dir().genesis().unwrap().rollups.into_iter().map(|rollup| rollup.sealing).collect::<Vec<_>>()
+    };
+    let one_second = Options { validators: 1, sealing: Sealing::OneSecond, ..Options::default() };
+    assert_eq!(sealing(one_second), [Sealing::OneSecond, Sealing::OneSecond, Sealing::HubBlock]);
+    sealing(Options { validators: 1, ..Options::default() });
+    let up = testnet(&dir.path().join("HubBlock"), &["up", "--detach", "--one-second"]);
+    assert_eq!(up.status.code(), Some(2), "{up:?}");
+    assert!(String::from_utf8_lossy(&up.stderr).contains("--one-second"), "{up:?}");
 }
 
 #[test]

@@ -20,12 +20,18 @@ use alloy::{
 use alloy_primitives::{Address, B256, Bloom, Bytes, Log, TxKind, U256, address, keccak256};
 use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 use switchyard_consensus_core::{Seat, SeatSet};
 use switchyard_primitives::{FinalityProof, Level, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::{
     Rejection, TxOutcome,
-    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock},
+    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock, PendingTransaction},
 };
 use tokio::sync::{broadcast, watch};
 
@@ -182,6 +188,11 @@ pub(super) fn block(parent: Option<&ExecutedBlock>, txs: &[Tx]) -> ExecutedBlock
 pub(super) struct FakeChain {
     blocks: RwLock<Vec<Arc<ExecutedBlock>>>,
     announce: broadcast::Sender<Arc<ExecutedBlock>>,
+    open: RwLock<Option<Arc<PendingBlock>>>,
+    announce_open: watch::Sender<()>,
+    estimated_at: AtomicU64,
+    /// Accounts in the open block's state.
+    pub(super) open_accounts: RwLock<HashMap<Address, EvmAccount>>,
     pub(super) accounts: RwLock<HashMap<Address, EvmAccount>>,
     pub(super) storage: RwLock<HashMap<(Address, B256), U256>>,
     pub(super) levels: RwLock<HashMap<Level, u64>>,
@@ -200,6 +211,10 @@ impl FakeChain {
         Self {
             blocks: RwLock::new(vec![Arc::new(block(None, &[]))]),
             announce: broadcast::channel(4).0,
+            open: RwLock::default(),
+            announce_open: watch::Sender::new(()),
+            estimated_at: AtomicU64::new(0),
+            open_accounts: RwLock::default(),
             accounts: RwLock::default(),
             storage: RwLock::default(),
             levels: RwLock::default(),
@@ -211,9 +226,35 @@ impl FakeChain {
         }
     }
 
-    /// Appends a block and announces it.
+    /// Makes these the open block's transactions, and announces it.
+    pub(super) fn open(&self, txs: &[Tx]) -> Arc<PendingBlock> {
+        let ExecutedBlock { header, transactions, senders, receipts, .. } = block(Some(&self.head()), txs);
+        let (mut gas_before, mut logs_before) = (0, 0);
+        let done = transactions.into_iter().zip(senders).zip(receipts).map(|((transaction, sender), receipt)| {
+            let (gas_used, first_log) = (receipt.cumulative_gas_used() - gas_before, logs_before);
+            gas_before += gas_used;
+            logs_before += receipt.logs().len();
+            Arc::new(PendingTransaction { transaction, sender, receipt, gas_used, first_log })
+        });
+        let open = Arc::new(PendingBlock { header, transactions: done.collect() });
+        *self.open.write() = Some(open.clone());
+        self.announce_open.send_replace(());
+        open
+    }
+
+    /// The block on whose state gas was estimated last.
+    pub(super) fn estimated_at(&self) -> u64 {
+        self.estimated_at.load(Ordering::SeqCst)
+    }
+
+    fn is_open(&self, number: u64) -> bool {
+        self.open.read().as_ref().is_some_and(|open| open.header.number == number)
+    }
+
+    /// Appends a block, announces it, and has no open block any more.
     pub(super) fn extend(&self, txs: &[Tx]) -> Arc<ExecutedBlock> {
         let sealed = Arc::new(block(Some(&self.head()), txs));
+        *self.open.write() = None;
         self.blocks.write().push(sealed.clone());
         let _ = self.announce.send(sealed.clone());
         sealed
@@ -226,7 +267,11 @@ impl FakeChain {
     }
 
     fn check(&self, number: u64) -> Result<(), EvmError> {
-        if number > self.head().header.number { Err(EvmError::NoState(number)) } else { Ok(()) }
+        if number > self.head().header.number && !self.is_open(number) {
+            Err(EvmError::NoState(number))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -262,6 +307,10 @@ impl EvmChain for FakeChain {
     fn locate(&self, tx: B256) -> Result<Option<(u64, usize)>, EvmError> {
         let position = |b: &Arc<ExecutedBlock>| b.transactions.iter().position(|t| *t.tx_hash() == tx);
         let found = self.blocks.read().iter().find_map(|b| position(b).map(|i| (b.header.number, i)));
+        let found = found.or_else(|| match self.pending_outcome(tx)? {
+            TxOutcome::Executed { block, index, .. } => Some((block, index as usize)),
+            TxOutcome::Skipped { .. } => None,
+        });
         if let Some(tx) = self.after_locate.lock().take() {
             self.extend(&[tx]);
         }
@@ -272,9 +321,21 @@ impl EvmChain for FakeChain {
         Ok(self.outcomes.read().get(&tx).cloned())
     }
 
+    fn pending(&self) -> Option<Arc<PendingBlock>> {
+        self.open.read().clone()
+    }
+
+    fn pending_outcome(&self, tx: B256) -> Option<TxOutcome> {
+        let open = self.open.read().clone()?;
+        let index = open.transactions.iter().position(|t| *t.transaction.tx_hash() == tx)?;
+        let success = open.transactions[index].receipt.status();
+        Some(TxOutcome::Executed { block: open.header.number, index: u32::try_from(index).unwrap(), success })
+    }
+
     fn account(&self, number: u64, address: Address) -> Result<Option<EvmAccount>, EvmError> {
         self.check(number)?;
-        Ok(self.accounts.read().get(&address).copied())
+        let accounts = if self.is_open(number) { &self.open_accounts } else { &self.accounts };
+        Ok(accounts.read().get(&address).copied())
     }
 
     fn storage(&self, number: u64, address: Address, slot: B256) -> Result<U256, EvmError> {
@@ -324,6 +385,7 @@ impl EvmChain for FakeChain {
         request: TransactionRequest,
         state: Option<StateOverride>,
     ) -> Result<u64, EvmError> {
+        self.estimated_at.store(number, Ordering::SeqCst);
         if request.value > Some(U256::from(1_000_000)) {
             return Err(EvmError::InvalidCall("insufficient funds for transfer".into()));
         }
@@ -332,6 +394,10 @@ impl EvmChain for FakeChain {
 
     fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
         self.announce.subscribe()
+    }
+
+    fn subscribe_pending(&self) -> watch::Receiver<()> {
+        self.announce_open.subscribe()
     }
 }
 

@@ -6,6 +6,7 @@ mod fake;
 mod fees;
 mod filters;
 mod logs;
+mod pending;
 mod subscriptions;
 mod transactions;
 mod transport;

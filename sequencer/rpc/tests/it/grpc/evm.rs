@@ -12,15 +12,16 @@ use switchyard_primitives::{Level, RollupId, TxKey};
 use switchyard_proto::v1::{self, transaction_status::Outcome};
 use switchyard_rollup_core::{
     TxOutcome,
-    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock},
+    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock},
 };
 use switchyard_rpc::TxStatus;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// A chain of which only the head is of interest.
 struct Head {
     block: Arc<ExecutedBlock>,
     blocks: broadcast::Sender<Arc<ExecutedBlock>>,
+    open: watch::Sender<()>,
 }
 
 const NO_STATE: EvmError = EvmError::NoState(0);
@@ -53,6 +54,12 @@ impl EvmChain for Head {
     fn outcome(&self, _: B256) -> Result<Option<TxOutcome>, EvmError> {
         Err(NO_STATE)
     }
+    fn pending(&self) -> Option<Arc<PendingBlock>> {
+        None
+    }
+    fn pending_outcome(&self, _: B256) -> Option<TxOutcome> {
+        None
+    }
     fn account(&self, _: u64, _: Address) -> Result<Option<EvmAccount>, EvmError> {
         Err(NO_STATE)
     }
@@ -74,6 +81,9 @@ impl EvmChain for Head {
     fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
         self.blocks.subscribe()
     }
+    fn subscribe_pending(&self) -> watch::Receiver<()> {
+        self.open.subscribe()
+    }
 }
 
 fn run(hub: &FakeHub) -> Arc<Head> {
@@ -85,7 +95,8 @@ fn run(hub: &FakeHub) -> Arc<Head> {
         senders: vec![],
         receipts: vec![],
     };
-    let chain = Arc::new(Head { block: Arc::new(block), blocks: broadcast::channel(1).0 });
+    let chain =
+        Arc::new(Head { block: Arc::new(block), blocks: broadcast::channel(1).0, open: watch::Sender::new(()) });
     *hub.evm.lock().unwrap() = Some(chain.clone());
     chain
 }

@@ -13,6 +13,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+use switchyard_consensus_guard::SignGuard;
 use switchyard_primitives::B256;
 
 /// The configuration.
@@ -74,6 +75,7 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
     }
     findings.push(addresses(config));
     findings.push(data_dir(&config.data_dir));
+    findings.push(sign_record(config));
     (findings, checked)
 }
 
@@ -177,6 +179,22 @@ fn addresses(config: &Config) -> Finding {
         );
     }
     Finding::ok("addresses", format!("{} servers, each on its own", all.len()))
+}
+
+/// A node that has taken part in something needs its record of it.
+fn sign_record(config: &Config) -> Finding {
+    let record = config.sign_record();
+    match (SignGuard::exists(&record), config.data_dir.join("store").exists()) {
+        (true, _) => Finding::ok("sign_record", format!("{} is there", record.display())),
+        (false, false) => Finding::ok("sign_record", "the node has not run yet: it begins one"),
+        (false, true) => Finding::new(
+            "sign_record",
+            Level::Error,
+            format!("{} is missing and the store is there", record.display()),
+            "the node does not know what it has signed; it does not start with blocks in its store",
+            "`switchyard sign-record import`, or `begin` above every view that the key can have voted in",
+        ),
+    }
 }
 
 /// The nearest folder that exists must be one in which the node can make its own.

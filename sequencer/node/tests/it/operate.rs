@@ -189,7 +189,7 @@ fn finding<'a>(findings: &'a [Value], check: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn doctor_finds_a_running_node_well_and_a_stopped_one_unknown() {
+async fn doctor_finds_a_running_node_well_a_stopped_one_unknown_and_a_lost_sign_record_an_error() {
     let folder = Folder::new();
     let (_, findings) = doctor(&folder).await;
     assert_eq!(finding(&findings, "node")["level"], "unknown");
@@ -197,10 +197,14 @@ async fn doctor_finds_a_running_node_well_and_a_stopped_one_unknown() {
     let node = folder.start().await;
     node.submit("01").await;
     let (_, findings) = doctor(&folder).await;
-    for check in ["config", "genesis", "keys", "peers", "node", "connected", "livez", "readyz", "clock"] {
+    for check in ["config", "genesis", "keys", "peers", "sign_record", "node", "connected", "livez", "readyz", "clock"]
+    {
         assert_eq!(finding(&findings, check)["level"], "ok", "{findings:#?}");
     }
     node.stop().await;
+    fs::remove_file(folder.path("data/sign-record")).unwrap();
+    let (code, findings) = doctor(&folder).await;
+    assert_eq!((code, &finding(&findings, "sign_record")["level"]), (1, &"error".into()));
 }
 
 #[tokio::test]

@@ -222,6 +222,16 @@ impl Process {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
+    /// Waits until the durable tip is at least so high.
+    pub(crate) async fn reaches(&self, height: u64) {
+        let reached = async {
+            while self.height().await < height {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(TIMEOUT, reached).await.expect("what was final stays final");
+    }
+
     /// Height of the durable tip.
     pub(crate) async fn height(&self) -> u64 {
         let mut client = BlockServiceClient::connect(self.endpoints.grpc.clone()).await.unwrap();

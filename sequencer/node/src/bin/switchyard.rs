@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     process::{Command, ExitCode},
+    time::Duration,
 };
 use switchyard_node::{
     cli::{self, CliError},
@@ -19,6 +20,9 @@ use switchyard_node::{
 /// RocksDB's allocations too: the system's allocator keeps what threads have freed, megabytes for each of them.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long tasks may take to end after the node has stopped.
+const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A shared, decentralised sequencer for rollups.
 #[derive(Parser)]
@@ -138,7 +142,8 @@ fn run(path: &Path) -> ExitCode {
         node.shutdown().await;
         outcome
     });
-    runtime.shutdown_background();
+    // Tasks that still hold a database close it before the process ends: RocksDB aborts where its threads outlive its statics.
+    runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(error.exit_code(), error),

@@ -60,9 +60,9 @@ pub enum KeystoreError {
     #[error("the keystore names key {named}, its secret is of key {found}")]
     OtherKey {
         /// What `pubkey` says.
-        named: FixedBytes<48>,
+        named: Box<FixedBytes<48>>,
         /// The key that was decrypted.
-        found: FixedBytes<48>,
+        found: Box<FixedBytes<48>>,
     },
 }
 
@@ -383,7 +383,7 @@ impl Keystore {
         apply_cipher(&key, cipher.params.iv, &mut secret);
         let found = bls_public_key(&secret).map_err(|_| KeystoreError::Secret)?;
         match self.pubkey.map(FixedBytes) {
-            Some(named) if named != found => Err(KeystoreError::OtherKey { named, found }),
+            Some(named) if named != found => Err(KeystoreError::OtherKey { named: named.into(), found: found.into() }),
             _ => Ok(secret),
         }
     }

@@ -4,7 +4,7 @@ use super::{Finding, Level, OperateError, finding::report};
 use crate::{
     config::Config,
     genesis::Genesis,
-    keys::NodeKeys,
+    keys::{NodeKeys, read_plain},
     opened::{check_seat, check_servers},
 };
 use std::{
@@ -80,21 +80,17 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
 }
 
 fn keys(config: &Config, checked: &mut Checked) -> Finding {
+    // The identity is known even where the BLS key cannot be opened.
+    checked.identity = read_plain(&config.keys.identity).ok().map(|s| switchyard_consensus_network::identity(&s));
     let keys = match NodeKeys::load(&config.keys) {
         Ok(keys) => keys,
         Err(error) => {
-            let remedy = "mend the file, or make keys with `switchyard keys new`";
-            return Finding::new(
-                "keys",
-                Level::Error,
-                error.to_string(),
-                "the node cannot sign and does not start",
-                remedy,
-            );
+            let means = "the node cannot sign and does not start";
+            let remedy = "mend the file or its password, or make keys with `switchyard keys new`";
+            return Finding::new("keys", Level::Error, error.to_string(), means, remedy);
         }
     };
     let identity = keys.identity_public();
-    checked.identity = Some(identity);
     let Some(genesis) = &checked.genesis else {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };

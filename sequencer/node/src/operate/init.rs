@@ -168,7 +168,7 @@ fn replace(text: &str, from: &str, to: &str, with: &str) -> String {
 }
 
 fn peers(args: &InitArgs, keys: &NodeKeys, genesis: Option<&Genesis>) -> String {
-    let mut text = format!("{PEERS_MARK}\n");
+    let mut text = format!("{PEERS_MARK}\n\n");
     for Peer { identity, address } in &args.peers {
         text += &format!("[[network.peers]]\nidentity = \"{identity}\"\naddress = \"{address}\"\n\n");
     }

@@ -179,7 +179,13 @@ async fn config_check_names_every_problem_at_once() {
 
 /// The findings of `doctor` by check, and its exit code.
 async fn doctor(folder: &Folder) -> (i32, Vec<Value>) {
-    let (code, out, err) = shell(&["doctor", "--config", &folder.config(), "--writes", "5", "--json"]).await;
+    doctor_with(folder, &[]).await
+}
+
+async fn doctor_with(folder: &Folder, more: &[&str]) -> (i32, Vec<Value>) {
+    let config = folder.config();
+    let fixed = ["doctor", "--config", &config, "--writes", "5", "--json"];
+    let (code, out, err) = shell(&[&fixed, more].concat()).await;
     assert_eq!(err.is_empty(), code == 0, "{err}");
     (code, out.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
 }
@@ -201,6 +207,9 @@ async fn doctor_finds_a_running_node_well_a_stopped_one_unknown_and_a_lost_sign_
     {
         assert_eq!(finding(&findings, check)["level"], "ok", "{findings:#?}");
     }
+    // Compared over gRPC, a clock agrees with itself.
+    let (_, findings) = doctor_with(&folder, &["--against", &node.endpoints.grpc]).await;
+    assert_eq!(finding(&findings, "clock")["level"], "ok", "{findings:#?}");
     node.stop().await;
     fs::remove_file(folder.path("data/sign-record")).unwrap();
     let (code, findings) = doctor(&folder).await;

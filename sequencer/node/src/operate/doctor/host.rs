@@ -107,7 +107,9 @@ pub(super) fn free_space(data_dir: &Path) -> Finding {
     let remedy = "make room, move data_dir to a larger disk, or set store.keep_blocks";
     match free {
         ..FREE_ERROR => Finding::new("disk", Level::Error, found, "the node stops when the disk is full", remedy),
-        ..FREE_WARNING => Finding::new("disk", Level::Warning, found, "the log and the rollups' states grow", remedy),
+        FREE_ERROR..FREE_WARNING => {
+            Finding::new("disk", Level::Warning, found, "the log and the rollups' states grow", remedy)
+        }
         _ => Finding::ok("disk", found),
     }
 }
@@ -135,7 +137,7 @@ pub(super) fn open_files(running: Option<&Running>) -> Finding {
     let remedy = "LimitNOFILE=65536 in the systemd unit, or `ulimit -n 65536`";
     match limit {
         ..FILES_ERROR => Finding::new("files", Level::Error, found, "databases and connections do not fit", remedy),
-        ..FILES_WARNING => {
+        FILES_ERROR..FILES_WARNING => {
             Finding::new("files", Level::Warning, found, "many clients at a time would use them up", remedy)
         }
         _ => Finding::ok("files", found),

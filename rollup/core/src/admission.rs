@@ -212,8 +212,9 @@ pub trait Admission: Send + Sync + 'static {
     /// (a signature recovery): call it outside locks. `None` for a VM without senders and nonces.
     fn inspect(&self, payload: &Bytes) -> Result<Option<Sequenced>, Rejection>;
 
-    /// The account at the executed head; cheap.
-    fn account(&self, sender: Address) -> Account;
+    /// The account at the executed head, empty where there is none; cheap. `None` if the state cannot be read: nothing is
+    /// admitted then, and nothing dropped.
+    fn account(&self, sender: Address) -> Option<Account>;
 
     /// Base fee of the next block in wei; cheap.
     fn base_fee(&self) -> u64;

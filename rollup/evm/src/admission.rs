@@ -28,15 +28,9 @@ impl Admission for EvmReader {
         }))
     }
 
-    fn account(&self, sender: Address) -> Account {
-        match self.newest_account(sender) {
-            Ok(account) => account.unwrap_or_default(),
-            Err(e) => {
-                // Admits nothing meanwhile: an account without balance can pay for nothing.
-                tracing::error!(rollup = %self.chain.rollup, %sender, error = %e, "cannot read account");
-                Account::default()
-            }
-        }
+    fn account(&self, sender: Address) -> Option<Account> {
+        let failed = |e: &_| tracing::error!(rollup = %self.chain.rollup, %sender, error = %e, "cannot read account");
+        self.newest_account(sender).inspect_err(failed).ok().map(Option::unwrap_or_default)
     }
 
     fn base_fee(&self) -> u64 {

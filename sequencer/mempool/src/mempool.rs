@@ -92,10 +92,11 @@ impl Mempool {
             return self.state.lock().insert(checked, origin, now, Account::default());
         };
         let executions = rules.executions.load(Ordering::Acquire);
-        let (mut account, base_fee) = (admission.account(sender), admission.base_fee());
+        let read = || admission.account(sender).ok_or(Rejection::Unavailable("the rollup's state cannot be read"));
+        let (mut account, base_fee) = (read()?, admission.base_fee());
         let mut state = self.state.lock();
         if rules.executions.load(Ordering::Acquire) != executions {
-            account = admission.account(sender);
+            account = read()?;
         }
         state.set_base_fee(rollup, base_fee);
         state.insert(checked, origin, now, account)
@@ -144,7 +145,8 @@ impl Mempool {
             let executed = pool.take_executed(height);
             executed.into_iter().chain(senders).filter(|sender| pool.sender(sender).is_some()).collect()
         };
-        let accounts = touched.into_iter().map(|sender| (sender, admission.account(sender))).collect();
+        // A sender whose account cannot be read keeps what waits: the next execution looks again.
+        let accounts = touched.into_iter().filter_map(|sender| Some((sender, admission.account(sender)?))).collect();
         self.state.lock().refresh(rollup, height, accounts)
     }
 

@@ -107,6 +107,10 @@ impl Genesis {
             keys::verify_possession(&validator.seat, &validator.possession)
                 .map_err(|e| GenesisError::Invalid(e.to_string()))?;
         }
+        if self.replay_window_blocks == 0 {
+            let reason = "replay_window_blocks must be at least 1, or the log could hold a transaction twice";
+            return Err(GenesisError::Invalid(reason.into()));
+        }
         if self.limits.transaction_bytes > TRANSACTION_BYTES_MAX {
             let found = self.limits.transaction_bytes;
             let text = format!("limits.transaction_bytes is {found}, at most {TRANSACTION_BYTES_MAX} are possible");

@@ -83,7 +83,7 @@ fn nothing_of_a_hub_block_that_failed_half_way_is_shown_and_it_can_be_applied_ag
     let still = reader.pending().unwrap();
     assert!(Arc::ptr_eq(&still, &before));
     assert_eq!(reader.outcome(keccak256(&segment[0])).unwrap(), None);
-    assert_eq!(Admission::account(&*reader, signer().address()).nonce, 1);
+    assert_eq!(Admission::account(&*reader, signer().address()).unwrap().nonce, 1);
     assert_eq!(EvmChain::account(&*reader, 1, signer().address()).unwrap().unwrap().nonce, 1);
 
     set_code(&driver, Some(CODE));

@@ -85,12 +85,12 @@ fn a_cost_beyond_256_bits_is_the_greatest_cost() {
 fn accounts_and_the_base_fee_are_those_of_the_head() {
     let mut rollup = Rollup::new(Sealing::HubBlock);
     let (sender, receiver) = (wallet(0).address(), Address::repeat_byte(1));
-    assert_eq!(rollup.reader.account(sender), Account { nonce: 0, balance: U256::from(1_000 * ETHER) });
-    assert_eq!(rollup.reader.account(receiver), Account::default());
+    assert_eq!(rollup.reader.account(sender).unwrap(), Account { nonce: 0, balance: U256::from(1_000 * ETHER) });
+    assert_eq!(rollup.reader.account(receiver).unwrap(), Account::default());
     assert_eq!(rollup.reader.base_fee(), 875_000_000);
     rollup.apply(vec![transfer(0, 0, receiver, 9)]);
-    assert_eq!(rollup.reader.account(sender).nonce, 1);
-    assert_eq!(rollup.reader.account(receiver), Account { nonce: 0, balance: U256::from(9) });
+    assert_eq!(rollup.reader.account(sender).unwrap().nonce, 1);
+    assert_eq!(rollup.reader.account(receiver).unwrap(), Account { nonce: 0, balance: U256::from(9) });
     assert!(rollup.reader.base_fee() < 875_000_000);
     assert_eq!(rollup.reader.block_gas_limit(), GAS_LIMIT);
 }

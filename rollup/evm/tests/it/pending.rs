@@ -289,10 +289,10 @@ fn admission_and_calls_see_the_open_block() {
     let (deploy, store) = deploy_store(1, 0);
     let set = sign(1, tx(1, TxKind::Call(store), 0, word(42), 100_000));
     apply(&mut rollup, 1_000, vec![pay(0), deploy, set]);
-    let account = Admission::account(&*rollup.reader, sender);
+    let account = Admission::account(&*rollup.reader, sender).unwrap();
     assert_eq!(account.nonce, 1, "a wallet may go on with the next nonce");
     assert!(account.balance < U256::from(1_000 * ETHER));
-    assert_eq!(Admission::account(&*rollup.reader, receiver), Account { nonce: 0, balance: U256::from(1) });
+    assert_eq!(Admission::account(&*rollup.reader, receiver).unwrap(), Account { nonce: 0, balance: U256::from(1) });
     let read = TransactionRequest::default().to(store);
     assert_eq!(rollup.reader.call(1, read.clone(), None), Ok(word(42)));
     assert_eq!(rollup.reader.call(0, read.clone(), None), Ok(Bytes::new()));

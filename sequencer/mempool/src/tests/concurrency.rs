@@ -49,7 +49,7 @@ fn threads_that_insert_select_finalise_and_execute_lose_nothing() {
     f.pool.assert_consistent();
     assert_eq!(f.pool.usage().transactions, 0);
     for sender in senders {
-        assert_eq!(f.chain.account(address(sender)).nonce, EACH, "every transaction was executed, in order");
+        assert_eq!(f.chain.account(address(sender)).unwrap().nonce, EACH, "every transaction was executed, in order");
         assert_eq!(f.pool.pending_nonce(EVM, address(sender)), None);
     }
 }

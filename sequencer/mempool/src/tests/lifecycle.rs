@@ -194,3 +194,17 @@ fn a_replaced_transaction_that_is_in_flight_after_all_keeps_its_nonce() {
     assert_eq!(f.pool.drop_reason(&old.key(EVM)), None);
     assert_eq!(f.pool.drop_reason(&new.key(EVM)), Some(Rejection::NonceTooLow { expected: 1, found: 0 }));
 }
+
+#[test]
+fn while_accounts_cannot_be_read_nothing_is_admitted_and_nothing_is_dropped() {
+    let f = Fixture::new();
+    f.add_all(&[Tx::new(1, 0), Tx::new(1, 1)]);
+    f.chain.is_unreadable.store(true, Ordering::Relaxed);
+    assert!(matches!(f.add(Tx::new(2, 0)), Err(Rejection::Unavailable(_))));
+    assert_eq!(f.pool.on_executed(EVM, 1, [address(1)]), 0);
+    assert_eq!(f.order(&[]), [(1, 0), (1, 1)]);
+    f.chain.is_unreadable.store(false, Ordering::Relaxed);
+    f.add(Tx::new(2, 0)).unwrap();
+    assert_eq!(f.pool.on_executed(EVM, 2, [address(1)]), 0);
+    assert_eq!(f.pool.usage().transactions, 3);
+}

@@ -14,7 +14,10 @@ use alloy_primitives::{Address, U256};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use switchyard_primitives::{Bytes, Limits, RollupId, Segment, TxKey, keccak256};
@@ -88,6 +91,7 @@ struct Chain {
     accounts: Mutex<HashMap<Address, Account>>,
     base_fee: Mutex<u64>,
     gas_limit: Mutex<Option<u64>>,
+    is_unreadable: AtomicBool,
 }
 
 impl Chain {
@@ -98,7 +102,7 @@ impl Chain {
     /// Executes what is valid and skips the rest, as a driver does; returns the senders.
     fn execute(&self, transactions: &[Bytes]) -> Vec<Address> {
         let run = |tx: Tx| {
-            let mut account = self.account(address(tx.sender));
+            let mut account = self.account(address(tx.sender)).unwrap();
             if account.nonce == tx.nonce && account.balance >= tx.max_cost() && tx.fee_cap >= self.base_fee() {
                 account.nonce += 1;
                 account.balance -= tx.max_cost();
@@ -123,9 +127,10 @@ impl Admission for Chain {
         }))
     }
 
-    fn account(&self, sender: Address) -> Account {
+    fn account(&self, sender: Address) -> Option<Account> {
         let rich = Account { nonce: 0, balance: U256::from(RICH) };
-        self.accounts.lock().get(&sender).copied().unwrap_or(rich)
+        (!self.is_unreadable.load(Ordering::Relaxed))
+            .then(|| self.accounts.lock().get(&sender).copied().unwrap_or(rich))
     }
 
     fn base_fee(&self) -> u64 {

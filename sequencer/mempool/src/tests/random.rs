@@ -112,7 +112,7 @@ impl World {
         let mut segments = segments(self.f.pool.select(budget, &exclude));
         self.check_selection(&segments, budget, &exclude);
         if let Some(sender) = foreign {
-            let nonce = self.f.chain.account(address(sender)).nonce;
+            let nonce = self.f.chain.account(address(sender)).unwrap().nonce;
             let tx = Tx { len: 33 + self.height as usize, ..Tx::new(sender, nonce).pays(60, 1) };
             if !self.in_log.contains(&tx.key(EVM)) && !exclude.contains(&tx.key(EVM)) {
                 match segments.iter_mut().find(|s| s.rollup == EVM) {
@@ -173,7 +173,7 @@ impl World {
         match step {
             Step::Evm { sender, ahead, fee_cap, tip_cap, gas, len } => {
                 let next = self.f.pool.pending_nonce(EVM, address(sender));
-                let nonce = next.unwrap_or_else(|| self.f.chain.account(address(sender)).nonce);
+                let nonce = next.unwrap_or_else(|| self.f.chain.account(address(sender)).unwrap().nonce);
                 let tx = Tx { sender, nonce: (nonce + ahead).saturating_sub(2), gas, fee_cap, tip_cap, len };
                 self.offer(EVM, &tx.bytes());
             }
@@ -186,7 +186,7 @@ impl World {
             Step::Finalise => self.finalise(),
             Step::Execute => self.execute(),
             Step::Fund { sender, balance } => {
-                let nonce = self.f.chain.account(address(sender)).nonce;
+                let nonce = self.f.chain.account(address(sender)).unwrap().nonce;
                 self.f.chain.set_account(sender, nonce, balance);
                 let height = self.height - self.unexecuted.len() as u64;
                 self.f.pool.on_executed(EVM, height, [address(sender)]);
@@ -248,7 +248,7 @@ proptest! {
                 let tx = Tx::read(&payload).unwrap();
                 let next = world.f.pool.pending_nonce(EVM, address(tx.sender)).unwrap();
                 assert!(tx.nonce > next, "{tx:?} waits although it could be included");
-                assert_eq!(next, world.f.chain.account(address(tx.sender)).nonce);
+                assert_eq!(next, world.f.chain.account(address(tx.sender)).unwrap().nonce);
             }
         }
         // And in the end nothing is left without a word.

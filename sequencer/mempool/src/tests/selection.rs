@@ -177,8 +177,8 @@ impl Admission for Numbered {
         let tip_cap = (field(0) % 97).into();
         Ok(Some(Sequenced { sender, nonce: field(1), gas_limit: 1, fee_cap: 100, tip_cap, max_cost: U256::ZERO }))
     }
-    fn account(&self, _: Address) -> Account {
-        Account::default()
+    fn account(&self, _: Address) -> Option<Account> {
+        Some(Account::default())
     }
     fn base_fee(&self) -> u64 {
         7

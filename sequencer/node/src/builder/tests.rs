@@ -52,8 +52,8 @@ impl Admission for Numbered {
         Ok(Some(Sequenced { sender, nonce, gas_limit: 1, fee_cap: 1, tip_cap: 1, max_cost: U256::ZERO }))
     }
 
-    fn account(&self, sender: Address) -> Account {
-        Account { nonce: self.nonces.lock().get(&sender).copied().unwrap_or(0), balance: U256::MAX }
+    fn account(&self, sender: Address) -> Option<Account> {
+        Some(Account { nonce: self.nonces.lock().get(&sender).copied().unwrap_or(0), balance: U256::MAX })
     }
 
     fn base_fee(&self) -> u64 {
@@ -484,7 +484,7 @@ proptest! {
             prop_assert_eq!(ordered.len() + waiting.len(), accepted);
             for tx in waiting {
                 let behind_a_gap = parse(&tx.payload).filter(|_| tx.key.rollup == NUMBERED).is_some_and(|(sender, nonce)| {
-                    leader.rollup.account(sender).nonce < nonce
+                    leader.rollup.account(sender).unwrap().nonce < nonce
                 });
                 prop_assert!(behind_a_gap, "{:?} was never ordered", tx);
             }

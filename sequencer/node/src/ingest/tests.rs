@@ -45,8 +45,8 @@ impl Admission for Gate {
         Ok(None)
     }
 
-    fn account(&self, _: Address) -> Account {
-        Account::default()
+    fn account(&self, _: Address) -> Option<Account> {
+        Some(Account::default())
     }
 
     fn base_fee(&self) -> u64 {

@@ -37,14 +37,76 @@ pub struct Config {
     pub store: Store,
 }
 
-/// Files with 32 secret bytes in hex each.
+/// The validator's keys. Files that others may read are refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "KeysTable", into = "KeysTable")]
 pub struct Keys {
-    /// ed25519: the identity on the network.
+    /// ed25519, the identity on the network: 32 secret bytes in hex.
     pub identity: PathBuf,
-    /// BLS12-381: signs votes.
-    pub bls: PathBuf,
+    /// BLS12-381, signs votes: an EIP-2335 keystore, or 32 secret bytes in hex.
+    pub bls: BlsKey,
+}
+
+/// Where the BLS12-381 key is: one of the two.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlsKey {
+    /// `bls`: 32 secret bytes in hex.
+    Plain(PathBuf),
+    /// `bls_keystore`: an EIP-2335 keystore.
+    Keystore {
+        /// The keystore.
+        path: PathBuf,
+        /// `bls_password_file`: its password; without it, the environment has it
+        /// ([`crate::keys::password::PASSWORD_ENV`]).
+        password_file: Option<PathBuf>,
+    },
+}
+
+/// As the file has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeysTable {
+    identity: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls_keystore: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls_password_file: Option<PathBuf>,
+}
+
+impl TryFrom<KeysTable> for Keys {
+    type Error = &'static str;
+
+    fn try_from(table: KeysTable) -> Result<Self, Self::Error> {
+        let bls = match (table.bls, table.bls_keystore, table.bls_password_file) {
+            (Some(path), None, None) => BlsKey::Plain(path),
+            (None, Some(path), password_file) => BlsKey::Keystore { path, password_file },
+            _ => return Err("[keys] must have either bls, or bls_keystore and perhaps bls_password_file"),
+        };
+        Ok(Self { identity: table.identity, bls })
+    }
+}
+
+impl From<Keys> for KeysTable {
+    fn from(Keys { identity, bls }: Keys) -> Self {
+        let (bls, bls_keystore, bls_password_file) = match bls {
+            BlsKey::Plain(path) => (Some(path), None, None),
+            BlsKey::Keystore { path, password_file } => (None, Some(path), password_file),
+        };
+        Self { identity, bls, bls_keystore, bls_password_file }
+    }
+}
+
+impl Keys {
+    /// Every path of the table.
+    fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        let (bls, password) = match &mut self.bls {
+            BlsKey::Plain(path) => (path, None),
+            BlsKey::Keystore { path, password_file } => (path, password_file.as_mut()),
+        };
+        [&mut self.identity, bls].into_iter().chain(password)
+    }
 }
 
 /// The validators' network.
@@ -54,6 +116,7 @@ pub struct Network {
     /// Where to listen.
     pub listen: SocketAddr,
     /// Where the other validators listen.
+    #[serde(default)]
     pub peers: Vec<Peer>,
 }
 
@@ -242,7 +305,7 @@ impl Config {
             return Err(ConfigError::Pace { path: name, min_interval_ms, heartbeat_ms, leader_timeout_ms });
         }
         let base = path.parent().unwrap_or(Path::new("."));
-        for p in [&mut config.genesis, &mut config.data_dir, &mut config.keys.identity, &mut config.keys.bls] {
+        for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(config.keys.paths()) {
             *p = base.join(&*p);
         }
         Ok(config)
@@ -296,6 +359,20 @@ mod tests {
             assert!(matches!(error, ConfigError::Pace { .. }), "{to}: {error}");
         }
         assert!(load("min_interval_ms = 50", "min_interval_ms = 1000").is_ok());
+    }
+
+    #[test]
+    fn the_bls_key_is_in_a_plain_file_or_in_a_keystore_and_not_in_both() {
+        let load = |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.bls);
+        assert!(matches!(load("bls = \"a\"").unwrap(), BlsKey::Plain(path) if path.is_absolute()));
+        let keystore = load("bls_keystore = \"a\"\nbls_password_file = \"b\"").unwrap();
+        let BlsKey::Keystore { path, password_file: Some(password) } = keystore else { panic!("{keystore:?}") };
+        assert!(path.is_absolute() && path.ends_with("a") && password.is_absolute() && password.ends_with("b"));
+        assert!(matches!(load("bls_keystore = \"a\"").unwrap(), BlsKey::Keystore { password_file: None, .. }));
+        for wrong in ["", "bls = \"a\"\nbls_keystore = \"b\"", "bls = \"a\"\nbls_password_file = \"b\""] {
+            let error = load(wrong).unwrap_err().to_string();
+            assert!(error.contains("either bls, or bls_keystore") && error.contains("line"), "{wrong}: {error}");
+        }
     }
 
     #[test]

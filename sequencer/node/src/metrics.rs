@@ -55,6 +55,8 @@ pub struct Metrics {
     pub view: Gauge,
     /// Connected validators.
     pub peers: Gauge,
+    /// Validators of a quorum, this one included.
+    pub quorum: Gauge,
     /// From a block's timestamp (its leader's clock) to its finality here, in seconds.
     pub finality_seconds: Histogram,
     /// Final blocks.
@@ -85,6 +87,8 @@ pub struct Metrics {
     pub gossip_dropped: Counter,
     /// Approximate size of the store on disk.
     pub store_bytes: Gauge,
+    /// Bytes that this user may still write to the data directory's file system.
+    pub disk_free: Gauge,
 }
 
 impl Default for Metrics {
@@ -103,6 +107,7 @@ impl Default for Metrics {
             height: register!("height", "Durable final height", Gauge::default()),
             view: register!("view", "View of the newest finalisation", Gauge::default()),
             peers: register!("peers", "Connected validators", Gauge::default()),
+            quorum: register!("quorum", "Validators of a quorum, this one included", Gauge::default()),
             finality_seconds: register!(
                 "finality_seconds",
                 "From a block's timestamp to its finality here",
@@ -122,6 +127,7 @@ impl Default for Metrics {
             gossip_malformed: register!("gossip_malformed", "Malformed gossip messages", Family::default()),
             gossip_dropped: register!("gossip_dropped", "Gossip dropped at full queues", Counter::default()),
             store_bytes: register!("store_bytes", "Approximate size of the store on disk", Gauge::default()),
+            disk_free: register!("disk_free_bytes", "Free space for the data directory", Gauge::default()),
             registry: parking_lot::Mutex::new(registry),
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     executor::Executor,
     finalizer::Finalizer,
     gateway::NodeGateway,
+    health::{self, Parts, Ready},
     ingest::{Ingest, IngestParts, Timing},
     logging::RecentErrors,
     metrics::{Metrics, gauge},
@@ -14,7 +15,6 @@ use crate::{
     servers::Listeners,
 };
 use futures::FutureExt;
-use parking_lot::Mutex;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
@@ -23,13 +23,13 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use switchyard_consensus_engine::{Engine, EngineHandle, EngineStatus, GossipHandle};
 use switchyard_mempool::Mempool;
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
-use switchyard_rpc::{HubTip, Readiness};
+use switchyard_rpc::{HubTip, Probes};
 use switchyard_store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -38,8 +38,6 @@ use tokio_util::sync::CancellationToken;
 const STOP_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often gauges are refreshed.
 const GAUGES_INTERVAL: Duration = Duration::from_millis(500);
-/// Heartbeats without a final block after which a node is not ready.
-const READY_HEARTBEATS: u32 = 10;
 
 /// A running node.
 pub struct Node {
@@ -59,6 +57,7 @@ struct Shared {
     mempool: Arc<Mempool>,
     metrics: Arc<Metrics>,
     tip: watch::Receiver<HubTip>,
+    parts: Parts,
     stop: CancellationToken,
     fail: mpsc::Sender<NodeError>,
 }
@@ -82,10 +81,12 @@ impl Node {
             mempool: Arc::new(opened.mempool()),
             metrics: Arc::new(Metrics::default()),
             tip,
+            parts: Parts::default(),
             stop: CancellationToken::new(),
             fail,
         };
         shared.metrics.height.set(gauge(header.height));
+        shared.metrics.quorum.set(gauge(opened.seats.quorum()));
 
         let (waiting, waiting_rx) = watch::channel(0);
         let builder = HubBuilder::new(
@@ -124,9 +125,10 @@ impl Node {
             chains,
             errors,
         });
-        let ready = shared.readiness(Duration::from_millis(opened.config.consensus.heartbeat_ms));
+        let probes = shared.probes(&opened, &engine);
+        shared.task("disk gauge", health::keep_disk_gauge(shared.metrics.clone(), opened.config.data_dir.clone()));
         let Shared { metrics, stop, fail, .. } = shared;
-        let endpoints = listeners.serve(&gateway, &metrics, engine.metrics.clone(), ready, fail, &stop)?;
+        let endpoints = listeners.serve(&gateway, &metrics, engine.metrics.clone(), probes, fail, &stop)?;
         write_endpoints(&endpoints_file, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
         Ok(Self { endpoints, endpoints_file, engine, threads, stop, failures })
@@ -212,11 +214,12 @@ impl Shared {
         name: String,
         part: impl FnOnce() -> Result<(), NodeError> + Send + 'static,
     ) -> Result<JoinHandle<()>, NodeError> {
-        let (fail, path) = (self.fail.clone(), name.clone());
+        let (fail, parts, path) = (self.fail.clone(), self.parts.clone(), name.clone());
         let run = move || {
             let panicked = |_| Err(NodeError::Panicked { part: name });
             if let Err(error) = catch_unwind(AssertUnwindSafe(part)).unwrap_or_else(panicked) {
                 tracing::error!(%error, "stopping");
+                parts.ended(error.to_string());
                 // The node may be stopping already.
                 let _ = fail.blocking_send(error);
             }
@@ -226,12 +229,13 @@ impl Shared {
 
     /// Runs an async part until the node stops; a panic in it stops the node.
     fn task(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
-        let (stop, fail) = (self.stop.clone(), self.fail.clone());
+        let (stop, fail, parts) = (self.stop.clone(), self.fail.clone(), self.parts.clone());
         tokio::spawn(async move {
             let ended = stop.run_until_cancelled_owned(AssertUnwindSafe(part).catch_unwind()).await;
             if let Some(Err(_)) = ended {
                 let error = NodeError::Panicked { part: name.into() };
                 tracing::error!(%error, "stopping");
+                parts.ended(error.to_string());
                 // The node may be stopping already.
                 let _ = fail.send(error).await;
             }
@@ -261,20 +265,15 @@ impl Shared {
         });
     }
 
-    /// Ready while blocks keep coming.
-    fn readiness(&self, heartbeat: Duration) -> Readiness {
-        let newest: Arc<Mutex<Option<Instant>>> = Arc::default();
-        let (seen, mut tip) = (newest.clone(), self.tip.clone());
-        self.task("readiness", async move {
-            while tip.changed().await.is_ok() {
-                *seen.lock() = Some(Instant::now());
-            }
-        });
-        Arc::new(move || match newest.lock().map(|at| at.elapsed()) {
-            Some(age) if age <= heartbeat * READY_HEARTBEATS => Ok(()),
-            Some(age) => Err(format!("no final block for {} s", age.as_secs())),
-            None => Err("no final block since the start".into()),
-        })
+    /// What `/livez` and `/readyz` answer.
+    fn probes(&self, opened: &Opened, engine: &EngineHandle) -> Probes {
+        let ready = Ready {
+            engine: engine.status.clone(),
+            tip: self.tip.clone(),
+            quorum: opened.seats.quorum(),
+            heartbeat: Duration::from_millis(opened.config.consensus.heartbeat_ms),
+        };
+        Probes { live: health::live(self.parts.clone(), engine.stopped.clone()), ready: ready.probe() }
     }
 }
 
@@ -319,6 +318,7 @@ mod tests {
             mempool: Arc::new(Mempool::new(MempoolConfig::default(), Limits::default(), [])),
             metrics: Arc::default(),
             tip: watch::channel(HubTip { height: 0, hash: genesis.hash(), timestamp_ms: 0 }).1,
+            parts: Parts::default(),
             stop: CancellationToken::new(),
             fail,
         };

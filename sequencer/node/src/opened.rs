@@ -169,7 +169,8 @@ fn open_guard(config: &Config, network: B256, keys: &NodeKeys, height: u64) -> R
     Ok(SignGuard::open(&path, network, keys.bls_public()?.0)?)
 }
 
-fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
+/// The keys must be those of one seat.
+pub(crate) fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
     let identity = keys.identity_public();
     let Some(seat) = seats.seats().iter().find(|seat| seat.identity == identity) else {
@@ -182,7 +183,8 @@ fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
     Ok(())
 }
 
-fn check_servers(config: &Config, genesis: &Genesis) -> Result<(), NodeError> {
+/// JSON-RPC is for EVM rollups of the network.
+pub(crate) fn check_servers(config: &Config, genesis: &Genesis) -> Result<(), NodeError> {
     let evm = |id| genesis.rollups.iter().any(|m| m.id == id && matches!(m.vm, Vm::Evm { .. }));
     match config.rpc.iter().find(|server| !evm(server.rollup)) {
         Some(server) => {

@@ -13,7 +13,7 @@ use std::{
 use switchyard_consensus_engine::MetricsReader;
 use switchyard_primitives::RollupId;
 use switchyard_rpc::{
-    Gateway, Readiness, RpcMetrics,
+    Gateway, Probes, RpcMetrics,
     eth::{self, EthLimits, EthMetrics},
     grpc::{self, GrpcLimits, GrpcOptions},
     http::{self, HttpLimits},
@@ -62,7 +62,7 @@ impl Listeners {
         gateway: &Arc<NodeGateway>,
         metrics: &Arc<Metrics>,
         engine_metrics: MetricsReader,
-        ready: Readiness,
+        probes: Probes,
         fail: mpsc::Sender<NodeError>,
         stop: &CancellationToken,
     ) -> Result<Endpoints, NodeError> {
@@ -71,7 +71,7 @@ impl Listeners {
 
         let calls = RpcMetrics::default();
         metrics.with_registry(|registry| calls.register(registry));
-        let options = GrpcOptions { limits: GrpcLimits::default(), metrics: calls, ready: ready.clone() };
+        let options = GrpcOptions { limits: GrpcLimits::default(), metrics: calls, ready: probes.ready.clone() };
         let server = grpc::serve(adopt("gRPC", self.grpc)?, gateway.clone(), options, stop.clone());
         let (token, failures) = (stop.clone(), fail.clone());
         tokio::spawn(async move {
@@ -81,7 +81,7 @@ impl Listeners {
 
         let own = metrics.clone();
         let render = Arc::new(move || join_metrics(own.render(), &engine_metrics.encode()));
-        let server = http::serve(adopt("metrics", self.metrics)?, render, ready, HttpLimits::default(), stop.clone());
+        let server = http::serve(adopt("metrics", self.metrics)?, render, probes, HttpLimits::default(), stop.clone());
         let token = stop.clone();
         tokio::spawn(async move {
             let ended = server.await.map_err(|e| e.to_string());

@@ -1,4 +1,4 @@
-//! `/metrics`, `/health/live` and `/health/ready` over HTTP.
+//! `/metrics`, `/livez` and `/readyz` over HTTP.
 
 use crate::connections::{BoundedListener, ConnectionLimits};
 use axum::{
@@ -8,13 +8,32 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use serde_json::json;
 use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::limit::GlobalConcurrencyLimitLayer;
 
-/// Whether the node can serve, and why not. Must not block.
-pub type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+/// One reason why a node does not live or is not ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// A stable word; `docs/operators.md` lists them.
+    pub code: &'static str,
+    /// With figures, for a person.
+    pub message: String,
+}
+
+/// Whether the node lives, or whether it can serve, and why not. Must not block.
+pub type Probe = Arc<dyn Fn() -> Result<(), Vec<Problem>> + Send + Sync>;
+
+/// What a supervisor and a load balancer ask.
+#[derive(Clone)]
+pub struct Probes {
+    /// Fails when only a restart helps.
+    pub live: Probe,
+    /// Fails while what the node serves is stale.
+    pub ready: Probe,
+}
 
 /// Renders all metrics in the OpenMetrics text format. Called off the async threads.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -38,19 +57,19 @@ impl Default for HttpLimits {
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Serves on a bound listener until `shutdown` is cancelled. `/health/live` answers 200 while the process answers at all;
-/// `/health/ready` answers 200, or 503 with the reason.
+/// Serves on a bound listener until `shutdown` is cancelled. `/livez` and `/readyz` answer with JSON: 200, or 503 with the
+/// reasons.
 pub async fn serve(
     listener: TcpListener,
     metrics: RenderMetrics,
-    ready: Readiness,
+    probes: Probes,
     limits: HttpLimits,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
     let router = Router::new()
         .route("/metrics", get(render).with_state(metrics))
-        .route("/health/live", get(|| async { "live\n" }))
-        .route("/health/ready", get(readiness).with_state(ready))
+        .route("/livez", get(probe).with_state(probes.live))
+        .route("/readyz", get(probe).with_state(probes.ready))
         .layer(GlobalConcurrencyLimitLayer::new(limits.requests));
     let abort = CancellationToken::new();
     let listener = BoundedListener::new(listener, limits.connections, abort.clone());
@@ -77,9 +96,12 @@ async fn render(State(metrics): State<RenderMetrics>) -> impl IntoResponse {
     }
 }
 
-async fn readiness(State(ready): State<Readiness>) -> (StatusCode, String) {
-    match ready() {
-        Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-    }
+async fn probe(State(probe): State<Probe>) -> impl IntoResponse {
+    let (code, problems) = match probe() {
+        Ok(()) => (StatusCode::OK, Vec::new()),
+        Err(problems) => (StatusCode::SERVICE_UNAVAILABLE, problems),
+    };
+    let problems: Vec<_> = problems.iter().map(|p| json!({ "code": p.code, "message": p.message })).collect();
+    let body = json!({ "ok": code == StatusCode::OK, "problems": problems });
+    (code, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n"))
 }

@@ -10,5 +10,5 @@ mod metrics;
 
 pub use connections::ConnectionLimits;
 pub use gateway::{Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
-pub use http::Readiness;
+pub use http::{Probe, Probes, Problem};
 pub use metrics::RpcMetrics;

@@ -15,7 +15,7 @@ use std::{
 use switchyard_consensus_core::{Seat, keys};
 use switchyard_consensus_network::identity as public_identity;
 use switchyard_node::{
-    config::{Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, RollupRpc, Store},
+    config::{BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, RollupRpc, Store},
     genesis::{Genesis, GenesisLimits, GenesisValidator},
 };
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
@@ -269,7 +269,7 @@ impl NetworkDir {
             let mut config = Config {
                 genesis: "../genesis.json".into(),
                 data_dir: "data".into(),
-                keys: Keys { identity: "identity.key".into(), bls: "bls.key".into() },
+                keys: Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()) },
                 network: Network {
                     listen: p2p(index),
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
@@ -401,7 +401,8 @@ mod tests {
             let files = dir.validator(index);
             let config = Config::load(&files.config).unwrap();
             assert_eq!(Genesis::load(&config.genesis).unwrap(), genesis);
-            for key in [config.keys.identity, config.keys.bls] {
+            let BlsKey::Plain(bls) = config.keys.bls else { panic!("{:?}", config.keys) };
+            for key in [config.keys.identity, bls] {
                 assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
             }
         }

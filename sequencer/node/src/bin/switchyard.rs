@@ -7,17 +7,22 @@ use std::{
     path::{Path, PathBuf},
     pin::Pin,
     process::{Command, ExitCode},
+    time::Duration,
 };
 use switchyard_node::{
     cli::{self, CliError},
     config::Config,
     logging,
     node::Node,
+    operate::{self, OperateError},
 };
 
 /// RocksDB's allocations too: the system's allocator keeps what threads have freed, megabytes for each of them.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// How long tasks may take to end after the node has stopped.
+const RUNTIME_STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A shared, decentralised sequencer for rollups.
 #[derive(Parser)]
@@ -43,6 +48,16 @@ enum Cmd {
     Stream(cli::StreamArgs),
     /// Check a rollup's segments against the validator set alone.
     Verify(cli::VerifyArgs),
+    /// Make, list, import and export keys.
+    #[command(subcommand)]
+    Keys(operate::KeysCommand),
+    /// Make a new node's folder: configuration and keys.
+    Init(operate::InitArgs),
+    /// Look at a configuration.
+    #[command(subcommand)]
+    Config(operate::ConfigCommand),
+    /// Check this machine, its peers and the running node.
+    Doctor(operate::DoctorArgs),
     /// The record of what this validator has signed: export, import, begin.
     SignRecord(cli::SignRecordArgs),
     /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
@@ -57,6 +72,10 @@ fn main() -> ExitCode {
         Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
         Cmd::Stream(args) => client(|out| Box::pin(cli::stream(args, out))),
         Cmd::Verify(args) => client(|out| Box::pin(cli::verify(args, out))),
+        Cmd::Keys(command) => operated(operate::keys(command, &mut std::io::stdout())),
+        Cmd::Init(args) => operated(operate::init(args, &mut std::io::stdout())),
+        Cmd::Config(command) => operated(operate::config(command, &mut std::io::stdout())),
+        Cmd::Doctor(args) => doctor(args),
         Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(2, error),
@@ -75,6 +94,20 @@ fn client(command: impl for<'a> FnOnce(&'a mut (dyn Write + Send)) -> Outcome<'a
     match runtime.block_on(command(&mut std::io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+fn operated(outcome: Result<(), OperateError>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+fn doctor(args: operate::DoctorArgs) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => operated(runtime.block_on(operate::doctor(args, &mut std::io::stdout()))),
+        Err(error) => refuse(1, format!("cannot start: {error}")),
     }
 }
 
@@ -109,7 +142,8 @@ fn run(path: &Path) -> ExitCode {
         node.shutdown().await;
         outcome
     });
-    runtime.shutdown_background();
+    // Tasks that still hold a database close it before the process ends: RocksDB aborts where its threads outlive its statics.
+    runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(error.exit_code(), error),

@@ -137,7 +137,7 @@ impl From<Status> for CliError {
 }
 
 /// An error and what caused it, down to the root: tonic's own text is no more than `transport error`.
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -7,6 +7,7 @@ mod cli;
 #[path = "../../../rpc/tests/it/fake.rs"]
 mod fake;
 mod light;
+mod operate;
 mod process;
 mod running;
 mod startup;

@@ -148,15 +148,21 @@ impl Folder {
 
     /// Starts the node and waits until it answers. What a killed one has left must not be taken for its answer.
     pub(crate) async fn start(&self) -> Process {
-        let stale = self.endpoints().map(|endpoints| endpoints.pid);
+        self.start_at(self.dir.path()).await
+    }
+
+    /// The same for the node of another folder.
+    pub(crate) async fn start_at(&self, dir: &Path) -> Process {
+        let stale = endpoints_in(dir).map(|endpoints| endpoints.pid);
         let log = fs::File::create(self.path("node.log")).unwrap();
-        let mut child = switchyard(&["run", "--config", &self.config()]).stderr(log).spawn().unwrap();
+        let config = dir.join("node.toml");
+        let mut child = switchyard(&["run", "--config", config.to_str().unwrap()]).stderr(log).spawn().unwrap();
         let deadline = Instant::now() + TIMEOUT;
         loop {
             let ended = child.try_wait().unwrap();
             let log = || fs::read_to_string(self.path("node.log")).unwrap();
             assert!(ended.is_none() && Instant::now() < deadline, "{ended:?}\n{}", log());
-            if let Some(endpoints) = self.endpoints().filter(|endpoints| Some(endpoints.pid) != stale) {
+            if let Some(endpoints) = endpoints_in(dir).filter(|endpoints| Some(endpoints.pid) != stale) {
                 assert_eq!(Some(endpoints.pid), child.id(), "another process's endpoints");
                 return Process { child, endpoints };
             }
@@ -166,9 +172,13 @@ impl Folder {
 
     /// Where a running node answers.
     pub(crate) fn endpoints(&self) -> Option<Endpoints> {
-        let text = fs::read(self.path("data/endpoints.json")).ok()?;
-        Some(serde_json::from_slice(&text).unwrap())
+        endpoints_in(self.dir.path())
     }
+}
+
+fn endpoints_in(dir: &Path) -> Option<Endpoints> {
+    let text = fs::read(dir.join("data/endpoints.json")).ok()?;
+    Some(serde_json::from_slice(&text).unwrap())
 }
 
 pub(crate) fn set_mode(path: &Path, mode: u32) {
@@ -188,7 +198,8 @@ impl Process {
         let pid = rustix::process::Pid::from_raw(pid).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let ended = tokio::time::timeout(STOP_TIMEOUT, self.child.wait()).await;
-        assert_eq!(ended.expect("still runs").unwrap().code(), Some(0));
+        let status = ended.expect("still runs").unwrap();
+        assert!(status.success(), "{status}");
     }
 
     /// SIGKILL.
@@ -210,6 +221,16 @@ impl Process {
     pub(crate) async fn status(&self, hash: &str) -> Value {
         let output = run(&["status", "--grpc", &self.endpoints.grpc, "--rollup", OPAQUE, "--json", hash]).await;
         serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// Waits until the durable tip is at least so high.
+    pub(crate) async fn reaches(&self, height: u64) {
+        let reached = async {
+            while self.height().await < height {
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        tokio::time::timeout(TIMEOUT, reached).await.expect("what was final stays final");
     }
 
     /// Height of the durable tip.

@@ -16,7 +16,7 @@ mod watch;
 pub use error::{ApiError, ERROR_DOMAIN};
 
 use crate::{
-    Gateway, Readiness,
+    Gateway, Probe,
     connections::{BoundedListener, ConnectionLimits},
     metrics::RpcMetrics,
 };
@@ -87,7 +87,7 @@ pub struct GrpcOptions {
     /// Where calls are counted.
     pub metrics: RpcMetrics,
     /// Whether the node can serve: what the health service answers.
-    pub ready: Readiness,
+    pub ready: Probe,
 }
 
 impl std::fmt::Debug for GrpcOptions {
@@ -180,7 +180,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 }
 
 /// Keeps the health service in step with `ready`. On shutdown every health stream ends; never returns.
-async fn report_health(mut health: HealthReporter, ready: Readiness, shutdown: CancellationToken) {
+async fn report_health(mut health: HealthReporter, ready: Probe, shutdown: CancellationToken) {
     let services =
         ["", SequencerServiceServer::<Api>::NAME, BlockServiceServer::<Api>::NAME, StatusServiceServer::<Api>::NAME];
     let mut reported = None;

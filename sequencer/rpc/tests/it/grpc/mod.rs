@@ -15,7 +15,7 @@ use switchyard_proto::v1::{
     status_service_client::StatusServiceClient,
 };
 use switchyard_rpc::{
-    Readiness, RpcMetrics,
+    Probe, RpcMetrics,
     grpc::{ERROR_DOMAIN, GrpcError, GrpcLimits, GrpcOptions, serve},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -51,7 +51,7 @@ impl Server {
         Self::start_with(hub, limits(), Arc::new(|| Ok(()))).await
     }
 
-    async fn start_with(hub: &Arc<FakeHub>, limits: GrpcLimits, ready: Readiness) -> Self {
+    async fn start_with(hub: &Arc<FakeHub>, limits: GrpcLimits, ready: Probe) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (metrics, shutdown) = (RpcMetrics::default(), CancellationToken::new());

@@ -22,7 +22,7 @@ const SERVICES: [&str; 3] =
 async fn health_follows_readiness_for_every_service() {
     let ready = Arc::new(AtomicBool::new(true));
     let check = ready.clone();
-    let readiness = move || if check.load(Ordering::SeqCst) { Ok(()) } else { Err("behind".to_owned()) };
+    let readiness = move || if check.load(Ordering::SeqCst) { Ok(()) } else { Err(vec![]) };
     let server = Server::start_with(&FakeHub::new(), limits(), Arc::new(readiness)).await;
     let mut client = HealthClient::new(server.channel().await);
     let mut watch = client.watch(HealthCheckRequest { service: SERVICES[0].to_owned() }).await.unwrap().into_inner();

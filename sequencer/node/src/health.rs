@@ -1,0 +1,147 @@
+//! Whether the node lives, and whether it can serve: what `/livez` and `/readyz` answer.
+
+use crate::metrics::{Metrics, gauge};
+use futures::FutureExt;
+use parking_lot::Mutex;
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use switchyard_consensus_engine::{EngineStatus, Stopped};
+use switchyard_rpc::{
+    HubTip,
+    http::{Probe, Problem},
+};
+use tokio::sync::watch;
+
+/// Heartbeats after which a head is too old to serve from.
+const READY_HEARTBEATS: u32 = 10;
+/// Final blocks that the store may be behind the engine. It writes them faster than they come.
+const STORE_BEHIND_MAX: u64 = 256;
+/// Most parts whose end is remembered.
+const ENDED_MAX: usize = 16;
+/// How often free space is looked up.
+const DISK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The parts of the node that have ended although it runs, and why.
+#[derive(Clone, Default)]
+pub(crate) struct Parts(Arc<Mutex<Vec<String>>>);
+
+impl Parts {
+    /// Remembers an end.
+    pub(crate) fn ended(&self, why: String) {
+        let mut ended = self.0.lock();
+        if ended.len() < ENDED_MAX {
+            ended.push(why);
+        }
+    }
+}
+
+/// Fails when a part has ended or the engine has stopped: only a restart helps.
+pub(crate) fn live(parts: Parts, engine: Stopped) -> Probe {
+    Arc::new(move || {
+        let mut problems: Vec<Problem> =
+            parts.0.lock().iter().map(|why| Problem { code: "part_ended", message: why.clone() }).collect();
+        if let Some(ended) = engine.clone().wait().now_or_never() {
+            let message = ended.map_or_else(|error| error.to_string(), |()| "consensus has stopped".into());
+            problems.push(Problem { code: "engine_stopped", message });
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    })
+}
+
+/// What readiness is judged by.
+pub(crate) struct Ready {
+    /// What the engine does.
+    pub(crate) engine: watch::Receiver<EngineStatus>,
+    /// The durable tip.
+    pub(crate) tip: watch::Receiver<HubTip>,
+    /// Signatures that a certificate needs.
+    pub(crate) quorum: usize,
+    /// An idle hub makes a block this often.
+    pub(crate) heartbeat: Duration,
+}
+
+impl Ready {
+    /// Fails while what this node serves is stale, or will be.
+    pub(crate) fn probe(self) -> Probe {
+        Arc::new(move || {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let problems = self.problems(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+            if problems.is_empty() { Ok(()) } else { Err(problems) }
+        })
+    }
+
+    fn problems(&self, now_ms: u64) -> Vec<Problem> {
+        let (engine, tip) = (*self.engine.borrow(), *self.tip.borrow());
+        let mut problems = Vec::new();
+        let reached = engine.peers_connected + 1;
+        if reached < self.quorum {
+            let message =
+                format!("{reached} of the {} validators of a quorum are connected, this one included", self.quorum);
+            problems.push(Problem { code: "no_quorum", message });
+        }
+        let age = Duration::from_millis(now_ms.saturating_sub(tip.timestamp_ms));
+        let bound = self.heartbeat * READY_HEARTBEATS;
+        if tip.height == 0 {
+            problems.push(Problem { code: "head_old", message: "no final block yet".into() });
+        } else if age > bound {
+            let (age, bound) = (age.as_secs_f64(), bound.as_secs_f64());
+            let message = format!("the newest final block, {}, is {age:.1} s old, at most {bound:.1} s", tip.height);
+            problems.push(Problem { code: "head_old", message });
+        }
+        let behind = engine.finalized_height.saturating_sub(tip.height);
+        if behind > STORE_BEHIND_MAX {
+            let message = format!("{behind} final blocks are not in the store yet");
+            problems.push(Problem { code: "store_behind", message });
+        }
+        problems
+    }
+}
+
+/// Keeps the gauge of free space fresh. Never returns.
+pub(crate) async fn keep_disk_gauge(metrics: Arc<Metrics>, data_dir: PathBuf) {
+    let mut tick = tokio::time::interval(DISK_INTERVAL);
+    loop {
+        tick.tick().await;
+        let path = data_dir.clone();
+        match tokio::task::spawn_blocking(move || rustix::fs::statvfs(&path)).await {
+            Ok(Ok(stat)) => drop(metrics.disk_free.set(gauge(stat.f_bavail.saturating_mul(stat.f_frsize)))),
+            Ok(Err(error)) => tracing::warn!(%error, "free space of the data directory is not known"),
+            Err(_) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchyard_primitives::B256;
+
+    const NOW_MS: u64 = 1_000_000_000;
+
+    /// The codes of what keeps a node from being ready whose head is `age_ms` old.
+    fn codes(peers_connected: usize, height: u64, finalized_height: u64, age_ms: u64) -> Vec<&'static str> {
+        let engine = EngineStatus { view: 9, finalized_height, peers_connected };
+        let tip = HubTip { height, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
+        let ready = Ready {
+            engine: watch::channel(engine).1,
+            tip: watch::channel(tip).1,
+            quorum: 3,
+            heartbeat: Duration::from_secs(1),
+        };
+        ready.problems(NOW_MS).iter().map(|problem| problem.code).collect()
+    }
+
+    #[test]
+    fn a_node_is_ready_with_a_quorum_a_fresh_head_and_a_store_that_keeps_up() {
+        assert!(codes(2, 5, 5, 10_000).is_empty());
+        assert!(codes(3, 5, 5 + STORE_BEHIND_MAX, 0).is_empty());
+        assert_eq!(codes(1, 5, 5, 0), ["no_quorum"]);
+        assert_eq!(codes(2, 5, 5, 10_001), ["head_old"]);
+        assert_eq!(codes(2, 0, 0, 0), ["head_old"]);
+        assert_eq!(codes(2, 5, 6 + STORE_BEHIND_MAX, 0), ["store_behind"]);
+        assert_eq!(codes(0, 0, 1000, 0), ["no_quorum", "head_old", "store_behind"]);
+    }
+}

@@ -1,0 +1,210 @@
+//! `switchyard config check`: everything that can be checked without starting the node.
+
+use super::{Finding, Level, OperateError, finding::report};
+use crate::{
+    config::Config,
+    genesis::Genesis,
+    keys::{NodeKeys, read_plain},
+    opened::{check_seat, check_servers},
+};
+use std::{
+    collections::{HashMap, HashSet},
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use switchyard_consensus_guard::SignGuard;
+use switchyard_primitives::B256;
+
+/// The configuration.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum ConfigCommand {
+    /// Check all that a node reads before it starts: configuration, genesis, keys, seat, peers, addresses
+    Check {
+        /// The node's configuration
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Runs one of the commands. Fails with [`OperateError::Unusable`] where a node would not start or not work.
+pub fn config(command: ConfigCommand, out: &mut dyn Write) -> Result<(), OperateError> {
+    let ConfigCommand::Check { config, json } = command;
+    let config = Config::load(&config)?;
+    let (findings, _) = check(&config);
+    match report(&findings, json, out)? {
+        0 => Ok(()),
+        errors => Err(OperateError::Unusable(errors)),
+    }
+}
+
+/// What the checks after these build on, as far as it is usable.
+pub(super) struct Checked {
+    pub(super) genesis: Option<Genesis>,
+    pub(super) identity: Option<B256>,
+}
+
+/// All findings on a configuration that was read.
+pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
+    let mut findings = vec![Finding::ok("config", "can be read")];
+    let mut checked = Checked { genesis: None, identity: None };
+    match Genesis::load(&config.genesis).and_then(|genesis| Ok((genesis.id()?, genesis))) {
+        Ok((id, genesis)) => {
+            let text = format!("network {} {id}, {} seats", genesis.name, genesis.validators.len());
+            findings.push(Finding::ok("genesis", text));
+            checked.genesis = Some(genesis);
+        }
+        Err(error) => findings.push(Finding::new(
+            "genesis",
+            Level::Error,
+            error.to_string(),
+            "the node does not know its network",
+            "get the network's genesis file and name it in `genesis`",
+        )),
+    }
+    findings.push(keys(config, &mut checked));
+    if let Some(genesis) = &checked.genesis {
+        if let Err(error) = check_servers(config, genesis) {
+            let remedy = "name EVM rollups of the genesis alone in [[rpc]]";
+            findings.push(Finding::new("rpc", Level::Error, error.to_string(), "the node does not start", remedy));
+        }
+        findings.extend(peers(config, genesis, checked.identity));
+    }
+    findings.push(addresses(config));
+    findings.push(data_dir(&config.data_dir));
+    findings.push(sign_record(config));
+    (findings, checked)
+}
+
+fn keys(config: &Config, checked: &mut Checked) -> Finding {
+    // The identity is known even where the BLS key cannot be opened.
+    checked.identity = read_plain(&config.keys.identity).ok().map(|s| switchyard_consensus_network::identity(&s));
+    let keys = match NodeKeys::load(&config.keys) {
+        Ok(keys) => keys,
+        Err(error) => {
+            let means = "the node cannot sign and does not start";
+            let remedy = "mend the file or its password, or make keys with `switchyard keys new`";
+            return Finding::new("keys", Level::Error, error.to_string(), means, remedy);
+        }
+    };
+    let identity = keys.identity_public();
+    let Some(genesis) = &checked.genesis else {
+        return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
+    };
+    match genesis.seats().map_err(Into::into).and_then(|seats| check_seat(&seats, &keys)) {
+        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key have a seat")),
+        Err(error) => Finding::new(
+            "keys",
+            Level::Error,
+            error.to_string(),
+            "the node is no validator of this network and does not start",
+            "use the keys that are in the genesis, or have the output of `switchyard keys show` put into it",
+        ),
+    }
+}
+
+/// Peers of the configuration and of the genesis must be the same.
+fn peers(config: &Config, genesis: &Genesis, own: Option<B256>) -> Vec<Finding> {
+    let seats: HashSet<B256> = genesis.validators.iter().map(|validator| validator.seat.identity).collect();
+    let named: HashSet<B256> = config.network.peers.iter().map(|peer| peer.identity).collect();
+    let mut findings = Vec::new();
+    for identity in named.iter().filter(|id| !seats.contains(*id)) {
+        findings.push(Finding::new(
+            "peers",
+            Level::Error,
+            format!("peer {identity} is no validator of the genesis"),
+            "a wrong or outdated entry: it has no vote",
+            "correct the identity or remove the entry from [[network.peers]]",
+        ));
+    }
+    if own.is_some_and(|own| named.contains(&own)) {
+        let remedy = "remove it from [[network.peers]]";
+        findings.push(Finding::new("peers", Level::Warning, "this node is its own peer", "it has no effect", remedy));
+    }
+    let missing: Vec<_> = seats.iter().filter(|id| !named.contains(*id) && own != Some(**id)).collect();
+    if !missing.is_empty() {
+        let level = if own.is_some() { Level::Warning } else { Level::Unknown };
+        findings.push(Finding::new(
+            "peers",
+            level,
+            format!("{} of {} validators have no address here", missing.len(), seats.len()),
+            "this node waits until they connect to it, and cannot reach them after a restart of its own",
+            format!("add each one to [[network.peers]], first {}", missing[0]),
+        ));
+    }
+    if findings.is_empty() {
+        findings.push(Finding::ok("peers", format!("{} other validators have addresses", named.len())));
+    }
+    findings
+}
+
+/// Every address where the node listens, and for what.
+pub(super) fn listeners(config: &Config) -> Vec<(String, SocketAddr)> {
+    let mut all = vec![
+        ("network".to_owned(), config.network.listen),
+        ("grpc".into(), config.grpc.listen),
+        ("metrics".into(), config.metrics.listen),
+    ];
+    all.extend(config.rpc.iter().map(|rpc| (format!("rpc of rollup {}", rpc.rollup), rpc.listen)));
+    all
+}
+
+fn addresses(config: &Config) -> Finding {
+    let all = listeners(config);
+    let mut seen: HashMap<u16, Vec<&(String, SocketAddr)>> = HashMap::new();
+    for listener in all.iter().filter(|(_, address)| address.port() != 0) {
+        let taken = seen.entry(listener.1.port()).or_default();
+        let overlap =
+            |ip: &SocketAddr| *ip == listener.1 || ip.ip().is_unspecified() || listener.1.ip().is_unspecified();
+        if let Some((other, _)) = taken.iter().find(|(_, address)| overlap(address)) {
+            let found = format!("{other} and {} both listen on port {}", listener.0, listener.1.port());
+            return Finding::new("addresses", Level::Error, found, "the node does not start", "give each a port");
+        }
+        taken.push(listener);
+    }
+    if config.network.listen.port() == 0 && !config.network.peers.is_empty() {
+        return Finding::new(
+            "addresses",
+            Level::Warning,
+            "network.listen takes any free port",
+            "the other validators do not know where this one is",
+            "set the port that they have for it",
+        );
+    }
+    Finding::ok("addresses", format!("{} servers, each on its own", all.len()))
+}
+
+/// A node that has taken part in something needs its record of it.
+fn sign_record(config: &Config) -> Finding {
+    let record = config.sign_record();
+    match (SignGuard::exists(&record), config.data_dir.join("store").exists()) {
+        (true, _) => Finding::ok("sign_record", format!("{} is there", record.display())),
+        (false, false) => Finding::ok("sign_record", "the node has not run yet: it begins one"),
+        (false, true) => Finding::new(
+            "sign_record",
+            Level::Error,
+            format!("{} is missing and the store is there", record.display()),
+            "the node does not know what it has signed; it does not start with blocks in its store",
+            "`switchyard sign-record import`, or `begin` above every view that the key can have voted in",
+        ),
+    }
+}
+
+/// The nearest folder that exists must be one in which the node can make its own.
+fn data_dir(path: &Path) -> Finding {
+    let exists = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(path);
+    let writable = rustix::fs::access(exists, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK);
+    match writable {
+        Ok(()) if exists.is_dir() => Finding::ok("data_dir", format!("{} can be written", path.display())),
+        _ => Finding::new(
+            "data_dir",
+            Level::Error,
+            format!("{} is no folder that this user can write to", exists.display()),
+            "the node does not start",
+            "run as the node's user, or change data_dir",
+        ),
+    }
+}

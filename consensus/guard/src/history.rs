@@ -13,7 +13,7 @@ use switchyard_primitives::{B256, Bytes};
 pub(crate) const KEPT: usize = 256;
 
 /// One family in one scope.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Track {
     /// What is below was forgotten or imported; `None` once nothing is above.
     low: Option<Position>,
@@ -26,11 +26,14 @@ pub(crate) struct History {
     tracks: BTreeMap<(Family, u64), Track>,
 }
 
-impl Track {
-    fn new() -> Self {
+impl Default for Track {
+    /// Of one that has signed nothing.
+    fn default() -> Self {
         Self { low: Some(Position::default()), slots: BTreeMap::new() }
     }
+}
 
+impl Track {
     fn raise(&mut self, low: Option<Position>) {
         self.low = match (self.low, low) {
             (Some(a), Some(b)) => Some(a.max(b)),
@@ -69,14 +72,14 @@ impl History {
 
     /// Remembers a statement that was permitted.
     pub(crate) fn add(&mut self, statement: &Statement) {
-        let track = self.tracks.entry((statement.kind.family(), statement.scope)).or_insert_with(Track::new);
+        let track = self.tracks.entry((statement.kind.family(), statement.scope)).or_default();
         track.slots.entry(statement.position).or_default().insert(statement.kind, statement.digest);
         track.trim();
     }
 
     /// Raises a low-water mark; with `None` nothing may be signed any more.
     pub(crate) fn raise(&mut self, family: Family, scope: u64, low: Option<Position>) {
-        self.tracks.entry((family, scope)).or_insert_with(Track::new).raise(low);
+        self.tracks.entry((family, scope)).or_default().raise(low);
     }
 
     /// The low-water marks.
@@ -112,7 +115,7 @@ impl History {
         for entry in &export.signed {
             let Entry { kind, scope, position, digest } = *entry;
             self.raise(kind.family(), scope, position.next());
-            let track = self.tracks.entry((kind.family(), scope)).or_insert_with(Track::new);
+            let track = self.tracks.entry((kind.family(), scope)).or_default();
             // Where both know of the slot, what stands here stays: either way nothing else is signed for it.
             track.slots.entry(position).or_default().entry(kind).or_insert(digest);
             track.trim();

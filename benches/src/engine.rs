@@ -19,7 +19,7 @@ use switchyard_consensus_core::{
     keys::bls_secret_from_entropy,
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, start};
-use switchyard_consensus_network::identity;
+use switchyard_consensus_network::{Transport, identity};
 use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable, TxKey};
 use tokio::{
     sync::mpsc,
@@ -45,6 +45,9 @@ pub struct EngineArguments {
     /// Least milliseconds from a block to the next
     #[arg(long, default_value_t = 0)]
     min_interval_ms: u64,
+    /// What carries the validators' messages: own, libp2p or libp2p-quic
+    #[arg(long, default_value_t = Transport::Own)]
+    transport: Transport,
     /// Threads of each validator's engine
     #[arg(long, default_value = "2")]
     threads: NonZeroUsize,
@@ -56,6 +59,7 @@ pub struct EngineArguments {
 /// The result.
 #[derive(Debug, Serialize)]
 struct EngineReport {
+    transport: Transport,
     validators: usize,
     block_bytes: usize,
     seconds: f64,
@@ -174,6 +178,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             identity_secret,
             bls_secret,
             listen: addresses[index],
+            transport: arguments.transport,
             peers: peers.enumerate().filter(|(i, _)| *i != index).map(|(_, peer)| peer).collect(),
             data_dir: dir.path().join(index.to_string()),
             leader_timeout: Duration::from_millis(3000),
@@ -248,6 +253,7 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
     }
     let blocks = heights.iter().map(|(first, last)| last - first).min().unwrap_or(0);
     let report = EngineReport {
+        transport: arguments.transport,
         validators: arguments.validators,
         block_bytes,
         seconds: arguments.seconds,
@@ -257,7 +263,8 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
         finality: latency.quantiles(),
     };
     println!(
-        "{} validators, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
+        "{}, {} validators, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
+        report.transport,
         report.validators,
         report.block_bytes,
         report.blocks_per_second,

@@ -142,6 +142,7 @@ impl Opened {
             identity_secret: self.keys.identity,
             bls_secret: self.keys.bls,
             listen: network.listen,
+            transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
             data_dir: self.config.data_dir.join("consensus"),
             leader_timeout: Duration::from_millis(pace.leader_timeout_ms),

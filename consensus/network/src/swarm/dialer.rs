@@ -1,0 +1,125 @@
+//! When each peer is dialled.
+
+use super::{
+    Behaviours, dial_addresses,
+    roster::{Shared, Target},
+};
+use crate::Transport;
+use libp2p::{
+    PeerId, Swarm,
+    swarm::dial_opts::{DialOpts, PeerCondition},
+};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use tokio::time::Instant;
+
+/// From a failed dial to the next, at first; doubled with each further failure.
+const RETRY: Duration = Duration::from_millis(250);
+/// The longest time between dials.
+const RETRY_MAX: Duration = Duration::from_secs(8);
+/// Dials at a time.
+const DIALS_MAX: usize = 32;
+
+struct Attempt {
+    address: SocketAddr,
+    failures: u32,
+    due: Instant,
+    dialling: bool,
+    connected: bool,
+}
+
+/// Dials peers that are not connected, less and less often while they do not answer.
+pub(super) struct Dialer {
+    transport: Transport,
+    me: PeerId,
+    attempts: HashMap<PeerId, Attempt>,
+}
+
+impl Dialer {
+    pub(super) fn new(transport: Transport, me: PeerId) -> Self {
+        Self { transport, me, attempts: HashMap::new() }
+    }
+
+    /// Both sides would dial at once; the one with the larger id gives the other a head start.
+    fn head_start(&self, peer: &PeerId) -> Duration {
+        if self.me.to_bytes() < peer.to_bytes() { Duration::ZERO } else { RETRY }
+    }
+
+    /// Takes up a changed roster: a new address is dialled at once.
+    pub(super) fn review(&mut self, shared: &Shared) {
+        let targets = shared.targets();
+        let wanted: HashMap<PeerId, SocketAddr> = targets.iter().map(|t| (t.peer, t.address)).collect();
+        self.attempts.retain(|peer, _| wanted.contains_key(peer));
+        let now = Instant::now();
+        for Target { peer, address } in targets {
+            let due = now + self.head_start(&peer);
+            let fresh = Attempt { address, failures: 0, due, dialling: false, connected: false };
+            let attempt = self.attempts.entry(peer).or_insert(fresh);
+            if attempt.address != address {
+                (attempt.address, attempt.failures, attempt.due) = (address, 0, now);
+            }
+        }
+    }
+
+    /// Dials whoever is due.
+    pub(super) fn dial_due(&mut self, swarm: &mut Swarm<Behaviours>, shared: &Shared) {
+        if self.attempts.is_empty() {
+            self.review(shared);
+        }
+        let now = Instant::now();
+        let dialling = self.attempts.values().filter(|a| a.dialling).count();
+        let due = self.attempts.iter_mut().filter(|(_, a)| !a.dialling && !a.connected && a.due <= now);
+        for (peer, attempt) in due.take(DIALS_MAX.saturating_sub(dialling)) {
+            if swarm.is_connected(peer) {
+                continue;
+            }
+            let opts = DialOpts::peer_id(*peer)
+                .addresses(dial_addresses(self.transport, attempt.address))
+                .condition(PeerCondition::DisconnectedAndNotDialing)
+                // A connection from the listening port could not be made again for a while after it was closed.
+                .allocate_new_port()
+                .build();
+            attempt.dialling = swarm.dial(opts).is_ok();
+            if !attempt.dialling {
+                attempt.retry_later();
+            }
+        }
+    }
+
+    /// A dial came to nothing.
+    pub(super) fn failed(&mut self, peer: &PeerId) {
+        if let Some(attempt) = self.attempts.get_mut(peer) {
+            attempt.dialling = false;
+            attempt.retry_later();
+        }
+    }
+
+    /// All streams are open.
+    pub(super) fn connected(&mut self, peer: &PeerId) {
+        if let Some(attempt) = self.attempts.get_mut(peer) {
+            (attempt.connected, attempt.dialling, attempt.failures) = (true, false, 0);
+        }
+    }
+
+    /// The last connection has ended; one that never became `ready` counts as a failure.
+    pub(super) fn lost(&mut self, peer: &PeerId, ready: bool) {
+        let head_start = self.head_start(peer);
+        if let Some(attempt) = self.attempts.get_mut(peer) {
+            (attempt.connected, attempt.dialling) = (false, false);
+            if ready {
+                attempt.due = Instant::now() + RETRY + head_start;
+            } else {
+                attempt.retry_later();
+            }
+        }
+    }
+}
+
+impl Attempt {
+    fn retry_later(&mut self) {
+        let wait = RETRY.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
+        // A little of chance, so that peers that failed together do not come back together.
+        let chance = rand::random_range(0.75..1.25);
+        self.due = Instant::now() + wait.mul_f64(chance);
+        self.failures = self.failures.saturating_add(1);
+    }
+}

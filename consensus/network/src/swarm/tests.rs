@@ -81,9 +81,9 @@ impl<'a> Node<'a> {
 }
 
 /// Makes `names` the peers of a node, known by their addresses.
-fn track(network: &mut Network, set: u64, names: &[(&str, SocketAddr)]) {
+fn track(network: &Network, set: u64, names: &[(&str, SocketAddr)]) {
     let validators: Vec<_> = names.iter().map(|(name, address)| (id(name), *address)).collect();
-    network.peers.track(set, &validators, &[]).unwrap();
+    network.peers.clone().track(set, &validators, &[]).unwrap();
 }
 
 async fn until(condition: impl FnMut() -> bool) {
@@ -112,7 +112,7 @@ async fn pair(context: &Context, transport: Transport) -> (Network, Network) {
     let mut a = Node { transport, ..Node::new("alice", &[]) }.start(context);
     let known = [("alice", a.address)];
     let mut b = Node { transport, ..Node::new("bob", &known) }.start(context);
-    track(&mut a, 1, &[("alice", a.address), ("bob", b.address)]);
+    track(&a, 1, &[("alice", a.address), ("bob", b.address)]);
     until_connected(&mut a, 1).await;
     until_connected(&mut b, 1).await;
     (a, b)
@@ -157,8 +157,8 @@ fn a_message_for_all_reaches_everyone_and_its_order_is_kept() {
         let known = [("alice", a.address), ("bob", b.address)];
         let mut c = Node::new("carol", &known).start(&context);
         let everyone = [("alice", a.address), ("bob", b.address), ("carol", c.address)];
-        track(&mut a, 2, &everyone);
-        track(&mut b, 2, &everyone);
+        track(&a, 2, &everyone);
+        track(&b, 2, &everyone);
         until_connected(&mut a, 2).await;
         for number in 0..100u8 {
             let mut reached = a.votes.0.send(Recipients::All, IoBuf::from(vec![number; 20]), true);
@@ -197,7 +197,7 @@ fn a_known_key_on_another_network_is_refused() {
         let mut a = Node::new("alice", &[]).start(&context);
         let known = [("alice", a.address)];
         let mut b = Node { namespace: "another network", ..Node::new("bob", &known) }.start(&context);
-        track(&mut a, 1, &[("alice", a.address), ("bob", b.address)]);
+        track(&a, 1, &[("alice", a.address), ("bob", b.address)]);
         until(|| counted(&context, &["alice", "connections_total", "other_network"]) >= 1).await;
         until(|| counted(&context, &["bob", "connections_total", "other_network"]) >= 1).await;
         assert_eq!((a.connected.count(), b.connected.count()), (Some(0), Some(0)));
@@ -212,7 +212,7 @@ fn an_oversized_message_bans_its_sender_for_a_time() {
         let mut a = Node { ban: Duration::from_secs(2), ..Node::new("alice", &[]) }.start(&context);
         let known = [("alice", a.address)];
         let mut b = Node { message_bytes_max: BYTES_MAX + 1, ..Node::new("bob", &known) }.start(&context);
-        track(&mut a, 1, &[("alice", a.address), ("bob", b.address)]);
+        track(&a, 1, &[("alice", a.address), ("bob", b.address)]);
         let mut blocked = a.peers.blocked();
         until_connected(&mut b, 1).await;
         b.blocks.0.send(Recipients::All, IoBuf::from(vec![0; BYTES_MAX + 1]), false);
@@ -304,13 +304,13 @@ fn whoever_leaves_the_peer_sets_is_disconnected() {
         let (mut a, mut b) = pair(&context, Transport::Libp2p).await;
         let (alone, both) = ([("alice", a.address)], [("alice", a.address), ("bob", b.address)]);
         // Two sets count: those of this epoch and of the one before.
-        track(&mut a, 2, &alone);
+        track(&a, 2, &alone);
         a.votes.0.send(Recipients::All, IoBuf::from(b"still"), true);
         assert_eq!(within(b.votes.1.recv()).await.unwrap().1, b"still");
-        track(&mut a, 3, &alone);
+        track(&a, 3, &alone);
         until_connected(&mut a, 0).await;
         until(|| counted(&context, &["alice", "connections_total", "stranger"]) >= 1).await;
-        track(&mut a, 4, &both);
+        track(&a, 4, &both);
         until_connected(&mut a, 1).await;
     });
 }

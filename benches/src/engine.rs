@@ -8,7 +8,7 @@ use eyre::{Result, WrapErr, bail, ensure, eyre};
 use serde::Serialize;
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -119,6 +119,16 @@ impl BlockBuilder for ReadyMade {
     }
 }
 
+/// A port of TCP and UDP, held until both are dropped.
+fn reserve() -> std::io::Result<(TcpListener, UdpSocket)> {
+    let both = || {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let udp = UdpSocket::bind(tcp.local_addr()?)?;
+        Ok((tcp, udp))
+    };
+    (1..16).map(|_| both()).find(Result::is_ok).unwrap_or_else(both)
+}
+
 /// A block whose body has about `size` bytes.
 fn template(genesis: &Header, size: usize, transaction_bytes: usize) -> Result<Block> {
     ensure!(transaction_bytes > 0, "--transaction-bytes must be at least 1");
@@ -147,9 +157,9 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
         let (ed25519, bls) = (rand::random::<[u8; 32]>(), bls_secret_from_entropy(&rand::random())?);
         seats.push(Seat { identity: identity(&ed25519), bls: bls_public_key(&bls)? });
         secrets.push((ed25519, bls));
-        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+        listeners.push(reserve()?);
     }
-    let addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+    let addresses: Vec<SocketAddr> = listeners.iter().map(|(tcp, _)| tcp.local_addr()).collect::<Result<_, _>>()?;
     let identities: Vec<B256> = seats.iter().map(|s| s.identity).collect();
     let seats = SeatSet::new(seats)?;
     let genesis = Header::genesis(network_id, 0, seats.hash());

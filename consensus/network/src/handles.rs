@@ -184,6 +184,16 @@ impl Peers {
     }
 }
 
+#[cfg(test)]
+impl Peers {
+    pub(crate) fn over_libp2p(&self) -> &swarm::Peers {
+        match &self.0 {
+            Registry::Swarm(peers) => peers,
+            Registry::Own { .. } => panic!("the own network"),
+        }
+    }
+}
+
 impl Provider for Peers {
     type PublicKey = PublicKey;
 

@@ -1,8 +1,9 @@
 //! When each peer is dialled.
 
 use super::{
-    Behaviours, dial_addresses,
+    Behaviours, quic_address,
     roster::{Shared, Target},
+    tcp_address,
 };
 use crate::Transport;
 use libp2p::{
@@ -72,13 +73,7 @@ impl Dialer {
             if swarm.is_connected(peer) {
                 continue;
             }
-            let opts = DialOpts::peer_id(*peer)
-                .addresses(dial_addresses(self.transport, attempt.address))
-                .condition(PeerCondition::DisconnectedAndNotDialing)
-                // A connection from the listening port could not be made again for a while after it was closed.
-                .allocate_new_port()
-                .build();
-            attempt.dialling = swarm.dial(opts).is_ok();
+            attempt.dialling = swarm.dial(attempt.options(*peer, self.transport)).is_ok();
             if !attempt.dialling {
                 attempt.retry_later();
             }
@@ -115,11 +110,26 @@ impl Dialer {
 }
 
 impl Attempt {
+    /// Dials the preferred transport, and after a failure the other one.
+    fn options(&self, peer: PeerId, transport: Transport) -> DialOpts {
+        let second = self.failures % 2 == 1;
+        let quic = (transport == Transport::Libp2pQuic) != second;
+        let address = if quic { quic_address(self.address) } else { tcp_address(self.address) };
+        let options =
+            DialOpts::peer_id(peer).addresses(vec![address]).condition(PeerCondition::DisconnectedAndNotDialing);
+        // QUIC has one socket for everything. A TCP connection from the listening port could not be made again for a while
+        // after it was closed, and two that cross would be one.
+        if quic { options.build() } else { options.allocate_new_port().build() }
+    }
+
     fn retry_later(&mut self) {
-        let wait = RETRY.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
-        // A little of chance, so that peers that failed together do not come back together.
-        let chance = rand::random_range(0.75..1.25);
-        self.due = Instant::now() + wait.mul_f64(chance);
         self.failures = self.failures.saturating_add(1);
+        let rounds = self.failures / 2;
+        let wait = match self.failures % 2 {
+            1 => Duration::ZERO,
+            _ => RETRY.saturating_mul(1 << (rounds - 1).min(8)).min(RETRY_MAX),
+        };
+        // A little of chance, so that peers that failed together do not come back together.
+        self.due = Instant::now() + wait.mul_f64(rand::random_range(0.75..1.25));
     }
 }

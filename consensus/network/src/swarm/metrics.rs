@@ -1,9 +1,9 @@
 //! What the network counts.
 
 use super::roster::Refusal;
-use crate::CHANNELS;
+use crate::{CHANNELS, ChannelKind};
 use commonware_runtime::{
-    telemetry::metrics::{Counter, CounterFamily, EncodeStruct, Gauge, MetricsExt as _},
+    telemetry::metrics::{Counter, CounterFamily, EncodeStruct, Gauge, MetricsExt as _, raw},
     tokio::Context,
 };
 
@@ -37,6 +37,18 @@ pub(super) enum Fate {
     Oversized,
 }
 
+impl Fate {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Queued, "queued"),
+        (Self::Full, "full"),
+        (Self::Away, "away"),
+        (Self::Lost, "lost"),
+        (Self::Received, "received"),
+        (Self::Throttled, "throttled"),
+        (Self::Oversized, "oversized"),
+    ];
+}
+
 /// What became of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Link {
@@ -58,7 +70,9 @@ pub(super) enum Link {
 
 /// Counters, by name in docs/metrics.md.
 pub(super) struct Metrics {
-    messages: CounterFamily<MessageLabel>,
+    /// By channel, then by [`Fate`]. Looked up once: they are counted for every message and recipient.
+    messages: Vec<[raw::Counter; Fate::ALL.len()]>,
+    _messages: CounterFamily<MessageLabel>,
     connections: CounterFamily<Label>,
     pub(super) bans: Counter,
     pub(super) connected: Gauge,
@@ -66,8 +80,13 @@ pub(super) struct Metrics {
 
 impl Metrics {
     pub(super) fn new(context: &Context) -> Self {
+        let family: CounterFamily<MessageLabel> =
+            context.family("messages", "messages of each channel by what became of them");
+        let counter = |channel, outcome| family.get_or_create_owned(&MessageLabel { channel, outcome });
+        let of_channel = |kind: &ChannelKind| Fate::ALL.map(|(_, outcome)| counter(kind.name, outcome));
         Self {
-            messages: context.family("messages", "messages of each channel by what became of them"),
+            messages: CHANNELS.iter().map(of_channel).collect(),
+            _messages: family,
             connections: context.family("connections", "connections and dials by what became of them"),
             bans: context.counter("bans", "peers banned"),
             connected: context.gauge("connected", "peers with an open connection"),
@@ -75,16 +94,7 @@ impl Metrics {
     }
 
     pub(super) fn message(&self, channel: usize, fate: Fate) {
-        let outcome = match fate {
-            Fate::Queued => "queued",
-            Fate::Full => "full",
-            Fate::Away => "away",
-            Fate::Lost => "lost",
-            Fate::Received => "received",
-            Fate::Throttled => "throttled",
-            Fate::Oversized => "oversized",
-        };
-        self.messages.get_or_create(&MessageLabel { channel: CHANNELS[channel].name, outcome }).inc();
+        self.messages[channel][fate as usize].inc();
     }
 
     pub(super) fn link(&self, link: Link) {

@@ -13,7 +13,7 @@ mod roster;
 #[cfg(test)]
 mod tests;
 
-use crate::{CHANNELS, Channel, ChannelKind, Config, Network, NetworkError, Transport};
+use crate::{CHANNELS, Channel, ChannelKind, Config, Network, NetworkError};
 use behaviour::{Behaviour, Told};
 use commonware_cryptography::ed25519::PublicKey;
 use commonware_p2p::utils::limited::LimitedSender;
@@ -23,6 +23,7 @@ use futures::StreamExt as _;
 use handler::Opened;
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder,
+    core::transport::TransportError,
     identity::Keypair,
     multiaddr::Protocol,
     noise, ping,
@@ -35,6 +36,7 @@ use roster::Shared;
 pub(crate) use roster::{Outbound, Peers};
 use std::{
     collections::HashMap,
+    io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -94,15 +96,6 @@ fn tcp_address(address: SocketAddr) -> Multiaddr {
 
 fn quic_address(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Udp(address.port())).with(Protocol::QuicV1)
-}
-
-/// Where a peer is dialled, in this order.
-fn dial_addresses(transport: Transport, address: SocketAddr) -> Vec<Multiaddr> {
-    let mut addresses = vec![tcp_address(address), quic_address(address)];
-    if transport == Transport::Libp2pQuic {
-        addresses.reverse();
-    }
-    addresses
 }
 
 /// Starts the swarm and its task. The length of a ban is a parameter for tests.
@@ -178,12 +171,7 @@ fn swarm(keypair: Keypair, links: Behaviour) -> Result<Swarm<Behaviours>, Networ
         })
         .with_behaviour(|_| Behaviours { links, ping })
         .map_err(|e| error(&e))?
-        .with_swarm_config(|config| {
-            // One address at a time, in their order.
-            config
-                .with_dial_concurrency_factor(std::num::NonZeroU8::MIN)
-                .with_max_negotiating_inbound_streams(2 * CHANNELS.len())
-        })
+        .with_swarm_config(|config| config.with_max_negotiating_inbound_streams(2 * CHANNELS.len()))
         .with_connection_timeout(HANDSHAKE)
         .build();
     Ok(swarm)
@@ -202,17 +190,25 @@ fn listen(swarm: &mut Swarm<Behaviours>, address: SocketAddr) -> Result<SocketAd
     outcome.map_err(|source| error(address, source))
 }
 
-fn try_listen(swarm: &mut Swarm<Behaviours>, address: SocketAddr) -> std::io::Result<SocketAddr> {
+fn try_listen(swarm: &mut Swarm<Behaviours>, address: SocketAddr) -> io::Result<SocketAddr> {
     // libp2p shares the port with whoever else is willing to; a second node on one address is a mistake.
     let probe = TcpListener::bind(address)?;
     let address = probe.local_addr()?;
     drop(probe);
-    let tcp = swarm.listen_on(tcp_address(address)).map_err(std::io::Error::other)?;
-    if let Err(source) = swarm.listen_on(quic_address(address)) {
+    let tcp = swarm.listen_on(tcp_address(address)).map_err(|e| bind_error("TCP", e))?;
+    if let Err(error) = swarm.listen_on(quic_address(address)) {
         swarm.remove_listener(tcp);
-        return Err(std::io::Error::other(source));
+        return Err(bind_error("UDP", error));
     }
     Ok(address)
+}
+
+fn bind_error(protocol: &str, error: TransportError<io::Error>) -> io::Error {
+    let (kind, detail) = match error {
+        TransportError::Other(e) => (e.kind(), e.to_string()),
+        TransportError::MultiaddrNotSupported(address) => (io::ErrorKind::Unsupported, address.to_string()),
+    };
+    io::Error::new(kind, format!("{protocol}: {detail}"))
 }
 
 /// A connection, from the moment it is admitted.

@@ -12,7 +12,7 @@ use commonware_p2p::{
     BlockedSubscription, Blocker, PeerSetSubscription, PeerSetUpdate, Provider, Recipients, TrackedPeers,
     UnlimitedSender, utils::limited,
 };
-use commonware_runtime::{IoBuf, IoBufs};
+use commonware_runtime::{IoBuf, IoBufs, telemetry::metrics::GaugeExt as _};
 use commonware_utils::{
     NZUsize,
     channel::{mpsc, ring},
@@ -174,7 +174,7 @@ impl Shared {
             None => links.remove(key),
         };
         let connected: Vec<PublicKey> = links.keys().cloned().collect();
-        self.metrics.connected.set(i64::try_from(connected.len()).unwrap_or(i64::MAX));
+        let _ = self.metrics.connected.try_set(connected.len());
         // Under the lock, so that watchers see changes in their order.
         self.watchers.lock().retain(|watcher| watcher.send_lossy(connected.clone()));
     }

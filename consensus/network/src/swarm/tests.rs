@@ -3,11 +3,11 @@
 use super::{
     link::{self, End, read_frame},
     network,
-    roster::{key_of, peer_id},
+    roster::{Outbound, key_of, peer_id},
 };
 use crate::{CHANNELS, Config, Network, Transport, identity, public_key};
 use commonware_cryptography::ed25519::PublicKey;
-use commonware_p2p::{Blocker as _, Receiver as _, Recipients, Sender as _};
+use commonware_p2p::{Blocker as _, Receiver as _, Recipients, Sender as _, UnlimitedSender as _};
 use commonware_runtime::{IoBuf, Metrics as _, Runner as _, Supervisor as _, tokio::Context};
 use futures::{AsyncWrite, FutureExt as _, io::Cursor};
 use std::{
@@ -100,11 +100,11 @@ async fn until_connected(network: &mut Network, count: usize) {
     until(|| network.connected.count() == Some(count)).await;
 }
 
-/// The value of the counter of a node whose line has these parts.
+/// The sum of the counters whose lines have these parts.
 fn counted(context: &Context, parts: &[&str]) -> u64 {
     let metrics = context.encode();
-    let line = metrics.lines().find(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
-    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+    let lines = metrics.lines().filter(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Two nodes that know each other, connected.
@@ -227,6 +227,31 @@ fn an_oversized_message_bans_its_sender_for_a_time() {
         until_connected(&mut b, 1).await;
         b.blocks.0.send(Recipients::All, IoBuf::from(b"smaller"), false);
         assert_eq!(within(a.blocks.1.recv()).await.unwrap().1, b"smaller");
+    });
+}
+
+#[test]
+fn a_peer_above_its_quota_is_slowed_down_and_loses_nothing() {
+    run(|context| async move {
+        let (a, mut b) = pair(&context, Transport::Libp2p).await;
+        // Without the quota that an honest sender keeps to.
+        let mut sender = Outbound { channel: 3, shared: a.peers.over_libp2p().0.clone() };
+        let burst = 2 * CHANNELS[3].quota.burst_size().get() as usize;
+        let mut sent = 0;
+        let receive = async {
+            for number in 0..burst {
+                assert_eq!(within(b.blocks.1.recv()).await.unwrap().1, number.to_be_bytes().as_slice());
+            }
+        };
+        let send = async {
+            while sent < burst {
+                let message = IoBuf::from(sent.to_be_bytes().to_vec());
+                sent += usize::from(sender.send(Recipients::One(key("bob")), message, false).accepted());
+                tokio::task::yield_now().await;
+            }
+        };
+        futures::join!(send, receive);
+        assert!(counted(&context, &["bob", "messages_total", "blocks", "throttled"]) > 0);
     });
 }
 

@@ -17,6 +17,8 @@ use tokio::time::Instant;
 const RETRY: Duration = Duration::from_millis(250);
 /// The longest time between dials.
 const RETRY_MAX: Duration = Duration::from_secs(8);
+/// One of so many dials in a row is with the other one of TCP and QUIC.
+const SECOND_EVERY: u32 = 4;
 /// Dials at a time.
 const DIALS_MAX: usize = 32;
 
@@ -110,9 +112,10 @@ impl Dialer {
 }
 
 impl Attempt {
-    /// Dials the preferred transport, and after a failure the other one.
+    /// Dials with the preferred one of TCP and QUIC, and now and then with the other. Not at once: where the peer is only
+    /// not up yet, TCP is refused, but QUIC asks again until it is, and would always be first.
     fn options(&self, peer: PeerId, transport: Transport) -> DialOpts {
-        let second = self.failures % 2 == 1;
+        let second = self.failures % SECOND_EVERY == SECOND_EVERY - 1;
         let quic = (transport == Transport::Libp2pQuic) != second;
         let address = if quic { quic_address(self.address) } else { tcp_address(self.address) };
         let options =
@@ -123,13 +126,9 @@ impl Attempt {
     }
 
     fn retry_later(&mut self) {
-        self.failures = self.failures.saturating_add(1);
-        let rounds = self.failures / 2;
-        let wait = match self.failures % 2 {
-            1 => Duration::ZERO,
-            _ => RETRY.saturating_mul(1 << (rounds - 1).min(8)).min(RETRY_MAX),
-        };
+        let wait = RETRY.saturating_mul(1 << self.failures.min(8)).min(RETRY_MAX);
         // A little of chance, so that peers that failed together do not come back together.
         self.due = Instant::now() + wait.mul_f64(rand::random_range(0.75..1.25));
+        self.failures = self.failures.saturating_add(1);
     }
 }

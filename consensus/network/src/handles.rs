@@ -124,7 +124,7 @@ pub struct Peers(Registry);
 
 #[derive(Clone, Debug)]
 enum Registry {
-    Own { oracle: OwnPeers, limit: usize },
+    Own { oracle: Box<OwnPeers>, limit: usize },
     Swarm(swarm::Peers),
 }
 
@@ -137,7 +137,7 @@ fn located(peers: &[(B256, SocketAddr)]) -> Result<Located, NetworkError> {
 
 impl Peers {
     pub(crate) fn own(oracle: OwnPeers, limit: usize) -> Self {
-        Self(Registry::Own { oracle, limit })
+        Self(Registry::Own { oracle: Box::new(oracle), limit })
     }
 
     pub(crate) fn swarm(peers: swarm::Peers) -> Self {

@@ -42,14 +42,14 @@ type Request = ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, usize, Opene
 
 /// Takes whichever channel the peer opens.
 #[derive(Clone, Debug)]
-pub(super) struct Accept(Arc<[StreamProtocol]>);
+pub(super) struct Accept(Vec<StreamProtocol>);
 
 impl UpgradeInfo for Accept {
     type Info = StreamProtocol;
     type InfoIter = std::vec::IntoIter<StreamProtocol>;
 
     fn protocol_info(&self) -> Self::InfoIter {
-        self.0.to_vec().into_iter()
+        self.0.clone().into_iter()
     }
 }
 
@@ -115,7 +115,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = usize;
 
     fn listen_protocol(&self) -> SubstreamProtocol<Accept> {
-        SubstreamProtocol::new(Accept(self.protocols.clone()), ()).with_timeout(OPEN_TIMEOUT)
+        SubstreamProtocol::new(Accept(self.protocols.to_vec()), ()).with_timeout(OPEN_TIMEOUT)
     }
 
     fn connection_keep_alive(&self) -> bool {

@@ -68,7 +68,7 @@ pub(super) enum Link {
     DialFailed,
 }
 
-/// Counters, by name in docs/metrics.md.
+/// Counters; docs/specs/network.md says what they mean.
 pub(super) struct Metrics {
     /// By channel, then by [`Fate`]. Looked up once: they are counted for every message and recipient.
     messages: Vec<[raw::Counter; Fate::ALL.len()]>,

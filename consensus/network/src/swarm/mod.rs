@@ -42,7 +42,10 @@ use std::{
     time::Duration,
 };
 use switchyard_primitives::keccak256;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
 use tracing::{debug, info, warn};
 
 /// Version of the protocols: of the framing and of what the channels carry.
@@ -58,7 +61,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long connections may take to close at the end.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Streams of a connection, at any time: ours, the peer's, pings, and those being refused.
-const STREAMS_MAX: usize = 64;
+const STREAMS_MAX: u8 = 64;
 /// Tries to find a port that is free for both TCP and UDP where none is configured.
 const PORTS: usize = 16;
 
@@ -156,7 +159,7 @@ fn swarm(keypair: Keypair, links: Behaviour) -> Result<Swarm<Behaviours>, Networ
     let error = |e: &dyn std::fmt::Display| NetworkError::Libp2p(e.to_string());
     let streams = || {
         let mut config = yamux::Config::default();
-        config.set_max_num_streams(STREAMS_MAX);
+        config.set_max_num_streams(STREAMS_MAX.into());
         config
     };
     let ping = ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING));
@@ -166,7 +169,7 @@ fn swarm(keypair: Keypair, links: Behaviour) -> Result<Swarm<Behaviours>, Networ
         .map_err(|e| error(&e))?
         .with_quic_config(|mut config| {
             config.handshake_timeout = HANDSHAKE;
-            config.max_concurrent_stream_limit = STREAMS_MAX as u32;
+            config.max_concurrent_stream_limit = STREAMS_MAX.into();
             config
         })
         .with_behaviour(|_| Behaviours { links, ping })
@@ -218,6 +221,8 @@ struct Connection {
     /// Our streams, by channel, until all are open.
     streams: Vec<Option<libp2p::Stream>>,
     queues: Option<link::Queues>,
+    /// Stopped with the connection: one that waits for the engine would hold on to its message, connection after connection.
+    readers: Vec<AbortHandle>,
 }
 
 /// Drives the swarm.
@@ -321,7 +326,7 @@ impl Driver {
             return;
         };
         let streams = CHANNELS.iter().map(|_| None).collect();
-        self.links.insert(connection, Connection { peer, key, streams, queues: None });
+        self.links.insert(connection, Connection { peer, key, streams, queues: None, readers: Vec::new() });
         let of_peer = self.newest.entry(peer).or_default();
         of_peer.push(connection);
         // Both have dialled, or the older one is dead and its end not noticed. One side decides, or they might each close
@@ -354,7 +359,7 @@ impl Driver {
                     self.bytes_max,
                     self.deliver[channel].clone(),
                 );
-                self.readers.spawn(async move { (connection, reader.await) });
+                link.readers.push(self.readers.spawn(async move { (connection, reader.await) }));
             }
             Opened::Unknown => {
                 info!(%peer, "disconnected: of another network or version");
@@ -418,6 +423,7 @@ impl Driver {
     fn on_closed(&mut self, connection: ConnectionId, cause: Option<String>) {
         let Some(link) = self.links.remove(&connection) else { return };
         debug!(peer = %link.peer, ?connection, ?cause, "connection closed");
+        link.readers.iter().for_each(AbortHandle::abort);
         if link.queues.is_some() {
             self.shared.metrics.link(Link::Ended);
         }

@@ -150,6 +150,7 @@ impl Shared {
         roster.bans.retain(|_, until| *until > now);
         if roster.bans.len() < before {
             roster.publish_bans();
+            self.changed.notify_one();
         }
     }
 

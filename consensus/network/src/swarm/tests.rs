@@ -1,15 +1,17 @@
 //! Nodes over loopback sockets.
 
 use super::{
+    behaviour::Behaviour,
     link::{self, End, read_frame},
     network,
-    roster::{Outbound, key_of, peer_id},
+    roster::{Outbound, Peers, key_of, peer_id},
 };
 use crate::{CHANNELS, Config, Network, Transport, identity, public_key};
 use commonware_cryptography::ed25519::PublicKey;
 use commonware_p2p::{Blocker as _, Receiver as _, Recipients, Sender as _, UnlimitedSender as _};
 use commonware_runtime::{IoBuf, Metrics as _, Runner as _, Supervisor as _, tokio::Context};
-use futures::{AsyncWrite, FutureExt as _, io::Cursor};
+use futures::{AsyncWrite, FutureExt as _, StreamExt as _, io::Cursor};
+use libp2p::identity::Keypair;
 use std::{
     collections::HashMap,
     future::Future,
@@ -231,6 +233,25 @@ fn an_oversized_message_bans_its_sender_for_a_time() {
 }
 
 #[test]
+fn a_peer_that_opens_a_channel_twice_is_banned() {
+    run(|context| async move {
+        let a = Node::new("alice", &[]).start(&context);
+        track(&a, 1, &[("alice", a.address), ("mallory", LOCALHOST)]);
+        let shared = super::shared_for_tests(&context.child("mallory"));
+        Peers(shared.clone()).track(0, &[(key("alice"), a.address)], &[]);
+        let mut names = super::protocols(b"a network").unwrap().to_vec();
+        names.push(names[0].clone());
+        let keypair = Keypair::ed25519_from_bytes(secret("mallory")).unwrap();
+        let mut mallory = super::swarm(keypair, Behaviour::new(shared, names.into())).unwrap();
+        mallory.dial(super::tcp_address(a.address)).unwrap();
+        let dishonest = mallory.for_each(|_| std::future::ready(()));
+        let banned = until(|| counted(&context, &["alice", "bans_total"]) == 1);
+        futures::future::select(std::pin::pin!(banned), std::pin::pin!(dishonest)).await;
+        assert_eq!(counted(&context, &["alice", "bans_total"]), 1);
+    });
+}
+
+#[test]
 fn a_peer_above_its_quota_is_slowed_down_and_loses_nothing() {
     run(|context| async move {
         let (a, mut b) = pair(&context, Transport::Libp2p).await;
@@ -362,7 +383,7 @@ fn a_peer_id_and_a_key_are_the_same_thing() {
     for name in ["alice", "bob", "carol"] {
         let peer = peer_id(&key(name)).unwrap();
         assert_eq!(key_of(&peer), Some(key(name)));
-        let keypair = libp2p::identity::Keypair::ed25519_from_bytes(secret(name)).unwrap();
+        let keypair = Keypair::ed25519_from_bytes(secret(name)).unwrap();
         assert_eq!(keypair.public().to_peer_id(), peer);
     }
 }

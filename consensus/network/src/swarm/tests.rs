@@ -446,6 +446,7 @@ fn a_vote_waits_for_one_piece_of_a_block_at_the_most() {
         let written = written.lock().unwrap();
         let votes: Vec<usize> = (0..written.len()).filter(|at| written[*at].0 == 0).collect();
         assert_eq!(votes, [1], "{written:?}");
+        assert!(written.iter().all(|(_, bytes)| *bytes <= 32 << 10), "{written:?}");
         let mut totals: HashMap<usize, usize> = HashMap::new();
         written.iter().for_each(|(channel, bytes)| *totals.entry(*channel).or_default() += bytes);
         assert_eq!(totals, HashMap::from([(0, 8), (3, BYTES_MAX + 4)]));

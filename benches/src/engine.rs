@@ -8,7 +8,7 @@ use eyre::{Result, WrapErr, bail, ensure, eyre};
 use serde::Serialize;
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -20,7 +20,7 @@ use switchyard_consensus_core::{
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, start};
 use switchyard_consensus_guard::SignGuard;
-use switchyard_consensus_network::identity;
+use switchyard_consensus_network::{Transport, identity};
 use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable, TxKey};
 use tokio::{
     sync::mpsc,
@@ -46,6 +46,9 @@ pub struct EngineArguments {
     /// Least milliseconds from a block to the next
     #[arg(long, default_value_t = 0)]
     min_interval_ms: u64,
+    /// What carries the validators' messages: own, libp2p or libp2p-quic
+    #[arg(long, default_value_t = Transport::Own)]
+    transport: Transport,
     /// Threads of each validator's engine
     #[arg(long, default_value = "2")]
     threads: NonZeroUsize,
@@ -57,6 +60,7 @@ pub struct EngineArguments {
 /// The result.
 #[derive(Debug, Serialize)]
 struct EngineReport {
+    transport: Transport,
     validators: usize,
     block_bytes: usize,
     seconds: f64,
@@ -116,6 +120,16 @@ impl BlockBuilder for ReadyMade {
     }
 }
 
+/// A port of TCP and UDP, held until both are dropped.
+fn reserve() -> std::io::Result<(TcpListener, UdpSocket)> {
+    let both = || {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let udp = UdpSocket::bind(tcp.local_addr()?)?;
+        Ok((tcp, udp))
+    };
+    (1..16).map(|_| both()).find(Result::is_ok).unwrap_or_else(both)
+}
+
 /// A block whose body has about `size` bytes.
 fn template(genesis: &Header, size: usize, transaction_bytes: usize) -> Result<Block> {
     ensure!(transaction_bytes > 0, "--transaction-bytes must be at least 1");
@@ -144,9 +158,9 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
         let (ed25519, bls) = (rand::random::<[u8; 32]>(), bls_secret_from_entropy(&rand::random())?);
         seats.push(Seat { identity: identity(&ed25519), bls: bls_public_key(&bls)? });
         secrets.push((ed25519, bls));
-        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
+        listeners.push(reserve()?);
     }
-    let addresses: Vec<SocketAddr> = listeners.iter().map(TcpListener::local_addr).collect::<Result<_, _>>()?;
+    let addresses: Vec<SocketAddr> = listeners.iter().map(|(tcp, _)| tcp.local_addr()).collect::<Result<_, _>>()?;
     let identities: Vec<B256> = seats.iter().map(|s| s.identity).collect();
     let seats = SeatSet::new(seats)?;
     let genesis = Header::genesis(network_id, 0, seats.hash());
@@ -179,6 +193,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             bls_secret,
             guard,
             listen: addresses[index],
+            transport: arguments.transport,
             peers: peers.enumerate().filter(|(i, _)| *i != index).map(|(_, peer)| peer).collect(),
             data_dir: dir.path().join(index.to_string()),
             leader_timeout: Duration::from_millis(3000),
@@ -253,6 +268,7 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
     }
     let blocks = heights.iter().map(|(first, last)| last - first).min().unwrap_or(0);
     let report = EngineReport {
+        transport: arguments.transport,
         validators: arguments.validators,
         block_bytes,
         seconds: arguments.seconds,
@@ -262,7 +278,8 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
         finality: latency.quantiles(),
     };
     println!(
-        "{} validators, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
+        "{}, {} validators, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
+        report.transport,
         report.validators,
         report.block_bytes,
         report.blocks_per_second,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 use switchyard_consensus_core::{History, SeatSet, keys};
 use switchyard_consensus_guard::SignGuard;
-use switchyard_consensus_network::{NetworkError, identity};
+use switchyard_consensus_network::{NetworkError, Transport, identity};
 use switchyard_primitives::{B256, Header, Limits};
 
 /// What the engine is told at its start.
@@ -25,6 +25,8 @@ pub struct EngineConfig {
     pub guard: Arc<SignGuard>,
     /// Where to listen for the other validators.
     pub listen: SocketAddr,
+    /// What carries messages between the validators; the same on all of them.
+    pub transport: Transport,
     /// Identities and addresses of the other validators.
     pub peers: Vec<(B256, SocketAddr)>,
     /// A folder of the engine's own. Losing it and starting again may make this validator sign twice.

@@ -123,6 +123,7 @@ async fn assemble<B: BlockBuilder>(
     let network = Network::start(
         context.child("p2p"),
         network::Config {
+            transport: config.transport,
             identity_secret: config.identity_secret,
             listen: config.listen,
             peers: config.peers.clone(),

@@ -1,77 +1,127 @@
 //! The validators' network: direct, mutually authenticated, encrypted connections between the validators of an epoch,
 //! with one channel for each kind of message.
 //!
-//! It is the consensus library's own network (TCP; ed25519 identities; ChaCha20-Poly1305). The engine sees nothing of it
-//! but [`Network`]: channels that implement the library's `Sender` and `Receiver`, and [`Peers`], which implements its
-//! `Provider` and `Blocker`; whatever implements those can take its place.
+//! Two transports stand behind one API, chosen by [`Config::transport`]: the consensus library's own network (TCP, one
+//! connection for all channels) and libp2p (TCP with Noise and yamux, or QUIC; a stream for each channel). The engine sees
+//! nothing of either but [`Network`]: channels that implement the library's `Sender` and `Receiver`, and [`Peers`], which
+//! implements its `Provider` and `Blocker`. Nodes of one network must all use the same transport.
 //!
-//! The handshake compares clocks: validators whose clocks differ by more than five seconds do not connect.
+//! The own network's handshake compares clocks: validators whose clocks differ by more than five seconds do not connect.
+//! libp2p has nothing of the kind: there a wrong clock shows in the timestamps of the blocks that the validator proposes.
 //!
 //! Sending never waits: a message to a peer that is away, too slow or above its quota is dropped, and the protocols above
-//! ask again. Memory is bounded by the quotas in [`quota`] and the length of [`SEND_QUEUE`].
+//! ask again. Memory is bounded by the quotas and queues in [`CHANNELS`].
 
+mod handles;
 mod identity;
+mod own;
+mod swarm;
 
-use commonware_cryptography::{ChaCha20Poly1305, Signer as _, ed25519};
-use commonware_p2p::{
-    Address, AddressableManager as _, CheckedSender as _, LimitedSender as _, Recipients,
-    authenticated::{lookup, max_size},
-};
-use commonware_runtime::{Handle, Supervisor as _, tokio::Context};
-use commonware_stream::{
-    SakeCups,
-    cups::{self, Cups},
-    sake::{self, Sake},
-};
-use commonware_utils::{NZU32, NZUsize, ordered::Map};
+use commonware_cryptography::ed25519;
+use commonware_runtime::{Handle, Quota, tokio::Context};
+use commonware_utils::{NZU32, NZUsize};
+pub use handles::{Checked, Closed, Connected, Peers, Receiver, Sender};
 pub use identity::{InvalidIdentity, identity, public_key, to_b256};
-use std::{
-    net::{SocketAddr, TcpListener},
-    num::NonZeroUsize,
-    time::Duration,
-};
+use serde::{Deserialize, Serialize};
+use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr};
 use switchyard_primitives::B256;
 
-type Handshake = SakeCups<ed25519::PrivateKey, ChaCha20Poly1305>;
+/// What is said of one kind of message.
+#[derive(Debug)]
+pub struct ChannelKind {
+    /// In metrics, and in libp2p's protocol names.
+    pub name: &'static str,
+    /// Messages from or to one peer; a burst of a second's worth may come at once.
+    pub quota: Quota,
+    /// Written before the messages of channels that are not: short, and consensus waits for them. libp2p only.
+    pub first: bool,
+    /// Messages queued for one peer before further ones are dropped. Messages are shared between the queues of all peers, so a
+    /// peer that takes nothing costs at most this many distinct messages. libp2p only: see [`SEND_QUEUE`].
+    pub send_queue: usize,
+    /// Messages of all peers that wait for the engine before no more are read. libp2p only: the own network holds a burst
+    /// of the quota from every peer.
+    pub receive_queue: NonZeroUsize,
+}
 
-/// Sends on one channel.
-pub type Sender = lookup::Sender<ed25519::PublicKey, Context>;
-/// Receives from one channel.
-pub type Receiver = lookup::Receiver<ed25519::PublicKey>;
-/// Which validators there are, and a way to refuse one that misbehaves.
-pub type Peers = lookup::Oracle<ed25519::PublicKey>;
+const fn kind(
+    name: &'static str,
+    per_second: u32,
+    first: bool,
+    send_queue: usize,
+    receive_queue: usize,
+) -> ChannelKind {
+    let (quota, receive_queue) = (Quota::per_second(NZU32!(per_second)), NZUsize!(receive_queue));
+    ChannelKind { name, quota, first, send_queue, receive_queue }
+}
 
-/// Messages queued for one peer, at each of two priorities, before further ones are dropped. Blocks are shared between the
-/// queues of all peers, so a stalled peer costs at most this many distinct messages.
+/// The channels, in the order of [`Network`]'s fields.
+pub static CHANNELS: [ChannelKind; 6] = [
+    // Three votes for each view, two certificates.
+    kind("votes", 1024, true, 256, 1024),
+    kind("certificates", 1024, true, 256, 1024),
+    kind("resolver", 256, true, 64, 256),
+    kind("blocks", 96, false, 16, 32),
+    kind("backfill", 256, false, 64, 32),
+    kind("transactions", 512, false, 64, 256),
+];
+
+/// In the own network: messages queued for one peer, at each of two priorities, before further ones are dropped.
 pub const SEND_QUEUE: NonZeroUsize = NZUsize!(64);
 
-/// Messages a second from or to one peer. A burst of this many from every peer is also what a channel's queue holds.
-pub mod quota {
-    use commonware_runtime::Quota;
-    use commonware_utils::NZU32;
-
-    /// Single votes: three for each view.
-    pub const VOTES: Quota = Quota::per_second(NZU32!(1024));
-    /// Certificates: two for each view.
-    pub const CERTIFICATES: Quota = Quota::per_second(NZU32!(1024));
-    /// Requests for missing certificates and the answers.
-    pub const RESOLVER: Quota = Quota::per_second(NZU32!(256));
-    /// Proposed blocks.
-    pub const BLOCKS: Quota = Quota::per_second(NZU32!(96));
-    /// Requests for missing blocks and the answers.
-    pub const BACKFILL: Quota = Quota::per_second(NZU32!(256));
-    /// Gossip of transactions.
-    pub const TRANSACTIONS: Quota = Quota::per_second(NZU32!(512));
-    /// Looks at who is connected; nothing is sent.
-    pub(crate) const PROBE: Quota = Quota::per_second(NZU32!(8));
+/// What carries the channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    /// The consensus library's network.
+    #[default]
+    Own,
+    /// libp2p. Peers are dialled with TCP, and with QUIC where that fails; both are accepted.
+    Libp2p,
+    /// libp2p, dialling with QUIC first.
+    Libp2pQuic,
 }
+
+impl Transport {
+    /// All transports.
+    pub const ALL: [Self; 3] = [Self::Own, Self::Libp2p, Self::Libp2pQuic];
+
+    /// Its name in config files and arguments.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Libp2p => "libp2p",
+            Self::Libp2pQuic => "libp2p-quic",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Transport {
+    type Err = UnknownTransport;
+
+    fn from_str(name: &str) -> Result<Self, UnknownTransport> {
+        Self::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| UnknownTransport(name.into()))
+    }
+}
+
+/// No transport has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown transport {0:?}: must be own, libp2p or libp2p-quic")]
+pub struct UnknownTransport(pub String);
 
 /// What the network needs to know.
 #[derive(Clone)]
 pub struct Config {
+    /// What carries the channels.
+    pub transport: Transport,
     /// Seed of this validator's ed25519 key.
     pub identity_secret: [u8; 32],
-    /// Where to listen.
+    /// Where to listen: TCP, with libp2p also UDP. libp2p takes port 0 for a free one, see [`Network::address`].
     pub listen: SocketAddr,
     /// Identities and addresses of the other validators. Others may not connect.
     pub peers: Vec<(B256, SocketAddr)>,
@@ -98,6 +148,14 @@ pub enum NetworkError {
     /// The peer list names one identity twice.
     #[error("peer list: an identity appears twice, or is this validator's own")]
     DuplicatePeer,
+    /// The own network cannot grow beyond the size with which it was started.
+    #[error("{peers} peers: this network was started for {limit}; restart to take up the new ones")]
+    PeerCount {
+        /// Peers of the new set.
+        peers: usize,
+        /// The most that fit.
+        limit: usize,
+    },
     /// The block limits of the genesis ask for messages larger than a connection can carry.
     #[error("messages of {bytes} bytes are above the limit of {limit}; lower the genesis limits")]
     MessageBytes {
@@ -106,6 +164,9 @@ pub enum NetworkError {
         /// The largest possible.
         limit: u32,
     },
+    /// libp2p cannot be set up.
+    #[error("libp2p: {0}")]
+    Libp2p(String),
 }
 
 /// A sender and its receiver.
@@ -117,11 +178,11 @@ pub struct Network {
     pub votes: Channel,
     /// Certificates.
     pub certificates: Channel,
-    /// Requests for missing certificates.
+    /// Requests for missing certificates and the answers.
     pub resolver: Channel,
     /// Proposed blocks.
     pub blocks: Channel,
-    /// Requests for missing blocks.
+    /// Requests for missing blocks and the answers.
     pub backfill: Channel,
     /// Gossip of transactions, which the engine does not look at.
     pub transactions: Channel,
@@ -129,87 +190,41 @@ pub struct Network {
     pub peers: Peers,
     /// Who is connected.
     pub connected: Connected,
+    /// Where it listens.
+    pub address: SocketAddr,
     /// Ends when the network stops.
     pub task: Handle<()>,
 }
 
-/// Tells how many validators are connected.
-pub struct Connected(Sender);
-
-impl Connected {
-    /// Validators with an open connection. To be asked at most a few times a second; `None` when asked more often.
-    pub fn count(&mut self) -> Option<usize> {
-        self.0.check(Recipients::All).ok().map(|checked| checked.recipients().len())
-    }
-}
-
 impl Network {
-    /// Opens the listener, registers the channels and starts to connect.
+    /// Opens the listener, registers the channels and starts to connect. Must be called on the runtime of `context`.
     pub fn start(context: Context, config: Config) -> Result<Self, NetworkError> {
-        let signer = identity::private_key(&config.identity_secret);
-        let me = signer.public_key();
-        let message_bytes_max = u32::try_from(config.message_bytes_max)
-            .ok()
-            .filter(|bytes| *bytes <= max_size::<Handshake>())
-            .ok_or(NetworkError::MessageBytes { bytes: config.message_bytes_max, limit: max_size::<Handshake>() })?;
-        let mut addresses = vec![(me, Address::Symmetric(config.listen))];
+        let mut peers = Vec::with_capacity(config.peers.len());
         for (identity, address) in &config.peers {
-            addresses.push((public_key(*identity)?, Address::Symmetric(*address)));
+            peers.push((public_key(*identity)?, *address));
         }
-        let addresses = Map::try_from(addresses).map_err(|_| NetworkError::DuplicatePeer)?;
-        // The listener itself panics where it cannot bind; a named error is worth the small race.
-        drop(
-            TcpListener::bind(config.listen)
-                .map_err(|source| NetworkError::Listen { address: config.listen, source })?,
-        );
-
-        let handshake = Cups::new(
-            Sake {
-                signer,
-                synchrony_bound: Duration::from_secs(5),
-                max_handshake_age: Duration::from_secs(10),
-                version: sake::Version::V1,
-            },
-            cups::Version::V1,
-        );
-        let validators = NonZeroUsize::new(addresses.len()).unwrap_or(NonZeroUsize::MIN);
-        let (mut network, mut peers) = lookup::Network::new(
-            context.child("network"),
-            settings(handshake, config.namespace, config.listen, validators, message_bytes_max),
-        );
-        peers.track(0, addresses);
-        Ok(Self {
-            votes: network.register(0, quota::VOTES),
-            certificates: network.register(1, quota::CERTIFICATES),
-            resolver: network.register(2, quota::RESOLVER),
-            blocks: network.register(3, quota::BLOCKS),
-            backfill: network.register(4, quota::BACKFILL),
-            transactions: network.register(5, quota::TRANSACTIONS),
-            connected: Connected(network.register(6, quota::PROBE).0),
-            peers,
-            task: network.start(),
-        })
+        let me = public_key(identity(&config.identity_secret))?;
+        let mut keys: Vec<&ed25519::PublicKey> = peers.iter().map(|(key, _)| key).chain([&me]).collect();
+        keys.sort();
+        if keys.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(NetworkError::DuplicatePeer);
+        }
+        match config.transport {
+            Transport::Own => own::start(&context, &config, me, peers),
+            Transport::Libp2p | Transport::Libp2pQuic => swarm::network(&context, &config, me, peers, swarm::BAN),
+        }
     }
 }
 
-fn settings(
-    handshake: Handshake,
-    namespace: Vec<u8>,
-    listen: SocketAddr,
-    validators: NonZeroUsize,
-    message_bytes_max: u32,
-) -> lookup::Config<Handshake> {
-    lookup::Config {
-        // Identities are proven in the handshake, and validators sit behind address translation and private networks.
-        bypass_ip_check: true,
-        allow_private_ips: true,
-        allow_dns: false,
-        // One set at a time until epochs overlap: every further one multiplies the queues.
-        tracked_peer_sets: NZUsize!(1),
-        peer_connection_cooldown: Duration::from_millis(500),
-        dial_frequency: Duration::from_millis(250),
-        max_concurrent_handshakes: NZU32!(128),
-        block_duration: Duration::from_mins(10),
-        ..lookup::Config::local(handshake, &namespace, listen, validators, message_bytes_max, SEND_QUEUE)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transport_is_read_as_it_is_written() {
+        for transport in Transport::ALL {
+            assert_eq!(transport.to_string().parse(), Ok(transport));
+        }
+        assert!("tcp".parse::<Transport>().is_err());
     }
 }

@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+use switchyard_consensus_network::Transport;
 use switchyard_primitives::{B256, RollupId};
 
 /// A node's configuration. Relative paths are relative to the file's folder.
@@ -115,6 +116,9 @@ impl Keys {
 pub struct Network {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// What carries messages: the same on all validators of a network.
+    #[serde(default)]
+    pub transport: Transport,
     /// Where the other validators listen.
     #[serde(default)]
     pub peers: Vec<Peer>,

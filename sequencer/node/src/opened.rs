@@ -146,6 +146,7 @@ impl Opened {
             bls_secret: self.keys.bls,
             guard: self.guard.clone(),
             listen: network.listen,
+            transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
             data_dir: self.config.data_dir.join("consensus"),
             leader_timeout: Duration::from_millis(pace.leader_timeout_ms),

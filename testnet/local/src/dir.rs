@@ -13,7 +13,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 use switchyard_consensus_core::{Seat, keys};
-use switchyard_consensus_network::identity as public_identity;
+use switchyard_consensus_network::{Transport, identity as public_identity};
 use switchyard_node::{
     config::{BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, RollupRpc, Store},
     genesis::{Genesis, GenesisLimits, GenesisValidator},
@@ -272,6 +272,7 @@ impl NetworkDir {
                 keys: Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()) },
                 network: Network {
                     listen: p2p(index),
+                    transport: Transport::default(),
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
                 },
                 consensus: options.consensus,

@@ -14,7 +14,7 @@ use std::{
 use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, History, InvalidBlock, Seat, SeatSet, keys};
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
 use switchyard_consensus_guard::SignGuard;
-use switchyard_consensus_network::identity;
+use switchyard_consensus_network::{Transport, identity};
 use switchyard_primitives::{
     B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, TxKey, keccak256,
 };
@@ -125,6 +125,7 @@ pub(crate) struct Cluster {
     pub(crate) seats: SeatSet,
     pub(crate) genesis: Header,
     pub(crate) identities: Vec<B256>,
+    transport: Transport,
     addresses: Vec<SocketAddr>,
     folder: TempDir,
     guards: Mutex<BTreeMap<usize, Weak<SignGuard>>>,
@@ -140,6 +141,10 @@ fn bls_secret(i: usize) -> [u8; 32] {
 
 impl Cluster {
     pub(crate) fn new(count: usize) -> Self {
+        Self::over(Transport::Own, count)
+    }
+
+    pub(crate) fn over(transport: Transport, count: usize) -> Self {
         let network_id = keccak256("a network for tests");
         let identities: Vec<B256> = (0..count).map(|i| identity(&identity_secret(i))).collect();
         let seats = identities
@@ -154,6 +159,7 @@ impl Cluster {
             seats,
             genesis,
             identities,
+            transport,
             addresses: free_addresses(count),
             folder,
             guards: Mutex::default(),
@@ -188,6 +194,7 @@ impl Cluster {
             bls_secret: bls_secret(i),
             guard: self.guard(i),
             listen: self.addresses[i],
+            transport: self.transport,
             peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),
             data_dir: self.folder.path().join(format!("validator-{i}")),
             leader_timeout: Duration::from_millis(1250),

@@ -5,3 +5,4 @@ mod agreement;
 mod cluster;
 mod errors;
 mod gossip;
+mod transport;

@@ -1,0 +1,59 @@
+//! What holds for the consensus library's own network holds over libp2p.
+
+use crate::cluster::{Builder, Cluster, Manner, assert_agree, stop_all, within};
+use switchyard_consensus_engine::To;
+use switchyard_consensus_network::Transport;
+use switchyard_primitives::Bytes;
+
+async fn four_agree(transport: Transport) {
+    let cluster = Cluster::over(transport, 4);
+    let mut validators = Vec::new();
+    let mut given: Vec<Bytes> = Vec::new();
+    for name in 0..4 {
+        let payload = Bytes::from(vec![u8::try_from(name).unwrap(); 10_000 * (name + 1)]);
+        given.push(payload.clone());
+        validators.push(cluster.start(Builder { given: vec![payload], ..Builder::new(name, Manner::Honest) }, 0).await);
+    }
+    for validator in &mut validators {
+        within(validator.handle.status.wait_for(|s| s.peers_connected == 3)).await.unwrap();
+        validator.until(|log| given.iter().all(|tx| log.transactions().any(|t| t == tx)) && log.height() >= 12).await;
+    }
+    assert!(validators[0].gossip.sender.send(To::One(cluster.identities[2]), "for two".into()));
+    let message = within(validators[2].gossip.receiver.recv()).await;
+    assert_eq!(message, Some((cluster.identities[0], "for two".into())));
+    let metrics = validators[0].handle.metrics.encode();
+    assert!(metrics.contains("libp2p_connected 3"), "{metrics}");
+    assert_agree(&stop_all(validators).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_validators_agree_over_libp2p() {
+    four_agree(Transport::Libp2p).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_validators_agree_over_libp2p_with_quic() {
+    four_agree(Transport::Libp2pQuic).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_validator_that_was_away_comes_back_over_libp2p() {
+    let cluster = Cluster::over(Transport::Libp2p, 4);
+    let mut validators = cluster.start_honest(0..4).await;
+    for validator in &mut validators {
+        validator.until_height(4).await;
+    }
+    let before = validators.remove(3).stop().await;
+    let alone = validators[0].until_height(before.height() + 10).await.height();
+
+    let mut again = cluster.start(Builder::new(3, Manner::Honest), before.height()).await;
+    again.until(|log| log.height() > alone && log.proposed_by_since(3, alone)).await;
+    for validator in &mut validators {
+        validator.until(|log| log.proposed_by_since(3, alone)).await;
+    }
+    validators.push(again);
+    let mut logs = stop_all(validators).await;
+    assert_eq!(logs[3].blocks.keys().next(), Some(&(before.height() + 1)));
+    logs.push(before);
+    assert_agree(&logs);
+}

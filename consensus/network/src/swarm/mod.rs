@@ -1,0 +1,445 @@
+//! The network on libp2p: TCP with Noise and yamux, and QUIC; docs/specs/network.md is its specification.
+//!
+//! One task drives the swarm. Messages do not pass through it: senders put them into the queues of a connection
+//! ([`roster::Outbound`]), a task of the connection writes them ([`link::write`]), and one task for each of the peer's streams
+//! reads ([`link::read`]).
+
+mod behaviour;
+mod dialer;
+mod handler;
+mod link;
+mod metrics;
+mod roster;
+#[cfg(test)]
+mod tests;
+
+use crate::{CHANNELS, Channel, ChannelKind, Config, Network, NetworkError};
+use behaviour::{Behaviour, Told};
+use commonware_cryptography::ed25519::PublicKey;
+use commonware_p2p::utils::limited::LimitedSender;
+use commonware_runtime::{IoBuf, Spawner as _, Supervisor as _, signal::Signal, tokio::Context};
+use dialer::Dialer;
+use futures::StreamExt as _;
+use handler::Opened;
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder,
+    core::transport::TransportError,
+    identity::Keypair,
+    multiaddr::Protocol,
+    noise, ping,
+    swarm::{ConnectionId, NetworkBehaviour, SwarmEvent},
+    tcp, yamux,
+};
+use link::End;
+use metrics::{Link, Metrics};
+use roster::Shared;
+pub(crate) use roster::{Outbound, Peers};
+use std::{
+    collections::HashMap,
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
+use switchyard_primitives::keccak256;
+use tokio::{
+    sync::mpsc,
+    task::{AbortHandle, JoinSet},
+};
+use tracing::{debug, info, warn};
+
+/// Version of the protocols: of the framing and of what the channels carry.
+const VERSION: u32 = 1;
+/// How long a peer that misbehaved stays out.
+pub(crate) const BAN: Duration = Duration::from_mins(10);
+/// How often peers are dialled that are due, and bans looked at that may be over.
+const TICK: Duration = Duration::from_millis(50);
+/// A peer is asked for a sign of life this often, and has as long to give it.
+const PING: Duration = Duration::from_secs(5);
+/// A connection's handshake takes no longer, or fails.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long connections may take to close at the end.
+const FAREWELL: Duration = Duration::from_millis(300);
+/// Streams of a connection, at any time: ours, the peer's, pings, and those being refused.
+const STREAMS_MAX: u8 = 64;
+/// Tries to find a port that is free for both TCP and UDP where none is configured.
+const PORTS: usize = 16;
+
+/// Sends on one channel.
+pub(crate) type Sender = LimitedSender<Context, Outbound, Peers>;
+
+/// Receives from one channel.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    pub(crate) queue: mpsc::Receiver<(PublicKey, IoBuf)>,
+    pub(crate) capacity: std::num::NonZeroUsize,
+}
+
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+struct Behaviours {
+    links: Behaviour,
+    ping: ping::Behaviour,
+}
+
+/// The name of each channel's protocol. Nodes of another network, or of another version, agree on none. The network's part
+/// is half a hash of its namespace, which is enough that nobody finds a network with the same.
+fn protocols(namespace: &[u8]) -> Result<Arc<[StreamProtocol]>, NetworkError> {
+    let network: String = keccak256(namespace)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+    let name = |channel: &ChannelKind| {
+        StreamProtocol::try_from_owned(format!("/switchyard/{network}/{VERSION}/{}", channel.name))
+            .map_err(|e| NetworkError::Libp2p(e.to_string()))
+    };
+    CHANNELS.iter().map(name).collect()
+}
+
+fn tcp_address(address: SocketAddr) -> Multiaddr {
+    Multiaddr::from(address.ip()).with(Protocol::Tcp(address.port()))
+}
+
+fn quic_address(address: SocketAddr) -> Multiaddr {
+    Multiaddr::from(address.ip()).with(Protocol::Udp(address.port())).with(Protocol::QuicV1)
+}
+
+/// Starts the swarm and its task. The length of a ban is a parameter for tests.
+pub(crate) fn network(
+    context: &Context,
+    config: &Config,
+    me: PublicKey,
+    mut validators: Vec<(PublicKey, SocketAddr)>,
+    ban: Duration,
+) -> Result<Network, NetworkError> {
+    let limit = u32::MAX;
+    if u32::try_from(config.message_bytes_max).is_err() {
+        return Err(NetworkError::MessageBytes { bytes: config.message_bytes_max, limit });
+    }
+    let mut secret = config.identity_secret;
+    let keypair = Keypair::ed25519_from_bytes(&mut secret).map_err(|e| NetworkError::Libp2p(e.to_string()))?;
+    let my_id = keypair.public().to_peer_id();
+    let context = context.child("libp2p");
+    let metrics = Metrics::new(&context);
+    let shared = Arc::new(Shared::new(my_id, ban, config.message_bytes_max, metrics));
+    let mut swarm = swarm(keypair, Behaviour::new(shared.clone(), protocols(&config.namespace)?))?;
+    let address = listen(&mut swarm, config.listen)?;
+    let peers = Peers(shared.clone());
+    validators.push((me, address));
+    peers.track(0, &validators, &[]);
+
+    let mut deliver = Vec::with_capacity(CHANNELS.len());
+    let mut channel = |index: usize| -> Channel {
+        let kind = &CHANNELS[index];
+        let outbound = Outbound { channel: index, shared: shared.clone() };
+        let sender = LimitedSender::new(outbound, kind.quota, context.child(kind.name), peers.clone());
+        let (delivery, queue) = mpsc::channel(kind.receive_queue.get());
+        deliver.push(delivery);
+        (crate::Sender::swarm(sender), crate::Receiver::swarm(Receiver { queue, capacity: kind.receive_queue }))
+    };
+    let [votes, certificates, resolver, blocks, backfill, transactions] =
+        [channel(0), channel(1), channel(2), channel(3), channel(4), channel(5)];
+    let driver = Driver {
+        context: context.child("driver"),
+        dialer: Dialer::new(config.transport, my_id),
+        shared,
+        swarm,
+        me: my_id,
+        bytes_max: config.message_bytes_max,
+        deliver,
+        links: HashMap::new(),
+        newest: HashMap::new(),
+        readers: JoinSet::new(),
+        writers: JoinSet::new(),
+    };
+    let task = context.child("swarm").spawn(move |context| driver.run(context.stopped()));
+    let connected = crate::Connected::swarm(peers.clone());
+    let peers = crate::Peers::swarm(peers);
+    Ok(Network { votes, certificates, resolver, blocks, backfill, transactions, peers, connected, address, task })
+}
+
+fn swarm(keypair: Keypair, links: Behaviour) -> Result<Swarm<Behaviours>, NetworkError> {
+    let error = |e: &dyn std::fmt::Display| NetworkError::Libp2p(e.to_string());
+    let streams = || {
+        let mut config = yamux::Config::default();
+        config.set_max_num_streams(STREAMS_MAX.into());
+        config
+    };
+    let ping = ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING));
+    let swarm = SwarmBuilder::with_existing_identity(keypair)
+        .with_tokio()
+        .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, streams)
+        .map_err(|e| error(&e))?
+        .with_quic_config(|mut config| {
+            config.handshake_timeout = HANDSHAKE;
+            config.max_concurrent_stream_limit = STREAMS_MAX.into();
+            config
+        })
+        .with_behaviour(|_| Behaviours { links, ping })
+        .map_err(|e| error(&e))?
+        .with_swarm_config(|config| config.with_max_negotiating_inbound_streams(2 * CHANNELS.len()))
+        .with_connection_timeout(HANDSHAKE)
+        .build();
+    Ok(swarm)
+}
+
+/// Listens with TCP and, on the same port, QUIC; returns the address. Port 0 takes a free one.
+fn listen(swarm: &mut Swarm<Behaviours>, address: SocketAddr) -> Result<SocketAddr, NetworkError> {
+    let error = |address, source| NetworkError::Listen { address, source };
+    let mut outcome = try_listen(swarm, address);
+    for _ in 1..PORTS {
+        if outcome.is_ok() || address.port() != 0 {
+            break;
+        }
+        outcome = try_listen(swarm, address);
+    }
+    outcome.map_err(|source| error(address, source))
+}
+
+fn try_listen(swarm: &mut Swarm<Behaviours>, address: SocketAddr) -> io::Result<SocketAddr> {
+    // libp2p shares the port with whoever else is willing to; a second node on one address is a mistake.
+    let probe = TcpListener::bind(address)?;
+    let address = probe.local_addr()?;
+    drop(probe);
+    let tcp = swarm.listen_on(tcp_address(address)).map_err(|e| bind_error("TCP", e))?;
+    if let Err(error) = swarm.listen_on(quic_address(address)) {
+        swarm.remove_listener(tcp);
+        return Err(bind_error("UDP", error));
+    }
+    Ok(address)
+}
+
+fn bind_error(protocol: &str, error: TransportError<io::Error>) -> io::Error {
+    let (kind, detail) = match error {
+        TransportError::Other(e) => (e.kind(), e.to_string()),
+        TransportError::MultiaddrNotSupported(address) => (io::ErrorKind::Unsupported, address.to_string()),
+    };
+    io::Error::new(kind, format!("{protocol}: {detail}"))
+}
+
+/// A connection, from the moment it is admitted.
+struct Connection {
+    peer: PeerId,
+    key: PublicKey,
+    /// Our streams, by channel, until all are open.
+    streams: Vec<Option<libp2p::Stream>>,
+    queues: Option<link::Queues>,
+    /// Stopped with the connection: one that waits for the engine would hold on to its message, connection after connection.
+    readers: Vec<AbortHandle>,
+}
+
+/// Drives the swarm.
+struct Driver {
+    context: Context,
+    shared: Arc<Shared>,
+    swarm: Swarm<Behaviours>,
+    me: PeerId,
+    bytes_max: usize,
+    deliver: Vec<mpsc::Sender<(PublicKey, IoBuf)>>,
+    dialer: Dialer,
+    links: HashMap<ConnectionId, Connection>,
+    /// Connections of each peer, the newest last.
+    newest: HashMap<PeerId, Vec<ConnectionId>>,
+    readers: JoinSet<(ConnectionId, End)>,
+    writers: JoinSet<ConnectionId>,
+}
+
+impl Driver {
+    async fn run(mut self, mut stopped: Signal) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let shared = self.shared.clone();
+        loop {
+            tokio::select! {
+                _ = &mut stopped => break,
+                () = shared.changed.notified() => self.review(),
+                _ = tick.tick() => {
+                    shared.expire_bans();
+                    self.dialer.dial_due(&mut self.swarm, &shared);
+                }
+                event = self.swarm.select_next_some() => self.on_event(event),
+                Some(Ok((connection, end))) = self.readers.join_next() => self.on_read_end(connection, end),
+                Some(Ok(connection)) = self.writers.join_next() => {
+                    self.swarm.close_connection(connection);
+                }
+            }
+        }
+        self.farewell().await;
+    }
+
+    /// Closes every connection, so that peers need not find out by themselves.
+    async fn farewell(mut self) {
+        let connections: Vec<ConnectionId> = self.links.keys().copied().collect();
+        for connection in connections {
+            self.swarm.close_connection(connection);
+        }
+        let _ = tokio::time::timeout(FAREWELL, async {
+            while self.swarm.network_info().connection_counters().num_established() > 0 {
+                self.swarm.select_next_some().await;
+            }
+        })
+        .await;
+    }
+
+    /// Closes the connections of those that do not belong here any more.
+    fn review(&mut self) {
+        let unwanted: Vec<(ConnectionId, PeerId)> = self
+            .links
+            .iter()
+            .filter(|(_, link)| self.shared.admits(&link.peer).is_err())
+            .map(|(connection, link)| (*connection, link.peer))
+            .collect();
+        for (connection, peer) in unwanted {
+            info!(%peer, "disconnected: banned, or no longer one of the peers");
+            self.swarm.close_connection(connection);
+        }
+        self.dialer.review(&self.shared);
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehavioursEvent>) {
+        match event {
+            SwarmEvent::Behaviour(BehavioursEvent::Links(told)) => self.on_stream(told),
+            SwarmEvent::Behaviour(BehavioursEvent::Ping(ping::Event { peer, connection, result: Err(error) })) => {
+                debug!(%peer, %error, "no sign of life");
+                self.drop_link(connection, Link::Silent);
+            }
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
+                self.on_established(connection_id, peer_id);
+            }
+            SwarmEvent::ConnectionClosed { connection_id, cause, .. } => {
+                self.on_closed(connection_id, cause.map(|c| c.to_string()));
+            }
+            SwarmEvent::OutgoingConnectionError { peer_id: Some(peer), error, .. } => {
+                debug!(%peer, %error, "dial failed");
+                self.shared.metrics.link(Link::DialFailed);
+                self.dialer.failed(&peer);
+            }
+            SwarmEvent::ListenerError { error, .. } => warn!(%error, "listener"),
+            SwarmEvent::ListenerClosed { reason: Err(error), addresses, .. } => {
+                warn!(%error, ?addresses, "listener closed");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_established(&mut self, connection: ConnectionId, peer: PeerId) {
+        // The roster may have changed since the connection was admitted.
+        let Some(key) = self.shared.key(&peer) else {
+            self.swarm.close_connection(connection);
+            return;
+        };
+        let streams = CHANNELS.iter().map(|_| None).collect();
+        self.links.insert(connection, Connection { peer, key, streams, queues: None, readers: Vec::new() });
+        let of_peer = self.newest.entry(peer).or_default();
+        of_peer.push(connection);
+        // Both have dialled, or the older one is dead and its end not noticed. One side decides, or they might each close
+        // the one that the other keeps; each sends on the newest that it has, so meanwhile nothing is amiss.
+        if self.me.to_bytes() < peer.to_bytes() {
+            let older: Vec<ConnectionId> = of_peer[..of_peer.len() - 1].to_vec();
+            for connection in older {
+                self.drop_link(connection, Link::Duplicate);
+            }
+        }
+    }
+
+    fn on_stream(&mut self, Told { peer, connection, opened }: Told) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        match opened {
+            Opened::Outbound { channel, stream } => {
+                link.streams[channel] = Some(stream);
+                if link.streams.iter().all(Option::is_some) {
+                    self.open(connection);
+                }
+            }
+            Opened::Inbound { channel, stream } => {
+                let context = self.context.child("reader");
+                let reader = link::read(
+                    context,
+                    self.shared.clone(),
+                    channel,
+                    link.key.clone(),
+                    stream,
+                    self.bytes_max,
+                    self.deliver[channel].clone(),
+                );
+                link.readers.push(self.readers.spawn(async move { (connection, reader.await) }));
+            }
+            Opened::Unknown => {
+                info!(%peer, "disconnected: of another network or version");
+                self.drop_link(connection, Link::OtherNetwork);
+            }
+            Opened::Failed => self.drop_link(connection, Link::Broken),
+            Opened::Twice => {
+                self.shared.ban(peer);
+                self.drop_link(connection, Link::Broken);
+            }
+        }
+    }
+
+    /// All streams are there: messages may be sent.
+    fn open(&mut self, connection: ConnectionId) {
+        let Some(link) = self.links.get_mut(&connection) else { return };
+        let (queues, receivers) = link::queues();
+        link.queues = Some(queues);
+        let streams = std::mem::take(&mut link.streams).into_iter().flatten().collect();
+        let writer = link::write(self.shared.clone(), receivers, streams);
+        self.writers.spawn(async move {
+            writer.await;
+            connection
+        });
+        let peer = link.peer;
+        self.shared.metrics.link(Link::Ready);
+        self.dialer.connected(&peer);
+        debug!(%peer, ?connection, "connected");
+        self.publish(peer);
+    }
+
+    /// Sends to a peer on its newest connection that is ready.
+    fn publish(&mut self, peer: PeerId) {
+        let of_peer = self.newest.get(&peer).into_iter().flatten().rev();
+        let mut ready = of_peer.filter_map(|c| self.links.get(c)).filter_map(|l| Some((&l.key, l.queues.clone()?)));
+        match ready.next() {
+            Some((key, queues)) => self.shared.link(key, Some(queues)),
+            None => {
+                // A peer that left the roster too: its key is still that of the id.
+                if let Some(key) = roster::key_of(&peer) {
+                    self.shared.link(&key, None);
+                }
+            }
+        }
+    }
+
+    fn drop_link(&mut self, connection: ConnectionId, why: Link) {
+        self.shared.metrics.link(why);
+        self.swarm.close_connection(connection);
+    }
+
+    fn on_read_end(&mut self, connection: ConnectionId, end: End) {
+        if let (End::Oversized, Some(link)) = (end, self.links.get(&connection)) {
+            warn!(peer = %link.peer, "banned: announced a message above the limit");
+            self.shared.ban(link.peer);
+        }
+        // A channel without its stream would stay silent; a new connection has all of them.
+        self.swarm.close_connection(connection);
+    }
+
+    fn on_closed(&mut self, connection: ConnectionId, cause: Option<String>) {
+        let Some(link) = self.links.remove(&connection) else { return };
+        debug!(peer = %link.peer, ?connection, ?cause, "connection closed");
+        link.readers.iter().for_each(AbortHandle::abort);
+        if link.queues.is_some() {
+            self.shared.metrics.link(Link::Ended);
+        }
+        if let Some(of_peer) = self.newest.get_mut(&link.peer) {
+            of_peer.retain(|c| *c != connection);
+            if of_peer.is_empty() {
+                self.newest.remove(&link.peer);
+                self.dialer.lost(&link.peer, link.queues.is_some());
+            }
+        }
+        self.publish(link.peer);
+    }
+}
+
+#[cfg(test)]
+fn shared_for_tests(context: &Context) -> Arc<Shared> {
+    let me = PeerId::random();
+    Arc::new(Shared::new(me, BAN, usize::MAX, Metrics::new(context)))
+}

@@ -47,7 +47,7 @@ pub struct EngineArguments {
     #[arg(long, default_value_t = 0)]
     min_interval_ms: u64,
     /// What carries the validators' messages: own, libp2p or libp2p-quic
-    #[arg(long, default_value_t = Transport::Own)]
+    #[arg(long, default_value_t)]
     transport: Transport,
     /// Threads of each validator's engine
     #[arg(long, default_value = "2")]

@@ -73,9 +73,9 @@ pub const SEND_QUEUE: NonZeroUsize = NZUsize!(64);
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
     /// The consensus library's network.
-    #[default]
     Own,
     /// libp2p. Peers are dialled with TCP, and with QUIC where that fails; both are accepted.
+    #[default]
     Libp2p,
     /// libp2p, dialling with QUIC first.
     Libp2pQuic,

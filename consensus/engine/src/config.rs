@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 use switchyard_consensus_core::{History, SeatSet, keys};
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{Kind, Refusal, SignGuard};
 use switchyard_consensus_network::{NetworkError, Transport, identity};
 use switchyard_primitives::{B256, Header, Limits};
 
@@ -145,8 +145,20 @@ pub enum EngineError {
         height: u64,
     },
     /// The record of what this validator signs cannot be written, so it signs nothing.
-    #[error("{0}")]
-    SignRecord(String),
+    #[error(transparent)]
+    SignRecord(#[from] Refusal),
+    /// A certificate holds a vote of this validator's key that this validator has not made.
+    #[error(
+        "another process signs with this validator's BLS key, or its sign record is not the key's: the certificate of view \
+         {view} holds a {kind} that is not in the record. Stop the other process; if there is none, restore the record, or \
+         see `switchyard sign-record`"
+    )]
+    Twin {
+        /// What was signed.
+        kind: Kind,
+        /// In which view.
+        view: u64,
+    },
     /// A part of the engine has ended by itself, which is a defect or a broken disk.
     #[error("consensus has stopped: {0}")]
     Failed(String),

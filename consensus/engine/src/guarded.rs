@@ -1,10 +1,14 @@
 //! The library's signature scheme behind the sign guard: a vote is signed once the guard has written down what it says.
 
-use commonware_consensus::simplex::{scheme::bls12381_multisig, types::Subject};
+use crate::EngineError;
+use commonware_consensus::{
+    simplex::{scheme::bls12381_multisig, types::Subject},
+    types::Round,
+};
 use commonware_cryptography::{
     Digest,
     bls12381::primitives::{group, variant::MinPk},
-    certificate::{AssemblyError, Attestation, Membership, Scheme, Subject as _, Verification, Verifier},
+    certificate::{AssemblyError, Attestation, Membership, Scheme, Signers, Subject as _, Verification, Verifier},
     ed25519::PublicKey,
 };
 use commonware_parallel::Strategy;
@@ -23,12 +27,28 @@ use tracing::error;
 type Inner = bls12381_multisig::Scheme<PublicKey, MinPk>;
 type BlsPublic = <MinPk as commonware_cryptography::bls12381::primitives::variant::Variant>::Public;
 
+/// Why a validator must not go on.
+#[derive(Clone, Debug)]
+pub(crate) enum MustStop {
+    SignRecord(Refusal),
+    Twin { kind: Kind, view: u64 },
+}
+
+impl From<MustStop> for EngineError {
+    fn from(reason: MustStop) -> Self {
+        match reason {
+            MustStop::SignRecord(refusal) => Self::SignRecord(refusal),
+            MustStop::Twin { kind, view } => Self::Twin { kind, view },
+        }
+    }
+}
+
 /// BLS12-381 multisig (MinPk) whose signatures pass a [`SignGuard`].
 #[derive(Clone, Debug)]
 pub(crate) struct Guarded {
     inner: Inner,
     guard: Arc<SignGuard>,
-    broken: watch::Sender<Option<Refusal>>,
+    stop: watch::Sender<Option<MustStop>>,
 }
 
 impl Guarded {
@@ -39,12 +59,25 @@ impl Guarded {
         secret: group::Private,
         guard: Arc<SignGuard>,
     ) -> Option<Self> {
-        Some(Self { inner: Inner::signer(namespace, participants, secret)?, guard, broken: watch::Sender::default() })
+        Some(Self { inner: Inner::signer(namespace, participants, secret)?, guard, stop: watch::Sender::default() })
     }
 
-    /// Becomes the reason when the guard's record cannot be written any more: then this validator is of no use.
-    pub(crate) fn broken(&self) -> watch::Receiver<Option<Refusal>> {
-        self.broken.subscribe()
+    /// Becomes the reason when this validator must not go on: its record cannot be written, or its key signs elsewhere too.
+    pub(crate) fn stop(&self) -> watch::Receiver<Option<MustStop>> {
+        self.stop.subscribe()
+    }
+
+    /// Looks whether a certificate that was verified holds a vote of this key that is not in its record: then another process
+    /// signs with it, or the record is not the key's. Certificates below the low-water mark say nothing.
+    pub(crate) fn look_for_twin(&self, kind: Kind, round: Round, signers: &Signers) {
+        let Some(me) = self.inner.me().and_then(|me| me.signer()) else { return };
+        if !signers.iter().any(|signer| signer == me) {
+            return;
+        }
+        let (epoch, view) = (round.epoch().get(), round.view().get());
+        if self.guard.has_signed(kind, 0, Position { epoch, number: view }) == Some(false) {
+            self.stop.send_replace(Some(MustStop::Twin { kind, view }));
+        }
     }
 }
 
@@ -130,7 +163,7 @@ impl Scheme for Guarded {
         if let Err(refusal) = permitted {
             error!(%refusal, "a vote is not signed");
             if matches!(refusal, Refusal::Unwritable(_)) {
-                self.broken.send_replace(Some(refusal));
+                self.stop.send_replace(Some(MustStop::SignRecord(refusal)));
             }
             return None;
         }

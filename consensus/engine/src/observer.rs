@@ -2,12 +2,14 @@
 
 use crate::{Activity, Scheme};
 use commonware_actor::Feedback;
-use commonware_consensus::{Reporter, Viewable as _, simplex::types::Attributable as _};
+use commonware_consensus::{Reporter, Viewable as _, simplex::types::Attributable as _, types::Round};
+use commonware_cryptography::certificate::Signers;
 use commonware_parallel::Sequential;
 use commonware_runtime::tokio::Context;
 use commonware_utils::sync::Mutex;
 use std::sync::Arc;
 use switchyard_consensus_core::{Fault, FaultKind};
+use switchyard_consensus_guard::Kind;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
@@ -26,9 +28,11 @@ impl<R: Reporter<Activity = Activity>> Reporter for Observer<R> {
 
     fn report(&mut self, activity: Activity) -> Feedback {
         match &activity {
-            Activity::Notarization(c) => self.entered(c.view().get()),
-            Activity::Nullification(c) => self.entered(c.view().get()),
-            Activity::Finalization(c) => self.entered(c.view().get()),
+            Activity::Notarization(c) => {
+                self.certified(Kind::Notarize, c.proposal.round, &c.certificate.signers);
+            }
+            Activity::Nullification(c) => self.certified(Kind::Nullify, c.round, &c.certificate.signers),
+            Activity::Finalization(c) => self.certified(Kind::Finalize, c.proposal.round, &c.certificate.signers),
             Activity::ConflictingNotarize(_) | Activity::ConflictingFinalize(_) | Activity::NullifyFinalize(_) => {
                 self.fault(&activity);
             }
@@ -39,9 +43,10 @@ impl<R: Reporter<Activity = Activity>> Reporter for Observer<R> {
 }
 
 impl<R> Observer<R> {
-    /// A certificate for `view` means that the next one has begun.
-    fn entered(&self, view: u64) {
-        let next = view.saturating_add(1);
+    /// A certificate for a view means that the next one has begun.
+    fn certified(&self, kind: Kind, round: Round, signers: &Signers) {
+        self.scheme.look_for_twin(kind, round, signers);
+        let next = round.view().get().saturating_add(1);
         self.view.send_if_modified(|seen| {
             let newer = *seen < next;
             *seen = (*seen).max(next);
@@ -70,7 +75,10 @@ impl<R> Observer<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Finalization, guarded};
+    use crate::{
+        Finalization,
+        guarded::{self, MustStop},
+    };
     use commonware_codec::DecodeExt as _;
     use commonware_consensus::{
         simplex::types::{
@@ -115,8 +123,14 @@ mod tests {
         Proposal::new(Round::new(Epoch::new(0), View::new(view)), View::new(view - 1), Digest([payload; 32]))
     }
 
-    /// Reports to a fresh observer; returns the faults and the view that it then knows.
-    fn observe(reports: impl FnOnce(&[Scheme]) -> Vec<Activity> + Send + 'static) -> (Vec<Fault>, u64) {
+    /// What a fresh observer, of the first seat, makes of reports.
+    struct Seen {
+        faults: Vec<Fault>,
+        view: u64,
+        must_stop: Option<MustStop>,
+    }
+
+    fn observe(reports: impl FnOnce(&[Scheme]) -> Vec<Activity> + Send + 'static) -> Seen {
         let folder = tempfile::TempDir::new().unwrap();
         let runtime = commonware_runtime::tokio::Config::new().with_storage_directory(folder.path());
         Runner::new(runtime).start(|context| async move {
@@ -133,19 +147,25 @@ mod tests {
             for activity in reports(&schemes) {
                 observer.report(activity);
             }
-            let view = *seen.borrow();
+            let (view, must_stop) = (*seen.borrow(), observer.scheme.stop().borrow().clone());
             drop(observer);
             let mut faults = Vec::new();
             while let Some(fault) = out.recv().await {
                 faults.push(fault);
             }
-            (faults, view)
+            Seen { faults, view, must_stop }
         })
+    }
+
+    fn finalization(view: u64, signers: &[Scheme]) -> Activity {
+        let votes: Vec<_> = signers.iter().map(|s| Finalize::sign(s, proposal(view, 1)).unwrap()).collect();
+        let certificate = Finalization::from_finalizes(&signers[0], non_empty![@&votes], &Sequential).unwrap();
+        Activity::Finalization(certificate)
     }
 
     #[test]
     fn each_kind_of_contradiction_is_told_with_its_seat_and_view() {
-        let (faults, _) = observe(|_| {
+        let Seen { faults, .. } = observe(|_| {
             // Each time another process, whose guard knows nothing of what the others have signed.
             let offender = || schemes().remove(2);
             let notarize = |payload| Notarize::sign(&offender(), proposal(7, payload)).unwrap();
@@ -171,7 +191,7 @@ mod tests {
 
     #[test]
     fn evidence_with_a_forged_signature_is_not_told() {
-        let (faults, _) = observe(|schemes| {
+        let Seen { faults, .. } = observe(|schemes| {
             let real = Notarize::sign(&schemes[2], proposal(7, 1)).unwrap();
             let mut forged = Notarize::sign(&schemes[1], proposal(7, 2)).unwrap();
             forged.attestation.signer = real.attestation.signer;
@@ -182,13 +202,18 @@ mod tests {
 
     #[test]
     fn the_view_is_the_one_after_the_newest_certificate() {
-        let (_, view) = observe(|schemes| {
-            let finalization = |view| {
-                let votes: Vec<_> = schemes.iter().map(|s| Finalize::sign(s, proposal(view, 1)).unwrap()).collect();
-                Finalization::from_finalizes(&schemes[0], non_empty![@&votes], &Sequential).unwrap()
-            };
-            vec![Activity::Finalization(finalization(9)), Activity::Finalization(finalization(4))]
-        });
+        let Seen { view, must_stop, .. } = observe(|schemes| vec![finalization(9, schemes), finalization(4, schemes)]);
         assert_eq!(view, 10);
+        assert!(must_stop.is_none(), "{must_stop:?}");
+    }
+
+    #[test]
+    fn a_certificate_with_a_vote_of_this_key_that_this_validator_has_not_made_stops_it() {
+        // The votes of the first seat are another process's: its guard is another one.
+        let Seen { must_stop, .. } =
+            observe(|schemes| vec![finalization(3, &schemes[1..]), finalization(9, &self::schemes())]);
+        assert!(matches!(must_stop, Some(MustStop::Twin { kind: Kind::Finalize, view: 9 })), "{must_stop:?}");
+        let Seen { must_stop, .. } = observe(|schemes| vec![finalization(3, &schemes[1..])]);
+        assert!(must_stop.is_none(), "a certificate of others says nothing: {must_stop:?}");
     }
 }

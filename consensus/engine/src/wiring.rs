@@ -8,6 +8,7 @@ use crate::{
     delivery::{self, Courier, Ended, PENDING},
     exchange::{self, Exchange},
     gossip,
+    guarded::MustStop,
     observer::Observer,
     runtime::{EngineStatus, MetricsReader, Ready},
 };
@@ -37,7 +38,6 @@ use commonware_runtime::{Clock as _, Handle, Spawner as _, Supervisor as _, buff
 use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize, ordered::BiMap, sync::Mutex};
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use switchyard_consensus_core::{BlockBuilder, EngineEvent, SeatSet, keys::KeyError, namespace};
-use switchyard_consensus_guard::Refusal;
 use switchyard_consensus_network::{self as network, Connected, Network, identity, public_key};
 use switchyard_primitives::Block;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -104,8 +104,8 @@ struct Parts {
     processed: u64,
     gossip: (gossip::Relay, network::Channel),
     status: StatusKeeper,
-    /// Why nothing can be signed any more.
-    broken: watch::Receiver<Option<Refusal>>,
+    /// Why this validator must not go on.
+    must_stop: watch::Receiver<Option<MustStop>>,
     stop: oneshot::Receiver<()>,
 }
 
@@ -117,7 +117,7 @@ async fn assemble<B: BlockBuilder>(
 ) -> Result<Parts, EngineError> {
     let scheme = scheme(&config)?;
     let me = public_key(identity(&config.identity_secret)).map_err(network::NetworkError::from)?;
-    let broken = scheme.broken();
+    let must_stop = scheme.stop();
     let limits = BlockLimits(config.limits);
     let validators = u32::try_from(config.seats.seats().len()).unwrap_or(u32::MAX);
     let network = Network::start(
@@ -247,14 +247,14 @@ async fn assemble<B: BlockBuilder>(
         processed,
         gossip: (ports.gossip, network.transactions),
         status,
-        broken,
+        must_stop,
         stop: ports.stop,
     })
 }
 
 impl Parts {
     async fn run(self, context: Context) -> Result<(), EngineError> {
-        let Self { tasks, courier, processed, gossip: (relay, transactions), status, mut broken, stop } = self;
+        let Self { tasks, courier, processed, gossip: (relay, transactions), status, mut must_stop, stop } = self;
         let courier = context.child("courier").spawn(move |_| courier.run(processed));
         let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions));
         let _status = context.child("status").spawn(move |context| status.run(context));
@@ -266,8 +266,8 @@ impl Parts {
                 let _ = context.child("stop").stop(0, Some(Duration::from_secs(5))).await;
                 Ok(())
             }
-            Ok(refusal) = broken.wait_for(Option::is_some) => {
-                Err(EngineError::SignRecord(refusal.as_ref().map(ToString::to_string).unwrap_or_default()))
+            Ok(reason) = must_stop.wait_for(Option::is_some) => {
+                Err(reason.clone().map_or_else(|| EngineError::Failed("the sign guard".into()), EngineError::from))
             }
             ended = courier => match ended {
                 Ok(Ended::NodeGone) => Ok(()),

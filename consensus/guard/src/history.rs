@@ -70,6 +70,15 @@ impl History {
         if position < low { Err(Refusal::BelowLowWater { kind, scope, position, low }) } else { Ok(false) }
     }
 
+    /// Whether a statement was permitted for the slot; unknown below the mark.
+    pub(crate) fn has_signed(&self, kind: Kind, scope: u64, position: Position) -> Option<bool> {
+        let Some(track) = self.tracks.get(&(kind.family(), scope)) else { return Some(false) };
+        if track.slots.get(&position).is_some_and(|kinds| kinds.contains_key(&kind)) {
+            return Some(true);
+        }
+        track.low.filter(|low| position >= *low).map(|_| false)
+    }
+
     /// Remembers a statement that was permitted.
     pub(crate) fn add(&mut self, statement: &Statement) {
         let track = self.tracks.entry((statement.kind.family(), statement.scope)).or_default();

@@ -86,6 +86,12 @@ impl SignGuard {
         Ok(())
     }
 
+    /// Whether a statement of this kind was permitted for the slot; unknown below the low-water mark. A signature of the
+    /// key for a slot for which none was is another process's.
+    pub fn has_signed(&self, kind: Kind, scope: u64, position: Position) -> Option<bool> {
+        self.inner.lock().history.has_signed(kind, scope, position)
+    }
+
     /// Everything that the record holds, to be imported elsewhere. Whoever exports must not sign with the key afterwards.
     pub fn export(&self) -> Interchange {
         self.inner.lock().history.export(self.network, Bytes::from(self.key))

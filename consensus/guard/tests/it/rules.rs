@@ -59,6 +59,22 @@ fn what_is_forgotten_is_refused() {
 }
 
 #[test]
+fn a_guard_knows_what_it_has_not_signed_but_not_below_its_mark() {
+    let place = Place::new();
+    let guard = place.open();
+    let at = |view| Position { epoch: 0, number: view };
+    assert_eq!(guard.has_signed(Kind::Notarize, 0, at(5)), Some(false));
+    for view in 0..300 {
+        guard.permit(vote(Kind::Notarize, view, 1)).unwrap();
+    }
+    assert_eq!(guard.has_signed(Kind::Notarize, 0, at(299)), Some(true));
+    assert_eq!(guard.has_signed(Kind::Finalize, 0, at(299)), Some(false));
+    assert_eq!(guard.has_signed(Kind::Notarize, 0, at(300)), Some(false));
+    assert_eq!(guard.has_signed(Kind::Notarize, 0, at(3)), None);
+    assert_eq!(guard.has_signed(Kind::Checkpoint, 0, at(3)), Some(false));
+}
+
+#[test]
 fn after_the_last_slot_nothing_is_signed() {
     let place = Place::new();
     let guard = place.open();

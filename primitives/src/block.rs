@@ -197,15 +197,7 @@ impl Block {
         let mut segments: Vec<Segment> = Vec::with_capacity(count);
         let mut left = limits.transactions;
         for _ in 0..count {
-            let rollup = RollupId(r.u64("segment.rollup")?);
-            if segments.last().is_some_and(|last| last.rollup >= rollup) {
-                return Err(DecodeError::Invalid { field: "segment.rollup", reason: "not in ascending order" });
-            }
-            let txs = r.count("segment.transactions", left)?;
-            if txs == 0 {
-                return Err(DecodeError::Invalid { field: "segment.transactions", reason: "empty segment" });
-            }
-            left -= txs;
+            let (rollup, txs) = Segment::read_head(&mut r, segments.last().map(|last| last.rollup), &mut left)?;
             // Every transaction takes at least its length field, so a lying count cannot reserve more than was sent.
             let mut transactions = Vec::with_capacity(txs.min(r.remaining() / 4));
             for _ in 0..txs {
@@ -230,11 +222,14 @@ impl Block {
         if actual != self.header.segment_root {
             return Err(BlockError::SegmentRoot { header: self.header.segment_root, actual });
         }
-        let len = body_len(&self.segments);
-        if usize::try_from(self.header.body_bytes) != Ok(len) {
-            return Err(BlockError::BodyBytes { header: self.header.body_bytes, actual: len });
-        }
+        self.check_length()?;
         Ok(table)
+    }
+
+    /// Checks that the header names the body's length.
+    pub(crate) fn check_length(&self) -> Result<(), BlockError> {
+        let (header, actual) = (self.header.body_bytes, body_len(&self.segments));
+        if usize::try_from(header) == Ok(actual) { Ok(()) } else { Err(BlockError::BodyBytes { header, actual }) }
     }
 }
 
@@ -243,11 +238,11 @@ fn body_len(segments: &[Segment]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn block() -> impl Strategy<Value = Block> {
+    pub(crate) fn block() -> impl Strategy<Value = Block> {
         let txs = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from), 1..6);
         proptest::collection::btree_map(any::<u64>(), txs, 0..8).prop_map(|map| {
             let segments =

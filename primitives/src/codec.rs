@@ -115,6 +115,12 @@ impl Reader {
         }
     }
 
+    /// `count` flags, least significant bit of each byte first; bits past the last one are not looked at.
+    pub fn flags(&mut self, field: &'static str, count: usize) -> Result<Vec<bool>, DecodeError> {
+        let bits = self.bytes(field, count.div_ceil(8))?;
+        Ok((0..count).map(|i| bits[i / 8] & (1 << (i % 8)) != 0).collect())
+    }
+
     /// Succeeds when every byte was read.
     pub fn finish(self) -> Result<(), DecodeError> {
         match self.remaining() {
@@ -152,6 +158,12 @@ impl Writer {
     /// Appends bytes as they are.
     pub fn raw(&mut self, v: &[u8]) {
         self.0.extend_from_slice(v);
+    }
+    /// Appends flags, least significant bit of each byte first, zeros past the last one; their number is not written.
+    pub fn flags(&mut self, flags: &[bool]) {
+        for flags in flags.chunks(8) {
+            self.u8(flags.iter().enumerate().fold(0, |byte, (i, flag)| byte | u8::from(*flag) << i));
+        }
     }
     /// What was written.
     pub fn into_vec(self) -> Vec<u8> {

@@ -51,11 +51,8 @@ impl CompactBlock {
 
     /// The transactions' keys, segment by segment.
     pub fn keys(&self) -> impl Iterator<Item = TxKey> + '_ {
-        let keys = |(rollup, hashes): &(RollupId, Vec<TxHash>)| {
-            let rollup = *rollup;
-            hashes.clone().into_iter().map(move |hash| TxKey { rollup, hash })
-        };
-        self.segments.iter().flat_map(keys)
+        let rows = self.segments.iter();
+        rows.flat_map(|(rollup, hashes)| hashes.iter().map(|hash| TxKey { rollup: *rollup, hash: *hash }))
     }
 
     /// Number of transactions over all segments.
@@ -94,15 +91,7 @@ impl CompactBlock {
         let mut segments: Vec<(RollupId, Vec<TxHash>)> = Vec::with_capacity(count);
         let mut left = limits.transactions;
         for _ in 0..count {
-            let rollup = RollupId(r.u64("segment.rollup")?);
-            if segments.last().is_some_and(|(last, _)| *last >= rollup) {
-                return Err(DecodeError::Invalid { field: "segment.rollup", reason: "not in ascending order" });
-            }
-            let txs = r.count("segment.transactions", left)?;
-            if txs == 0 {
-                return Err(DecodeError::Invalid { field: "segment.transactions", reason: "empty segment" });
-            }
-            left -= txs;
+            let (rollup, txs) = Segment::read_head(&mut r, segments.last().map(|(last, _)| *last), &mut left)?;
             // A lying count cannot reserve more than was sent.
             let mut hashes = Vec::with_capacity(txs.min(r.remaining() / 32));
             for _ in 0..txs {
@@ -132,24 +121,16 @@ impl CompactBlock {
         if named != actual {
             return Err(FillError::Count { named, actual });
         }
-        let body = 4 + self.segments.len() * 12 + transactions.iter().map(|tx| 4 + tx.len()).sum::<usize>();
-        if usize::try_from(self.header.body_bytes) != Ok(body) {
-            return Err(BlockError::BodyBytes { header: self.header.body_bytes, actual: body }.into());
-        }
-        let mut w = Writer::with_capacity(Header::LEN + body);
-        w.raw(&self.header.encode());
-        w.count(self.segments.len());
         let mut rest = transactions.iter();
-        for (rollup, hashes) in &self.segments {
-            w.u64(rollup.0);
-            w.count(hashes.len());
-            for tx in rest.by_ref().take(hashes.len()) {
-                w.count(tx.len());
-                w.raw(tx);
-            }
-        }
-        let encoded = w.into_bytes();
+        let segment = |(rollup, hashes): &(RollupId, Vec<TxHash>)| Segment {
+            rollup: *rollup,
+            transactions: rest.by_ref().take(hashes.len()).cloned().collect(),
+        };
+        let whole = Block::from_parts(self.header, self.segments.iter().map(segment).collect());
+        whole.check_length()?;
+        let encoded = Bytes::from(whole.encode());
         let hashes = self.segments.into_iter().map(|(_, hashes)| hashes).collect();
+        // Decoded again, so that the transactions are slices of the encoding and let go of what they were taken from.
         Ok((Block::decode(encoded.clone(), limits)?.hashed(hashes, self.table), encoded))
     }
 }
@@ -157,17 +138,8 @@ impl CompactBlock {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::B256;
+    use crate::{B256, block::tests::block};
     use proptest::prelude::*;
-
-    fn block() -> impl Strategy<Value = Block> {
-        let txs = proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from), 1..6);
-        proptest::collection::btree_map(any::<u64>(), txs, 0..8).prop_map(|map| {
-            let segments =
-                map.into_iter().map(|(id, transactions)| Segment { rollup: RollupId(id), transactions }).collect();
-            Block::new(Header::genesis(B256::repeat_byte(1), 5, B256::ZERO), segments)
-        })
-    }
 
     fn transactions(block: &Block) -> Vec<Bytes> {
         block.segments().iter().flat_map(|s| s.transactions.iter().cloned()).collect()

@@ -1,6 +1,6 @@
 //! A rollup's ordered transactions in one block.
 
-use crate::{B256, Bytes, RollupId, TxHash, Writer, keccak256, merkle};
+use crate::{B256, Bytes, DecodeError, Reader, RollupId, TxHash, Writer, keccak256, merkle};
 
 /// The ordered transactions of one rollup in one block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +27,25 @@ impl Segment {
         w.count(count);
         w.raw(root.as_slice());
         keccak256(w.into_vec())
+    }
+
+    /// Reads what stands before a segment's transactions in a block: rollup and number of transactions, `last` being the
+    /// rollup of the segment before and `left` the transactions that the block may still hold, which is lowered.
+    pub(crate) fn read_head(
+        r: &mut Reader,
+        last: Option<RollupId>,
+        left: &mut usize,
+    ) -> Result<(RollupId, usize), DecodeError> {
+        let rollup = RollupId(r.u64("segment.rollup")?);
+        if last.is_some_and(|last| last >= rollup) {
+            return Err(DecodeError::Invalid { field: "segment.rollup", reason: "not in ascending order" });
+        }
+        let txs = r.count("segment.transactions", *left)?;
+        if txs == 0 {
+            return Err(DecodeError::Invalid { field: "segment.transactions", reason: "empty segment" });
+        }
+        *left -= txs;
+        Ok((rollup, txs))
     }
 
     /// Length of the encoding inside a block body.

@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
-use switchyard_primitives::{B256, Reader, Writer, keccak256};
+use switchyard_primitives::{B256, Bytes, Reader, Writer, keccak256};
 use tracing::warn;
 
 const MAGIC: [u8; 8] = *b"SWYGUARD";
@@ -179,81 +179,13 @@ impl Record {
             TryLockError::WouldBlock => GuardError::InUse { path: path.to_path_buf() },
             TryLockError::Error(source) => failed(source),
         })?;
-        let exists = path.try_exists().map_err(failed)?;
-        let mut record = Self {
-            path: path.to_path_buf(),
-            // Replaced at once by the record itself.
-            file: lock.try_clone().map_err(failed)?,
-            _lock: lock,
-            network,
-            key,
-            entries: 0,
-            room: 0,
+        let history = match path.try_exists().map_err(failed)? {
+            true => load(path, network, &key)?,
+            false => History::default(),
         };
-        let mut history = History::default();
-        if exists {
-            record.file = File::options().read(true).write(true).open(path).map_err(failed)?;
-            record.load(&mut history)?;
-        } else {
-            record.rewrite(&history)?;
-        }
-        Ok((record, history))
-    }
-
-    fn failed(&self, source: io::Error) -> GuardError {
-        GuardError::Io { path: self.path.clone(), source }
-    }
-
-    fn damaged(&self, at: usize, detail: impl Into<String>) -> GuardError {
-        GuardError::Damaged { path: self.path.clone(), at, detail: detail.into() }
-    }
-
-    fn load(&mut self, history: &mut History) -> Result<(), GuardError> {
-        let mut bytes = Vec::new();
-        (&self.file).take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| self.failed(e))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            return Err(self.damaged(0, format!("longer than {FILE_BYTES_MAX} bytes")));
-        }
-        self.room = bytes.len();
-        let (head, entries) = bytes.split_at_checked(HEADER).ok_or_else(|| self.damaged(0, "no whole header"))?;
-        self.check_header(head)?;
-        for (bytes, index) in entries.chunks(ENTRY).zip(0usize..) {
-            let at = HEADER + index * ENTRY;
-            let rest = &entries[index * ENTRY..];
-            if rest.iter().all(|byte| *byte == 0) {
-                break;
-            }
-            match replay(history, bytes) {
-                Ok(()) => self.entries += 1,
-                // A write that was cut off: its signature never left, because nobody waited for the sync.
-                Err(_) if rest[bytes.len()..].iter().all(|byte| *byte == 0) && is_cut_off(at, bytes) => {
-                    warn!(path = %self.path.display(), at, "the sign record ends with an entry that was not written whole");
-                    break;
-                }
-                Err(detail) => return Err(self.damaged(at, detail)),
-            }
-        }
-        // Without what was cut off.
-        self.rewrite(history)
-    }
-
-    fn check_header(&self, head: &[u8]) -> Result<(), GuardError> {
-        if head == header(self.network, &self.key) {
-            return Ok(());
-        }
-        let mut r = unsealed(head).ok_or_else(|| self.damaged(0, "the header's checksum does not fit"))?;
-        let mut read = || Some((r.array::<8>("magic").ok()?, r.u8("version").ok()?, r.b256("network").ok()?));
-        let Some((magic, version, network)) = read() else { return Err(self.damaged(0, "no header")) };
-        let key = r.bytes("key", 48).unwrap_or_default();
-        if magic != MAGIC || version != VERSION {
-            return Err(self.damaged(0, format!("version {version} is not known")));
-        }
-        let name = |network: B256, key: &[u8]| format!("key {} on network {network}", hex(key));
-        Err(GuardError::Other {
-            path: self.path.clone(),
-            found: name(network, &key),
-            expected: name(self.network, &self.key),
-        })
+        // Without what was cut off and what is forgotten.
+        let (file, entries, room) = replace(path, network, &key, &history)?;
+        Ok((Self { path: path.to_path_buf(), _lock: lock, file, network, key, entries, room }, history))
     }
 
     /// Appends a statement, which `history` holds already, and waits for the disk.
@@ -272,32 +204,88 @@ impl Record {
             self.file.sync_data()?;
             Ok(room)
         };
-        self.room = write().map_err(|e| self.failed(e))?;
+        self.room = write().map_err(|source| GuardError::Io { path: self.path.clone(), source })?;
         self.entries += 1;
         Ok(())
     }
 
     /// Writes the whole history to a new file that takes the place of the old one.
     pub(crate) fn rewrite(&mut self, history: &History) -> Result<(), GuardError> {
-        let marks: Vec<Vec<u8>> = history.marks().map(|m| mark_entry(m.family, m.scope, m.low)).collect();
-        let statements: Vec<Vec<u8>> = history.statements().map(|s| statement_entry(&s)).collect();
-        let entries = marks.len() + statements.len();
-        let bytes = [header(self.network, &self.key), marks.concat(), statements.concat(), vec![0; ROOM]].concat();
-        let replace = || -> io::Result<File> {
-            let new = self.path.with_extension("new");
-            let mut options = File::options();
-            let mut file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)?;
-            let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            File::open(folder)?.sync_all()?;
-            Ok(file)
-        };
-        self.file = replace().map_err(|e| self.failed(e))?;
-        (self.entries, self.room) = (entries, bytes.len());
+        (self.file, self.entries, self.room) = replace(&self.path, self.network, &self.key, history)?;
         Ok(())
     }
+}
+
+/// What the record at `path` holds.
+fn load(path: &Path, network: B256, key: &Key) -> Result<History, GuardError> {
+    let failed = |source| GuardError::Io { path: path.to_path_buf(), source };
+    let damaged = |at, detail: String| GuardError::Damaged { path: path.to_path_buf(), at, detail };
+    let (mut bytes, mut history) = (Vec::new(), History::default());
+    let file = File::open(path).map_err(failed)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(damaged(0, format!("longer than {FILE_BYTES_MAX} bytes")));
+    }
+    let (head, entries) = bytes.split_at_checked(HEADER).ok_or_else(|| damaged(0, "no whole header".into()))?;
+    check_header(path, head, network, key)?;
+    for (bytes, index) in entries.chunks(ENTRY).zip(0usize..) {
+        let at = HEADER + index * ENTRY;
+        let rest = &entries[index * ENTRY..];
+        if rest.iter().all(|byte| *byte == 0) {
+            break;
+        }
+        match replay(&mut history, bytes) {
+            Ok(()) => {}
+            // A write that was cut off: its signature never left, because nobody waited for the sync.
+            Err(_) if rest[bytes.len()..].iter().all(|byte| *byte == 0) && is_cut_off(at, bytes) => {
+                warn!(path = %path.display(), at, "the sign record ends with an entry that was not written whole");
+                break;
+            }
+            Err(detail) => return Err(damaged(at, detail)),
+        }
+    }
+    Ok(history)
+}
+
+fn check_header(path: &Path, head: &[u8], network: B256, key: &Key) -> Result<(), GuardError> {
+    if head == header(network, key) {
+        return Ok(());
+    }
+    let damaged = |detail: String| GuardError::Damaged { path: path.to_path_buf(), at: 0, detail };
+    let mut r = unsealed(head).ok_or_else(|| damaged("the header's checksum does not fit".into()))?;
+    let mut read = || Some((r.array::<8>("magic").ok()?, r.u8("version").ok()?, r.b256("network").ok()?));
+    let Some((magic, version, found)) = read() else { return Err(damaged("no header".into())) };
+    if magic != MAGIC || version != VERSION {
+        return Err(damaged(format!("version {version} is not known")));
+    }
+    let name = |network: B256, key: Bytes| format!("key {key} on network {network}");
+    Err(GuardError::Other {
+        path: path.to_path_buf(),
+        found: name(found, r.bytes("key", 48).unwrap_or_default()),
+        expected: name(network, Bytes::from(*key)),
+    })
+}
+
+/// Writes a history to a new file that takes the place of the one at `path`; returns it with its entries and the bytes that it
+/// has room for.
+fn replace(path: &Path, network: B256, key: &Key, history: &History) -> Result<(File, usize, usize), GuardError> {
+    let marks: Vec<Vec<u8>> = history.marks().map(|m| mark_entry(m.family, m.scope, m.low)).collect();
+    let statements: Vec<Vec<u8>> = history.statements().map(|s| statement_entry(&s)).collect();
+    let entries = marks.len() + statements.len();
+    let bytes = [header(network, key), marks.concat(), statements.concat(), vec![0; ROOM]].concat();
+    let replace = || -> io::Result<File> {
+        let new = path.with_extension("new");
+        let mut options = File::options();
+        let mut file = options.read(true).write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+        Ok(file)
+    };
+    let file = replace().map_err(|source| GuardError::Io { path: path.to_path_buf(), source })?;
+    Ok((file, entries, bytes.len()))
 }
 
 /// What a write that was cut off leaves of an entry: its beginning, or, where it lies in two sectors, one of its parts.
@@ -305,8 +293,4 @@ fn is_cut_off(at: usize, bytes: &[u8]) -> bool {
     let zero = |part: &[u8]| part.iter().all(|byte| *byte == 0);
     let first = at.next_multiple_of(SECTOR) - at;
     bytes.len() < ENTRY || zero(&bytes[ENTRY - CHECKSUM..]) || (1..ENTRY).contains(&first) && zero(&bytes[..first])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    switchyard_primitives::Bytes::copy_from_slice(bytes).to_string()
 }

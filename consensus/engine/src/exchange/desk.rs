@@ -37,7 +37,6 @@ pub(crate) enum Outcome {
 struct Partial {
     hash: B256,
     compact: CompactBlock,
-    keys: Vec<TxKey>,
     held: Vec<Option<Bytes>>,
 }
 
@@ -113,7 +112,7 @@ impl<B: BlockBuilder> Desk<B> {
         let keys: Vec<TxKey> = compact.keys().collect();
         let held = self.builder.held(&keys);
         debug_assert_eq!(held.len(), keys.len());
-        let partial = Partial { hash, compact, keys, held };
+        let partial = Partial { hash, compact, held };
         let wanted: Vec<bool> = partial.held.iter().map(Option::is_none).collect();
         if wanted.contains(&true) {
             // A block that names more than fits would only be found out at the end, and hold on to it until then.
@@ -149,9 +148,9 @@ impl<B: BlockBuilder> Desk<B> {
     fn complete(&mut self, peer: &PublicKey, hash: B256, transactions: Vec<Bytes>) -> Outcome {
         let Some(mut partial) = self.forget(peer, hash) else { return Outcome::Stale };
         let mut came = transactions.into_iter();
-        let missing = partial.held.iter_mut().zip(&partial.keys).filter(|(held, _)| held.is_none());
+        let missing = partial.held.iter_mut().zip(partial.compact.keys()).filter(|(held, _)| held.is_none());
         for (slot, key) in missing {
-            *slot = came.next().filter(|tx| TxKey::of(key.rollup, tx) == *key);
+            *slot = came.next().filter(|tx| TxKey::of(key.rollup, tx) == key);
             if slot.is_none() {
                 debug!(%peer, %hash, "an answer without what was asked for");
                 return Outcome::Malformed;

@@ -48,9 +48,7 @@ impl Message {
                 w.u8(REQUEST);
                 w.raw(block.as_slice());
                 w.count(wanted.len());
-                for flags in wanted.chunks(8) {
-                    w.u8(flags.iter().enumerate().fold(0, |byte, (i, wanted)| byte | u8::from(*wanted) << i));
-                }
+                w.flags(wanted);
                 w.into_vec().into()
             }
             Self::Answer { block, transactions } => {
@@ -87,9 +85,9 @@ impl Message {
 fn read_request(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> {
     let block = r.b256("request.block")?;
     let count = r.count("request.count", limits.transactions)?;
-    let bits = r.bytes("request.wanted", count.div_ceil(8))?;
+    let wanted = r.flags("request.wanted", count)?;
     r.finish()?;
-    Ok(Message::Request { block, wanted: (0..count).map(|i| bits[i / 8] & (1 << (i % 8)) != 0).collect() })
+    Ok(Message::Request { block, wanted })
 }
 
 fn read_answer(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> {

@@ -184,7 +184,11 @@ async fn three_of_four_make_progress_and_the_fourth_catches_up_and_leads() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_validator_that_was_away_goes_on_where_it_stopped_and_leads_again() {
-    let cluster = Cluster::new(4);
+    one_goes_away_and_comes_back(&Cluster::new(4)).await;
+}
+
+/// The last of four validators stops, and starts again where it was.
+pub(crate) async fn one_goes_away_and_comes_back(cluster: &Cluster) {
     let mut validators = cluster.start_honest(0..4).await;
     for validator in &mut validators {
         validator.until_height(4).await;

@@ -1,6 +1,9 @@
 //! What holds for the consensus library's own network holds over libp2p.
 
-use crate::cluster::{Builder, Cluster, Manner, assert_agree, stop_all, within};
+use crate::{
+    agreement::one_goes_away_and_comes_back,
+    cluster::{Builder, Cluster, Manner, assert_agree, stop_all, within},
+};
 use switchyard_consensus_engine::To;
 use switchyard_consensus_network::Transport;
 use switchyard_primitives::Bytes;
@@ -38,22 +41,5 @@ async fn four_validators_agree_over_libp2p_with_quic() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_validator_that_was_away_comes_back_over_libp2p() {
-    let cluster = Cluster::over(Transport::Libp2p, 4);
-    let mut validators = cluster.start_honest(0..4).await;
-    for validator in &mut validators {
-        validator.until_height(4).await;
-    }
-    let before = validators.remove(3).stop().await;
-    let alone = validators[0].until_height(before.height() + 10).await.height();
-
-    let mut again = cluster.start(Builder::new(3, Manner::Honest), before.height()).await;
-    again.until(|log| log.height() > alone && log.proposed_by_since(3, alone)).await;
-    for validator in &mut validators {
-        validator.until(|log| log.proposed_by_since(3, alone)).await;
-    }
-    validators.push(again);
-    let mut logs = stop_all(validators).await;
-    assert_eq!(logs[3].blocks.keys().next(), Some(&(before.height() + 1)));
-    logs.push(before);
-    assert_agree(&logs);
+    one_goes_away_and_comes_back(&Cluster::over(Transport::Libp2p, 4)).await;
 }

@@ -53,9 +53,7 @@ impl Message {
                 w.u8(ACK);
                 w.u64(*id);
                 w.count(held.len());
-                for flags in held.chunks(8) {
-                    w.u8(flags.iter().enumerate().fold(0, |byte, (i, held)| byte | u8::from(*held) << i));
-                }
+                w.flags(held);
                 w.into_bytes()
             }
         }
@@ -77,10 +75,7 @@ impl Message {
                 }
                 Self::Batch { id, transactions }
             }
-            ACK => {
-                let bits = r.bytes("ack.held", count.div_ceil(8))?;
-                Self::Ack { id, held: (0..count).map(|i| bits[i / 8] & (1 << (i % 8)) != 0).collect() }
-            }
+            ACK => Self::Ack { id, held: r.flags("ack.held", count)? },
             value => return Err(DecodeError::Version { field: "message", value }),
         };
         r.finish()?;

@@ -18,3 +18,5 @@ pub mod node;
 mod opened;
 pub mod operate;
 mod servers;
+
+pub use opened::StoreHistory;

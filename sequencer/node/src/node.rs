@@ -182,6 +182,7 @@ impl Shared {
             rollups: opened.genesis.rollup_ids(),
             timing: Timing::default(),
             metrics: self.metrics.clone(),
+            machine: Arc::new(Tokio),
         });
         self.task("gossip", ingest.clone().receive(gossip.receiver));
         self.task("replication", ingest.clone().run(outbox));

@@ -36,10 +36,10 @@ struct Faults {
 
 impl Disk {
     /// A disk that works, with a seed for when it does not.
-    pub fn new(validator: usize, seed: u64) -> Arc<Self> {
+    pub fn new(name: &str, seed: u64) -> Arc<Self> {
         let rng = StdRng::seed_from_u64(seed);
         let faults = Mutex::new(Faults { rng, per_million: 0, happened: 0 });
-        Arc::new(Self { prefix: format!("v{validator}-"), faults })
+        Arc::new(Self { prefix: format!("{name}-"), faults })
     }
 
     /// From now on, of a million writes and syncs so many fail.

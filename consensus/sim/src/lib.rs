@@ -4,10 +4,13 @@
 //! what is simulated is the runtime (time, scheduling, disks) and the network. See the README for what each checker holds
 //! and how to repeat a run.
 
+pub mod byzantine;
 pub mod check;
+pub mod client;
 pub mod context;
 pub mod machine;
 pub mod network;
+pub mod plan;
 pub mod run;
 pub mod trace;
 pub mod validator;

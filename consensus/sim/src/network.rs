@@ -11,7 +11,7 @@ use commonware_p2p::{
     BlockedSubscription, Blocker, CheckedSender, LimitedSender, Message, PeerSetSubscription, Provider, Receiver,
     Recipients, TrackedPeers, simulated,
 };
-use commonware_runtime::{IoBufs, Supervisor as _, deterministic};
+use commonware_runtime::{IoBufs, Spawner as _, Supervisor as _, deterministic};
 use commonware_utils::{NZUsize, Probability};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
@@ -23,6 +23,7 @@ use std::{
 };
 use switchyard_consensus_network::{CHANNELS, Connected, Network, NetworkError, Roster};
 use switchyard_primitives::B256;
+use tokio::sync::mpsc;
 
 type Clock = deterministic::Context;
 type Raw = simulated::Sender<PublicKey, Clock>;
@@ -129,21 +130,50 @@ impl Fabric {
     }
 
     /// Opens a validator's channels anew, and closes those that it had.
-    pub async fn join(
-        &self,
-        me: usize,
-        mouth: Arc<dyn Mouth>,
-        disorder: Disorder,
-        seed: u64,
-    ) -> Network<Sender, Ear, Members> {
+    pub async fn join(&self, me: usize, mouth: Arc<dyn Mouth>, disorder: Disorder, seed: u64) -> Joined {
         let control = self.oracle.control(self.keys[me].clone());
         let mut channels = VecDeque::new();
         for (channel, kind) in Channel::ALL.into_iter().zip(&CHANNELS) {
-            let (sender, receiver) = control.register(channel as u64, kind.quota).await.expect("the network runs");
+            let (inner, receiver) = control.register(channel as u64, kind.quota).await.expect("the network runs");
             let rng = StdRng::seed_from_u64(seed ^ channel as u64);
-            let ear = Ear { inner: receiver, disorder, rng, held: VecDeque::new(), again: None };
-            channels.push_back((Sender { inner: sender, channel, mouth: mouth.clone() }, ear));
+            let ear = Ear { inner: Hears::Network(receiver), disorder, rng, held: VecDeque::new(), again: None };
+            channels.push_back((Sender { inner, channel, mouth: mouth.clone() }, ear));
         }
+        self.network(me, channels)
+    }
+
+    /// Opens a validator's channels for two processes with its key, each of which hears one half of the others.
+    pub async fn join_twins(&self, context: &Clock, me: usize, mouths: [Arc<dyn Mouth>; 2]) -> [Joined; 2] {
+        let control = self.oracle.control(self.keys[me].clone());
+        let (mut first, mut second) = (VecDeque::new(), VecDeque::new());
+        for (channel, kind) in Channel::ALL.into_iter().zip(&CHANNELS) {
+            let (inner, mut receiver) = control.register(channel as u64, kind.quota).await.expect("the network runs");
+            let capacity = receiver.capacity();
+            let mut ways = Vec::new();
+            for (channels, mouth) in [&mut first, &mut second].into_iter().zip(&mouths) {
+                // As the simulated network's own queues.
+                let (way, queue) = mpsc::unbounded_channel();
+                ways.push(way);
+                let inner_ear = Hears::Twin { queue, capacity };
+                let rng = StdRng::seed_from_u64(0);
+                let ear =
+                    Ear { inner: inner_ear, disorder: Disorder::default(), rng, held: VecDeque::new(), again: None };
+                channels.push_back((Sender { inner: inner.clone(), channel, mouth: mouth.clone() }, ear));
+            }
+            let keys = self.keys.clone();
+            context.child("twins").spawn(move |_| async move {
+                while let Ok((from, message)) = receiver.recv().await {
+                    let half = keys.iter().position(|key| *key == from).unwrap_or(0) % 2;
+                    // A twin that has ended hears nothing.
+                    let _ = ways[half].send((from, message));
+                }
+            });
+        }
+        [self.network(me, first), self.network(me, second)]
+    }
+
+    fn network(&self, me: usize, mut channels: VecDeque<(Sender, Ear)>) -> Joined {
+        let control = self.oracle.control(self.keys[me].clone());
         let mut next = || channels.pop_front().expect("one for each channel");
         let others = self.keys.len() - 1;
         Network {
@@ -217,10 +247,29 @@ impl CheckedSender for Checked<'_> {
     }
 }
 
+/// The channels of a validator.
+pub type Joined = Network<Sender, Ear, Members>;
+
+/// Where messages come from.
+#[derive(Debug)]
+enum Hears {
+    Network(simulated::Receiver<PublicKey>),
+    Twin { queue: mpsc::UnboundedReceiver<Message<PublicKey>>, capacity: NonZeroUsize },
+}
+
+impl Hears {
+    async fn recv(&mut self) -> Result<Message<PublicKey>, simulated::Error> {
+        match self {
+            Self::Network(receiver) => receiver.recv().await,
+            Self::Twin { queue, .. } => queue.recv().await.ok_or(simulated::Error::NetworkClosed),
+        }
+    }
+}
+
 /// Receives on one channel, sometimes twice and sometimes late.
 #[derive(Debug)]
 pub struct Ear {
-    inner: simulated::Receiver<PublicKey>,
+    inner: Hears,
     disorder: Disorder,
     rng: StdRng,
     held: VecDeque<Message<PublicKey>>,
@@ -256,7 +305,10 @@ impl Receiver for Ear {
     }
 
     fn capacity(&self) -> NonZeroUsize {
-        self.inner.capacity()
+        match &self.inner {
+            Hears::Network(receiver) => receiver.capacity(),
+            Hears::Twin { capacity, .. } => *capacity,
+        }
     }
 }
 

@@ -3,12 +3,11 @@
 use crate::{
     context::{Context, Disk},
     machine::{Simulated, elapsed_ms},
-    network::{Disorder, Fabric, Mouth},
+    network::{Disorder, Joined},
     witness::Witness,
     world::{EVM, OPAQUE, REPLAY_WINDOW, World},
 };
 use commonware_runtime::{Handle, Spawner as _, Supervisor as _, deterministic};
-use futures::FutureExt as _;
 use serde_json::json;
 use std::{
     net::SocketAddr,
@@ -73,6 +72,10 @@ pub struct Validator {
     store: Arc<MemoryStore>,
     life: Option<Life>,
     lives: u64,
+    /// Of earlier lives: dropping one would stop its engine, and with it the whole simulated runtime.
+    stops: Vec<oneshot::Sender<()>>,
+    /// Whether the checkers look at what it does: not where it is faulty.
+    honest: bool,
 }
 
 /// What does not.
@@ -85,8 +88,7 @@ pub struct Life {
     /// The node's machine.
     pub machine: Arc<dyn Machine>,
     over: Arc<AtomicBool>,
-    /// Dropping it would stop the engine, and with it the whole simulated runtime.
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
 }
 
 impl Validator {
@@ -97,16 +99,26 @@ impl Validator {
         witness: Arc<Witness>,
         settings: Settings,
         folder: PathBuf,
-        seed: u64,
+        disk: Arc<Disk>,
+        honest: bool,
     ) -> Self {
         let store = Arc::new(MemoryStore::new(world.genesis));
-        let disk = Disk::new(index, seed);
-        Self { index, disk, settings, world, witness, folder, store, life: None, lives: 0 }
+        Self { index, disk, settings, world, witness, folder, store, life: None, lives: 0, stops: Vec::new(), honest }
+    }
+
+    /// How many lives it has had.
+    pub fn lives(&self) -> u64 {
+        self.lives
     }
 
     /// Its present life.
     pub fn life(&self) -> Option<&Life> {
         self.life.as_ref().filter(|life| !life.over.load(Ordering::Acquire))
+    }
+
+    /// Whether it does not run, and has not just ended by itself.
+    pub fn is_down(&self) -> bool {
+        self.life.is_none()
     }
 
     /// Whether it has ended by itself.
@@ -123,8 +135,11 @@ impl Validator {
     pub fn crash(&mut self, time_ms: u64, lost: u64) -> Result<(), StoreError> {
         let Some(life) = self.life.take() else { return Ok(()) };
         life.task.abort();
+        self.stops.push(life.stop);
         self.witness.event(time_ms, self.index, "crash");
-        self.witness.tell(|w| w.accepted.crashed(self.index));
+        if self.honest {
+            self.witness.tell(|w| w.accepted.crashed(self.index));
+        }
         let kept = MemoryStore::new(self.world.genesis);
         let to = self.store.tip().0.height.saturating_sub(lost);
         for height in 1..=to {
@@ -138,23 +153,22 @@ impl Validator {
         Ok(())
     }
 
-    /// Begins a life. `wrap` may put something between the engine and the node's builder.
+    /// Begins a life on `network`. `wrap` may put something between the engine and the node's builder.
     pub async fn start<B: BlockBuilder>(
         &mut self,
         context: &deterministic::Context,
-        fabric: &Fabric,
-        mouth: Arc<dyn Mouth>,
+        network: Joined,
         wrap: impl FnOnce(HubBuilder) -> B,
     ) {
         self.lives += 1;
-        let seed = (self.index as u64) << 32 | self.lives;
-        let network = fabric.join(self.index, mouth, self.settings.disorder, seed).await;
         let inner = context.child("validator").with_attribute("index", self.index).with_attribute("life", self.lives);
         let context = Context::new(inner, self.disk.clone());
         let store: Arc<dyn Store> = self.store.clone();
         let (header, hash) = store.tip();
         self.witness.event(elapsed_ms(&context), self.index, &format!("start at {}", header.height));
-        self.witness.tell(|w| w.agreement.started(self.index, header.height));
+        if self.honest {
+            self.witness.tell(|w| w.agreement.started(self.index, header.height));
+        }
 
         let metrics = Arc::new(Metrics::default());
         let (announce, tip) = watch::channel(HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms });
@@ -174,10 +188,11 @@ impl Validator {
         let (built, parts) = oneshot::channel();
         let world = self.world.clone();
         let (index, settings, witness, disk) = (self.index, self.settings, self.witness.clone(), self.disk.clone());
+        let honest = self.honest;
         let guard = self.guard();
         let ended = over.clone();
         let pool = mempool.clone();
-        let (wrapped, inner_builder) = {
+        let wrapped = {
             let machine: Arc<dyn Machine> = Arc::new(Simulated::new(context.child("builder"), settings.clock_ahead_ms));
             let builder = HubBuilder::new(BuilderParts {
                 rules: Rules {
@@ -191,9 +206,9 @@ impl Validator {
                 tip: tip.clone(),
                 waiting: waiting_out,
                 metrics: metrics.clone(),
-                machine: machine.clone(),
+                machine,
             });
-            (wrap(builder), machine)
+            wrap(builder)
         };
         let handle = task.spawn(move |context| async move {
             let config = engine_config(&world, index, &settings, guard, header.height, store.clone());
@@ -229,7 +244,7 @@ impl Validator {
             };
             let finalizing = context.child("finalizer").spawn({
                 let witness = witness.clone();
-                move |context| finalize(context, index, finalizer, events, witness)
+                move |context| finalize(context, index, finalizer, events, honest.then_some(witness))
             });
             let executing = context.child("executor").spawn({
                 let witness = witness.clone();
@@ -261,8 +276,8 @@ impl Validator {
             };
             // A broken disk may end a validator, nothing else may.
             witness.event(elapsed_ms(&context), index, &format!("ended: {how}"));
-            let _ = witness.tell(|w| {
-                let excused = disk.failures() > 0 || w.byzantine.contains(&index);
+            let _ = witness.tell(|_| {
+                let excused = disk.failures() > 0 || !honest;
                 match excused {
                     true => Ok(()),
                     false => crate::check::violated("engine", format!("validator {index} has ended: {how}")),
@@ -270,9 +285,8 @@ impl Validator {
             });
             ended.store(true, Ordering::Release);
         });
-        drop(inner_builder);
         let (ingest, machine, stop) = parts.await.expect("the task begins");
-        self.life = Some(Life { task: handle, ingest, mempool, machine, over, _stop: stop });
+        self.life = Some(Life { task: handle, ingest, mempool, machine, over, stop });
     }
 
     fn guard(&self) -> Arc<SignGuard> {
@@ -322,10 +336,12 @@ async fn finalize(
     index: usize,
     mut finalizer: Finalizer,
     mut events: tokio::sync::mpsc::Receiver<switchyard_consensus_core::EngineEvent>,
-    witness: Arc<Witness>,
+    witness: Option<Arc<Witness>>,
 ) -> Result<(), StoreError> {
     while let Some(event) = events.recv().await {
-        witness.engine(elapsed_ms(&context), index, &event);
+        if let Some(witness) = &witness {
+            witness.engine(elapsed_ms(&context), index, &event);
+        }
         finalizer.take(event)?;
         // The node's finalizer has a thread of its own: others may come between two blocks.
         commonware_runtime::reschedule().await;
@@ -394,7 +410,11 @@ impl Life {
         rollup: RollupId,
         payload: switchyard_primitives::Bytes,
     ) -> impl Future<Output = bool> + Send + 'static {
-        let ingest = self.ingest.clone();
-        async move { ingest.submit(rollup, vec![payload]).await.iter().all(Result::is_ok) }.boxed()
+        let (ingest, (done, answer)) = (self.ingest.clone(), oneshot::channel());
+        // On the validator: it ends with the validator's life, and then the client hears nothing.
+        self.machine.spawn(Box::pin(async move {
+            let _ = done.send(ingest.submit(rollup, vec![payload]).await.iter().all(Result::is_ok));
+        }));
+        async move { answer.await.unwrap_or(false) }
     }
 }

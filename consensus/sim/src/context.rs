@@ -9,17 +9,21 @@ use commonware_runtime::{
     signal::Signal,
     telemetry::metrics::{Metric, Registered},
 };
+use futures::FutureExt as _;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use rand_core::{TryCryptoRng, TryRng};
 use std::{
+    any::Any,
     convert::Infallible,
     future::Future,
     io,
     ops::RangeInclusive,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     time::{Duration, SystemTime},
 };
+use tokio::sync::watch;
 
 /// One validator's disk; survives the validator's crashes.
 pub struct Disk {
@@ -72,17 +76,36 @@ fn failure(what: &str) -> Error {
     Error::Io(Arc::new(io::Error::other(format!("simulated {what} failure"))))
 }
 
-/// The runtime with one validator's disk.
+/// The runtime with one validator's disk, for one of its lives.
 pub struct Context {
     inner: deterministic::Context,
+    own: Own,
+}
+
+/// What belongs to the validator.
+#[derive(Clone)]
+struct Own {
     disk: Arc<Disk>,
+    /// Why a task has panicked. A node's runtime ends with its first panic, the simulation's must not.
+    panicked: watch::Sender<Option<String>>,
 }
 
 impl Context {
     /// `inner` with `disk`.
     pub fn new(inner: deterministic::Context, disk: Arc<Disk>) -> Self {
-        Self { inner, disk }
+        Self { inner, own: Own { disk, panicked: watch::Sender::default() } }
     }
+
+    /// Why the first task of this life has panicked, once one has.
+    pub fn panicked(&self) -> watch::Receiver<Option<String>> {
+        self.own.panicked.subscribe()
+    }
+}
+
+/// The text of a panic.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no text".into())
 }
 
 impl Supervisor for Context {
@@ -91,21 +114,21 @@ impl Supervisor for Context {
     }
 
     fn child(&self, label: &'static str) -> Self {
-        Self { inner: self.inner.child(label), disk: self.disk.clone() }
+        Self { inner: self.inner.child(label), own: self.own.clone() }
     }
 
     fn with_attribute(self, key: &'static str, value: impl std::fmt::Display) -> Self {
-        Self { inner: self.inner.with_attribute(key, value), disk: self.disk }
+        Self { inner: self.inner.with_attribute(key, value), own: self.own }
     }
 }
 
 impl Spawner for Context {
     fn shared(self, blocking: bool) -> Self {
-        Self { inner: self.inner.shared(blocking), disk: self.disk }
+        Self { inner: self.inner.shared(blocking), own: self.own }
     }
 
     fn dedicated(self) -> Self {
-        Self { inner: self.inner.dedicated(), disk: self.disk }
+        Self { inner: self.inner.dedicated(), own: self.own }
     }
 
     fn spawn<F, Fut, T>(self, f: F) -> Handle<T>
@@ -114,8 +137,21 @@ impl Spawner for Context {
         Fut: Future<Output = T> + Send + 'static,
         T: Send + 'static,
     {
-        let disk = self.disk;
-        self.inner.spawn(move |inner| f(Self { inner, disk }))
+        let own = self.own;
+        self.inner.spawn(move |inner| {
+            let panicked = own.panicked.clone();
+            let task = AssertUnwindSafe(f(Self { inner, own })).catch_unwind();
+            async move {
+                task.await.unwrap_or_else(|panic| {
+                    panicked.send_if_modified(|reason| {
+                        let first = reason.is_none();
+                        reason.get_or_insert_with(|| panic_text(&*panic));
+                        first
+                    });
+                    resume_unwind(panic)
+                })
+            }
+        })
     }
 
     async fn stop(self, value: i32, timeout: Option<Duration>) -> Result<(), Error> {
@@ -188,17 +224,17 @@ impl Storage for Context {
         name: &[u8],
         versions: RangeInclusive<BlobVersion>,
     ) -> Result<(OwnBlob, u64, BlobVersion), Error> {
-        let (inner, size, version) = self.inner.open_versioned(&self.disk.own(partition), name, versions).await?;
-        Ok((OwnBlob { inner, disk: self.disk.clone() }, size, version))
+        let (inner, size, version) = self.inner.open_versioned(&self.own.disk.own(partition), name, versions).await?;
+        Ok((OwnBlob { inner, disk: self.own.disk.clone() }, size, version))
     }
 
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
-        self.inner.remove(&self.disk.own(partition), name).await
+        self.inner.remove(&self.own.disk.own(partition), name).await
     }
 
     async fn scan(&self, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
         // Who has never written there must be told so in the words of the own partition.
-        self.inner.scan(&self.disk.own(partition)).await.map_err(|error| match error {
+        self.inner.scan(&self.own.disk.own(partition)).await.map_err(|error| match error {
             Error::PartitionMissing(_) => Error::PartitionMissing(partition.into()),
             other => other,
         })

@@ -4,7 +4,7 @@ use crate::{
     byzantine::{Behaviour, Liar, LyingBuilder, Secret},
     check::{self, Violation},
     client::Clients,
-    context::Disk,
+    context::{Disk, panic_text},
     machine::elapsed_ms,
     network::{Channel, Fabric, Mouth, Said},
     plan::{Action, Plan, pairs},
@@ -136,9 +136,7 @@ pub fn run(plan: &Plan) -> Outcome {
         })
     }));
     let (state, time_ms) = ended.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-        let _ = seen.tell(|_| check::violated("simulation", format!("panicked: {}", text.unwrap_or_default())));
+        let _ = seen.tell(|_| check::violated("simulation", format!("panicked: {}", panic_text(&*panic))));
         (String::new(), 0)
     });
     let (mut trace, mut found) = (B256::ZERO, Seen::default());

@@ -262,8 +262,10 @@ impl Validator {
                 }
             });
             let engine = context.child("run").spawn(move |_| run);
+            let mut panicked = context.panicked();
             let how = tokio::select! {
                 biased;
+                Ok(reason) = panicked.wait_for(Option::is_some) => format!("panic: {}", reason.clone().unwrap_or_default()),
                 ended = engine => match ended {
                     Ok(Ok(())) => "engine: stopped".to_string(),
                     Ok(Err(error)) => format!("engine: {error}"),

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
     let filter =
         tracing_subscriber::EnvFilter::builder().parse_lossy(std::env::var("RUST_LOG").unwrap_or("off".into()));
     tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
+    // A panic in a validator ends that validator, and is told with what it led to.
+    std::panic::set_hook(Box::new(|panic| tracing::warn!(%panic)));
     let Arguments { seeds, from, threads, verbose } = Arguments::parse();
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let (next, failed, began) = (AtomicU64::new(from), AtomicBool::new(false), Instant::now());

@@ -13,6 +13,8 @@ pub mod network;
 pub mod plan;
 pub mod run;
 pub mod trace;
+pub mod uplink;
 pub mod validator;
+pub mod wan;
 pub mod witness;
 pub mod world;

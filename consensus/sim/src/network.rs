@@ -3,7 +3,7 @@
 //! Between an engine and its channels stand a [`Mouth`], which sees and may change what a validator says, and an ear, which
 //! may deliver messages twice or out of order.
 
-use crate::world::World;
+use crate::{uplink::Uplink, world::World};
 use bytes::Bytes;
 use commonware_actor::{Feedback, Unreliable};
 use commonware_cryptography::ed25519::PublicKey;
@@ -130,14 +130,22 @@ impl Fabric {
     }
 
     /// Opens a validator's channels anew, and closes those that it had.
-    pub async fn join(&self, me: usize, mouth: Arc<dyn Mouth>, disorder: Disorder, seed: u64) -> Joined {
+    pub async fn join(
+        &self,
+        me: usize,
+        mouth: Arc<dyn Mouth>,
+        disorder: Disorder,
+        seed: u64,
+        uplink: Option<Arc<Uplink>>,
+    ) -> Joined {
         let control = self.oracle.control(self.keys[me].clone());
         let mut channels = VecDeque::new();
         for (channel, kind) in Channel::ALL.into_iter().zip(&CHANNELS) {
             let (inner, receiver) = control.register(channel as u64, kind.quota).await.expect("the network runs");
             let rng = StdRng::seed_from_u64(seed ^ channel as u64);
             let ear = Ear { inner: Hears::Network(receiver), disorder, rng, held: VecDeque::new(), again: None };
-            channels.push_back((Sender { inner, channel, mouth: mouth.clone() }, ear));
+            let uplink = uplink.clone().filter(|_| channel == Channel::Blocks);
+            channels.push_back((Sender { inner, channel, mouth: mouth.clone(), uplink }, ear));
         }
         self.network(me, channels)
     }
@@ -158,7 +166,7 @@ impl Fabric {
                 let rng = StdRng::seed_from_u64(0);
                 let ear =
                     Ear { inner: inner_ear, disorder: Disorder::default(), rng, held: VecDeque::new(), again: None };
-                channels.push_back((Sender { inner: inner.clone(), channel, mouth: mouth.clone() }, ear));
+                channels.push_back((Sender { inner: inner.clone(), channel, mouth: mouth.clone(), uplink: None }, ear));
             }
             let keys = self.keys.clone();
             context.child("twins").spawn(move |_| async move {
@@ -197,6 +205,8 @@ pub struct Sender {
     inner: Raw,
     channel: Channel,
     mouth: Arc<dyn Mouth>,
+    /// The line, where it is limited.
+    uplink: Option<Arc<Uplink>>,
 }
 
 impl std::fmt::Debug for Sender {
@@ -213,6 +223,7 @@ pub struct Checked<'a> {
     other: Raw,
     channel: Channel,
     mouth: &'a dyn Mouth,
+    uplink: Option<&'a Uplink>,
 }
 
 impl LimitedSender for Sender {
@@ -222,7 +233,14 @@ impl LimitedSender for Sender {
     fn check(&mut self, recipients: Recipients<PublicKey>) -> Result<Checked<'_>, SystemTime> {
         let other = self.inner.clone();
         let inner = self.inner.check(recipients.clone())?;
-        Ok(Checked { inner, recipients, other, channel: self.channel, mouth: &*self.mouth })
+        Ok(Checked {
+            inner,
+            recipients,
+            other,
+            channel: self.channel,
+            mouth: &*self.mouth,
+            uplink: self.uplink.as_deref(),
+        })
     }
 }
 
@@ -235,6 +253,10 @@ impl CheckedSender for Checked<'_> {
 
     fn send(mut self, message: impl Into<IoBufs> + Send, priority: bool) -> Unreliable<Feedback> {
         let message: Bytes = message.into().coalesce().into();
+        if let Some(uplink) = self.uplink {
+            uplink.send(self.other, self.inner.recipients(), message);
+            return Unreliable::new(Feedback::Ok);
+        }
         let Some(instead) = self.mouth.say(self.channel, &self.recipients, &message) else {
             return self.inner.send(message, priority);
         };

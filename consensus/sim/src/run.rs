@@ -217,7 +217,7 @@ impl Run {
             None => Arc::new(Honest { index: place, witness: self.witness.clone() }),
             Some(behaviour) => Arc::new(Liar::new(&self.world, seat, behaviour, secret.clone(), seed)),
         };
-        let network = self.fabric.join(seat, mouth, validator.settings.disorder, seed).await;
+        let network = self.fabric.join(seat, mouth, validator.settings.disorder, seed, None).await;
         let wrap = |builder| LyingBuilder::new(builder, behaviour, secret, seed);
         validator.start(&self.context, network, wrap).await;
         if behaviour.is_none()

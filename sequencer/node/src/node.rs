@@ -1,7 +1,7 @@
 //! Puts the parts together and takes them apart again.
 
 use crate::{
-    builder::HubBuilder,
+    builder::{BuilderParts, HubBuilder},
     config::{Config, Endpoints},
     error::{NodeError, io},
     executor::Executor,
@@ -10,6 +10,7 @@ use crate::{
     health::{self, Parts, Ready},
     ingest::{Ingest, IngestParts, Timing},
     logging::RecentErrors,
+    machine::Tokio,
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
@@ -89,15 +90,16 @@ impl Node {
         shared.metrics.quorum.set(gauge(opened.seats.quorum()));
 
         let (waiting, waiting_rx) = watch::channel(0);
-        let builder = HubBuilder::new(
-            opened.rules(),
-            opened.config.consensus,
-            shared.store.clone(),
-            shared.mempool.clone(),
-            shared.tip.clone(),
-            waiting_rx,
-            shared.metrics.clone(),
-        );
+        let builder = HubBuilder::new(BuilderParts {
+            rules: opened.rules(),
+            pace: opened.config.consensus,
+            store: shared.store.clone(),
+            mempool: shared.mempool.clone(),
+            tip: shared.tip.clone(),
+            waiting: waiting_rx,
+            metrics: shared.metrics.clone(),
+            machine: Arc::new(Tokio),
+        });
         let Engine { events, gossip, handle: engine } =
             switchyard_consensus_engine::start(opened.engine(), builder.clone()).await?;
         let ingest = shared.ingest(&opened, gossip, waiting);

@@ -150,8 +150,15 @@ impl Fabric {
         self.network(me, channels)
     }
 
-    /// Opens a validator's channels for two processes with its key, each of which hears one half of the others.
-    pub async fn join_twins(&self, context: &Clock, me: usize, mouths: [Arc<dyn Mouth>; 2]) -> [Joined; 2] {
+    /// Opens a validator's channels for two processes with its key, each of which hears one half of the others. What other
+    /// `twins` say begins with a byte that tells which of them it is from and for.
+    pub async fn join_twins(
+        &self,
+        context: &Clock,
+        me: usize,
+        mouths: [Arc<dyn Mouth>; 2],
+        twins: &[usize],
+    ) -> [Joined; 2] {
         let control = self.oracle.control(self.keys[me].clone());
         let (mut first, mut second) = (VecDeque::new(), VecDeque::new());
         for (channel, kind) in Channel::ALL.into_iter().zip(&CHANNELS) {
@@ -168,10 +175,17 @@ impl Fabric {
                     Ear { inner: inner_ear, disorder: Disorder::default(), rng, held: VecDeque::new(), again: None };
                 channels.push_back((Sender { inner: inner.clone(), channel, mouth: mouth.clone(), uplink: None }, ear));
             }
-            let keys = self.keys.clone();
+            let (keys, twins) = (self.keys.clone(), twins.to_vec());
             context.child("twins").spawn(move |_| async move {
                 while let Ok((from, message)) = receiver.recv().await {
-                    let half = keys.iter().position(|key| *key == from).unwrap_or(0) % 2;
+                    let seat = keys.iter().position(|key| *key == from).unwrap_or(0);
+                    let (half, message) = match twins.contains(&seat) {
+                        true => {
+                            let whole = Bytes::from(message);
+                            (usize::from(whole.first() == Some(&1)), whole.slice(1.min(whole.len())..).into())
+                        }
+                        false => (seat % 2, message),
+                    };
                     // A twin that has ended hears nothing.
                     let _ = ways[half].send((from, message));
                 }

@@ -72,6 +72,16 @@ pub struct Plan {
 const FAULTS_MS: u64 = 12_000;
 
 impl Plan {
+    /// Nothing goes wrong, and a client sends something each second.
+    pub fn calm(seed: u64, validators: usize) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let link = Link { latency: Duration::from_millis(20), jitter: Duration::from_millis(4), lost_per_mille: 0 };
+        let settings = (0..validators).map(|index| settings(&mut rng, index, false, false)).collect();
+        let submit = |second: u64| (second * 1_000, Action::Submit { validator: 0, count: 2, bytes: 100 });
+        let actions = (1..5).map(submit).collect();
+        Self { seed, settings, byzantine: BTreeMap::new(), link, actions, faults_end_ms: 6_000 }
+    }
+
     /// The plan of a seed.
     pub fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);

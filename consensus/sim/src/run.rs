@@ -82,24 +82,25 @@ impl Mouth for Honest {
     }
 }
 
-/// Says what a validator says to one half of the others.
+/// Says what a validator says to one half of the others, and to one of each other's twins.
 struct Half {
     keys: Vec<PublicKey>,
     second: bool,
+    twins: Vec<usize>,
 }
 
 impl Mouth for Half {
     fn say(&self, _: Channel, recipients: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {
-        let mine = |key: &PublicKey| {
-            let place = self.keys.iter().position(|k| k == key);
-            place.is_some_and(|i| (i % 2 == 1) == self.second)
-        };
+        let place = |key: &PublicKey| self.keys.iter().position(|k| k == key).unwrap_or(0);
         let meant: Vec<PublicKey> = match recipients {
             Recipients::All => self.keys.clone(),
             Recipients::Some(keys) => keys.clone(),
             Recipients::One(key) => vec![key.clone()],
         };
-        Some(vec![(Recipients::Some(meant.into_iter().filter(mine).collect()), message.clone())])
+        let (twins, others): (Vec<_>, Vec<_>) = meant.into_iter().partition(|key| self.twins.contains(&place(key)));
+        let others = others.into_iter().filter(|key| (place(key) % 2 == 1) == self.second).collect();
+        let marked = [&[u8::from(self.second)], message.as_ref()].concat().into();
+        Some(vec![(Recipients::Some(others), message.clone()), (Recipients::Some(twins), marked)])
     }
 }
 
@@ -113,7 +114,8 @@ struct Run {
     /// In the order of their seats, then the second ones of twins.
     validators: Vec<Validator>,
     clients: Clients,
-    secrets: Vec<Arc<Mutex<Secret>>>,
+    /// What the liars tell each other.
+    secret: Arc<Mutex<Secret>>,
     /// When to start validators that have ended by themselves.
     again: Vec<(u64, usize)>,
 }
@@ -175,14 +177,16 @@ impl Run {
             let name = format!("v{place}");
             let disk = Disk::new(&name, plan.seed ^ place as u64);
             let honest = !plan.byzantine.contains_key(&seat);
-            let (settings, folder) = (plan.settings[seat], folder.join(&name));
+            let (mut settings, folder) = (plan.settings[seat], folder.join(&name));
+            // Two clocks are never the same, and the twins' blocks differ.
+            settings.clock_ahead_ms += i64::from(place >= plan.validators()) * 3;
             validators.push(Validator::new(seat, world.clone(), witness.clone(), settings, folder, disk, honest));
         }
         let honest: BTreeSet<usize> =
             (0..plan.validators()).filter(|seat| !plan.byzantine.contains_key(seat)).collect();
         let clients = Clients::new(&world, witness.clone(), honest, plan.seed);
-        let secrets = validators.iter().map(|_| Arc::default()).collect();
-        let mut run = Self { context, plan, world, witness, fabric, validators, clients, secrets, again: Vec::new() };
+        let secret = Arc::default();
+        let mut run = Self { context, plan, world, witness, fabric, validators, clients, secret, again: Vec::new() };
         for place in 0..run.plan.validators() {
             run.start(place).await;
         }
@@ -202,8 +206,11 @@ impl Run {
         let behaviour = self.plan.byzantine.get(&self.validators[place].index).copied();
         let seat = self.validators[place].index;
         if behaviour == Some(Behaviour::Twins) {
-            let half = |second| Arc::new(Half { keys: self.world.keys(), second }) as Arc<dyn Mouth>;
-            let networks = self.fabric.join_twins(&self.context, seat, [half(false), half(true)]).await;
+            let faulty = self.plan.byzantine.iter();
+            let twins: Vec<usize> = faulty.filter(|(_, b)| **b == Behaviour::Twins).map(|(seat, _)| *seat).collect();
+            let half =
+                |second| Arc::new(Half { keys: self.world.keys(), second, twins: twins.clone() }) as Arc<dyn Mouth>;
+            let networks = self.fabric.join_twins(&self.context, seat, [half(false), half(true)], &twins).await;
             let places: Vec<usize> = (0..self.validators.len()).filter(|p| self.validators[*p].index == seat).collect();
             for (place, network) in places.into_iter().zip(networks) {
                 self.validators[place].start(&self.context, network, |builder| builder).await;
@@ -212,7 +219,7 @@ impl Run {
         }
         let validator = &mut self.validators[place];
         let seed = self.plan.seed ^ ((place as u64) << 32 | validator.lives());
-        let secret = self.secrets[place].clone();
+        let secret = self.secret.clone();
         let mouth: Arc<dyn Mouth> = match behaviour {
             None => Arc::new(Honest { index: place, witness: self.witness.clone() }),
             Some(behaviour) => Arc::new(Liar::new(&self.world, seat, behaviour, secret.clone(), seed)),

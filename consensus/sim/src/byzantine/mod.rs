@@ -27,7 +27,7 @@ pub enum Behaviour {
     Voteless,
     /// Keeps its blocks to itself, or shows them to some only.
     Withholding,
-    /// Proposes two blocks in one view, each to one half, with votes for both.
+    /// Proposes two blocks in one view, each to one half, with votes for both; and so votes for another liar's two.
     Equivocating,
     /// Sends with each vote another one that excludes it, or one in another's name.
     Contradicting,
@@ -56,7 +56,7 @@ impl Behaviour {
     ];
 }
 
-/// What a liar's mouth and builder tell each other.
+/// What the liars of a network tell each other.
 #[derive(Debug, Default)]
 pub struct Secret {
     /// For a block that was proposed, the other one.

@@ -18,7 +18,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    ops::RangeInclusive,
+    ops::{Range, RangeInclusive},
     panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -36,13 +36,16 @@ struct Faults {
     /// Of a million writes and syncs, so many fail.
     per_million: u32,
     happened: u64,
+    /// Of a thousand writes, so many reach the disk before their sync, whole or in part.
+    early_per_mille: u32,
 }
 
 impl Disk {
-    /// A disk that works, with a seed for when it does not.
-    pub fn new(name: &str, seed: u64) -> Arc<Self> {
+    /// A disk that works, with a seed for when it does not. Of a thousand writes, `early_per_mille` reach it before their
+    /// sync, whole or in part, as when a system writes its pages back in an order of its own.
+    pub fn new(name: &str, seed: u64, early_per_mille: u32) -> Arc<Self> {
         let rng = StdRng::seed_from_u64(seed);
-        let faults = Mutex::new(Faults { rng, per_million: 0, happened: 0 });
+        let faults = Mutex::new(Faults { rng, per_million: 0, happened: 0, early_per_mille });
         Arc::new(Self { prefix: format!("{name}-"), faults })
     }
 
@@ -65,6 +68,16 @@ impl Disk {
         }
         faults.happened += 1;
         Some(faults.rng.random_range(0..=len))
+    }
+
+    /// Which bytes of a write of `len` reach the disk at once.
+    fn early(&self, len: usize) -> Option<Range<usize>> {
+        let mut faults = self.faults.lock();
+        if faults.early_per_mille == 0 || faults.rng.random_range(0..1000) >= faults.early_per_mille {
+            return None;
+        }
+        let (a, b) = (faults.rng.random_range(0..=len), faults.rng.random_range(0..=len));
+        Some(if faults.rng.random_range(0..2) == 0 { 0..len } else { a.min(b)..a.max(b) })
     }
 
     fn own(&self, partition: &str) -> String {
@@ -265,7 +278,13 @@ impl Blob for OwnBlob {
     async fn write_at(&self, offset: u64, bufs: impl Into<IoBufs> + Send, options: WriteOptions) -> Result<(), Error> {
         let bufs = bufs.into();
         let Some(stops) = self.disk.fails(bufs.len()) else {
-            return self.inner.write_at(offset, bufs, options).await;
+            let Some(early) = self.disk.early(bufs.len()) else {
+                return self.inner.write_at(offset, bufs, options).await;
+            };
+            let whole: bytes::Bytes = bufs.coalesce().into();
+            self.inner.write_at(offset, whole.clone(), options).await?;
+            let at = offset + early.start as u64;
+            return self.inner.write_at(at, whole.slice(early), WriteOptions::SYNC).await;
         };
         // Torn: some of it is there, and durable if a sync has come before the crash.
         let whole: bytes::Bytes = bufs.coalesce().into();

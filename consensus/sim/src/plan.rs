@@ -214,6 +214,7 @@ fn settings(rng: &mut StdRng, index: usize, disorder: bool, clocks: bool) -> Set
         compact_from_bytes: [256, 4096, 64 << 10][rng.random_range(0..3)],
         clock_ahead_ms: if clocks { rng.random_range(-300..300) } else { 0 },
         disorder: Disorder { twice_per_mille: per_mille(rng), late_per_mille: per_mille(rng) },
+        early_per_mille: [0, 0, 30, 500][rng.random_range(0..4)],
         // Two are enough to compare.
         executes: index < 2,
         archive_blocks: [64, 1024][rng.random_range(0..2)],

@@ -175,7 +175,7 @@ impl Run {
             plan.byzantine.iter().filter(|(_, behaviour)| **behaviour == Behaviour::Twins).map(|(seat, _)| *seat);
         for (place, seat) in (0..plan.validators()).chain(twins).enumerate() {
             let name = format!("v{place}");
-            let disk = Disk::new(&name, plan.seed ^ place as u64);
+            let disk = Disk::new(&name, plan.seed ^ place as u64, plan.settings[seat].early_per_mille);
             let honest = !plan.byzantine.contains_key(&seat);
             let (mut settings, folder) = (plan.settings[seat], folder.join(&name));
             // Two clocks are never the same, and the twins' blocks differ.
@@ -203,6 +203,11 @@ impl Run {
 
     /// Begins a life of a validator; of twins, of both.
     async fn start(&mut self, place: usize) {
+        // Moves whole channels about: too large for every caller's future.
+        Box::pin(self.begin(place)).await;
+    }
+
+    async fn begin(&mut self, place: usize) {
         let behaviour = self.plan.byzantine.get(&self.validators[place].index).copied();
         let seat = self.validators[place].index;
         if behaviour == Some(Behaviour::Twins) {

@@ -52,6 +52,8 @@ pub struct Settings {
     pub clock_ahead_ms: i64,
     /// How badly its messages arrive.
     pub disorder: Disorder,
+    /// Of a thousand writes, so many reach the disk before their sync.
+    pub early_per_mille: u32,
     /// Whether it executes the EVM rollup.
     pub executes: bool,
     /// Blocks that the engine's archive keeps.

@@ -223,7 +223,7 @@ async fn play(context: deterministic::Context, case: Case, world: Arc<World>, lo
         let uplink = Arc::new(Uplink::new(context.child("line"), case.bytes_per_second));
         let network = fabric.join(index, Arc::new(Plain), Disorder::default(), 0, Some(uplink)).await;
         let inner = context.child("validator").with_attribute("index", index);
-        let own = Context::new(inner, Disk::new(&format!("v{index}"), 0));
+        let own = Context::new(inner, Disk::new(&format!("v{index}"), 0, 0));
         let builder = Filler { load: load.clone(), context: Arc::new(own.child("builder")), held: case.held };
         let config = config(&world, index, &folder, case);
         let Embedded { mut events, gossip, stop, run, .. } = embedded(own.child("engine"), config, builder, network);

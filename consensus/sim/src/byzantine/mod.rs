@@ -5,9 +5,11 @@
 
 mod mouth;
 
-use crate::world::{OPAQUE, World};
+use crate::world::OPAQUE;
 use alloy::primitives::B256;
 pub use mouth::Liar;
+#[cfg(test)]
+pub(crate) use mouth::scheme;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
@@ -154,9 +156,4 @@ impl BlockBuilder for LyingBuilder {
     fn held(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {
         self.honest.held(keys)
     }
-}
-
-/// The domain of a network's signatures.
-pub(crate) fn namespace(world: &World) -> Vec<u8> {
-    switchyard_consensus_core::namespace(world.network)
 }

@@ -1,6 +1,6 @@
 //! What faulty validators say.
 
-use super::{Behaviour, Secret, namespace};
+use super::{Behaviour, Secret};
 use crate::{
     check::guard::Wire,
     network::{Channel, Mouth, Said},
@@ -23,6 +23,7 @@ use commonware_utils::ordered::BiMap;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{collections::VecDeque, sync::Arc};
+use switchyard_consensus_core::namespace;
 use switchyard_primitives::{Block, CompactBlock, Limits};
 
 /// First byte of a whole block on the blocks channel, and of a compact one.
@@ -47,17 +48,21 @@ struct State {
     said: VecDeque<(Channel, Bytes)>,
 }
 
+/// Signs as validator `me` of `world`, whatever it is told to.
+pub(crate) fn scheme(world: &World, me: usize) -> Wire {
+    let bls = |seat: &switchyard_consensus_core::Seat| {
+        <MinPk as Variant>::Public::decode(Copying(seat.bls.as_slice())).expect("a seat's key")
+    };
+    let participants: Vec<_> = world.keys().into_iter().zip(world.seats.seats().iter().map(bls)).collect();
+    let participants = BiMap::try_from(participants).expect("different keys");
+    let key = group::Private::decode(Copying(&world.secrets[me].bls)).expect("a secret");
+    Wire::signer(&namespace(world.network), participants, key).expect("a seat's secret")
+}
+
 impl Liar {
     /// Validator `me` of `world`, with its key.
     pub fn new(world: &World, me: usize, behaviour: Behaviour, secret: Arc<Mutex<Secret>>, seed: u64) -> Self {
-        let keys = world.keys();
-        let bls = |seat: &switchyard_consensus_core::Seat| {
-            <MinPk as Variant>::Public::decode(Copying(seat.bls.as_slice())).expect("a seat's key")
-        };
-        let participants: Vec<_> = keys.iter().cloned().zip(world.seats.seats().iter().map(bls)).collect();
-        let participants = BiMap::try_from(participants).expect("different keys");
-        let key = group::Private::decode(Copying(&world.secrets[me].bls)).expect("a secret");
-        let scheme = Wire::signer(&namespace(world), participants, key).expect("a seat's secret");
+        let (keys, scheme) = (world.keys(), scheme(world, me));
         let state = Mutex::new(State { rng: StdRng::seed_from_u64(seed), said: VecDeque::new() });
         Self { me, behaviour, keys, scheme, limits: world.limits, secret, state }
     }
@@ -97,7 +102,7 @@ impl Liar {
                     Vote::Finalize(v) => Vote::Finalize(Finalize::sign(&self.scheme, other(&v.proposal)?)?),
                     Vote::Nullify(_) => return None,
                 };
-                vote.encode().into()
+                vote.encode()
             }
             _ => return None,
         };
@@ -106,8 +111,8 @@ impl Liar {
 
     fn contradict(&self, message: &Bytes) -> Option<Said> {
         let vote = Vote::<Wire, Digest>::decode(Copying(message)).ok()?;
-        let choice = self.state.lock().rng.random_range(0..4);
-        let strange = |proposal: &Proposal<Digest>| Proposal { payload: Digest([choice as u8 + 1; 32]), ..*proposal };
+        let choice: u8 = self.state.lock().rng.random_range(0..4);
+        let strange = |proposal: &Proposal<Digest>| Proposal { payload: Digest([choice + 1; 32]), ..*proposal };
         let lie = match (&vote, choice) {
             (Vote::Notarize(v), 0 | 1) => Vote::Notarize(Notarize::sign(&self.scheme, strange(&v.proposal))?),
             (Vote::Notarize(v), _) => {
@@ -124,7 +129,7 @@ impl Liar {
                 Vote::Finalize(Finalize::sign(&self.scheme, proposal)?)
             }
         };
-        Some(vec![(Recipients::All, message.clone()), (self.half(choice % 2 == 0), lie.encode().into())])
+        Some(vec![(Recipients::All, message.clone()), (self.half(choice.is_multiple_of(2)), lie.encode())])
     }
 
     fn stale(&self, channel: Channel, recipients: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {

@@ -25,3 +25,6 @@ pub type Verdict = Result<(), Violation>;
 pub(crate) fn violated(checker: &'static str, detail: impl Into<String>) -> Verdict {
     Err(Violation { checker, detail: detail.into() })
 }
+
+#[cfg(test)]
+mod tests;

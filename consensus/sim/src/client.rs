@@ -35,6 +35,8 @@ pub struct Clients {
     /// The transaction of the EVM rollup that is on its way, and the nonce of the next one.
     evm: (Option<(TxKey, Bytes)>, u64),
     signer: PrivateKeySigner,
+    /// Each validator's seats.
+    seats: Arc<Vec<usize>>,
 }
 
 /// Validators that take transactions.
@@ -58,9 +60,20 @@ impl Clients {
     /// Clients of a network.
     pub fn new(world: &World, witness: Arc<Witness>, honest: BTreeSet<usize>, seed: u64) -> Self {
         let signer = PrivateKeySigner::from_bytes(&SENDER_SECRET.into()).expect("a secret");
-        let faulty = world.seats.seats().len() - honest.len();
+        let seats: Vec<usize> = (0..world.validators.len()).map(|place| world.seats_of(place)).collect();
+        let faulty = seats.iter().sum::<usize>() - honest.iter().map(|place| seats[*place]).sum::<usize>();
         let (quorum, rng) = (world.seats.quorum(), rng_for(seed, "clients"));
-        Self { witness, honest, quorum, faulty, rng, open: Arc::default(), evm: (None, 0), signer }
+        Self {
+            witness,
+            honest,
+            quorum,
+            faulty,
+            rng,
+            open: Arc::default(),
+            evm: (None, 0),
+            signer,
+            seats: Arc::new(seats),
+        }
     }
 
     /// An honest validator takes transactions from now on.
@@ -124,7 +137,7 @@ impl Clients {
         let key = TxKey::of(rollup, &payload);
         let answer = life.submit(rollup, payload);
         let (witness, open, quorum, faulty) = (self.witness.clone(), self.open.clone(), self.quorum, self.faulty);
-        let crashes = open.lock().crashes;
+        let (crashes, seats) = (open.lock().crashes, self.seats.clone());
         context.child("client").spawn(move |context| async move {
             let accepted = answer.await;
             witness.event(elapsed_ms(&context), usize::MAX, &format!("submitted {} {accepted}", key.hash));
@@ -140,7 +153,8 @@ impl Clients {
                 }
                 // Who has crashed since it answered holds nothing any more, and need not.
                 let faulty = if open.crashes == crashes { faulty } else { quorum };
-                w.accepted.accepted(&key, holders, quorum, faulty)
+                let held = holders.iter().map(|place| seats[*place]).sum();
+                w.accepted.accepted(&key, holders, held, (quorum, faulty))
             });
         });
     }

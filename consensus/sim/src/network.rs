@@ -51,6 +51,14 @@ impl Channel {
         [Self::Votes, Self::Certificates, Self::Resolver, Self::Blocks, Self::Backfill, Self::Transactions];
 }
 
+/// The epoch that a message of the channels of votes, certificates and the resolver begins with, and the rest. `None` for a
+/// message without one.
+pub fn split_epoch(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    // A varint ends with the first byte below 128.
+    let end = message.iter().position(|byte| *byte < 0x80)?;
+    message.split_at_checked(end + 1)
+}
+
 /// What goes out instead of a message: to whom, and what.
 pub type Said = Vec<(Recipients<PublicKey>, Bytes)>;
 

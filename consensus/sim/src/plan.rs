@@ -4,9 +4,11 @@ use crate::{
     byzantine::Behaviour,
     network::{Disorder, Link},
     validator::Settings,
+    world::Shape,
 };
+use commonware_utils::NZU64;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 use switchyard_node::config;
 
 /// Something that happens at its time.
@@ -56,6 +58,8 @@ pub enum Action {
 pub struct Plan {
     /// Where everything else comes from.
     pub seed: u64,
+    /// Seats and epochs.
+    pub shape: Shape,
     /// How each validator is run.
     pub settings: Vec<Settings>,
     /// Who is faulty, and how.
@@ -79,7 +83,8 @@ impl Plan {
         let settings = (0..validators).map(|index| settings(&mut rng, index, false, false)).collect();
         let submit = |second: u64| (second * 1_000, Action::Submit { validator: 0, count: 2, bytes: 100 });
         let actions = (1..5).map(submit).collect();
-        Self { seed, settings, byzantine: BTreeMap::new(), link, actions, faults_end_ms: 6_000 }
+        let shape = Shape::equals(validators);
+        Self { seed, shape, settings, byzantine: BTreeMap::new(), link, actions, faults_end_ms: 6_000 }
     }
 
     /// The plan of a seed.
@@ -88,6 +93,7 @@ impl Plan {
         let validators = *[4, 4, 4, 5, 7].get(rng.random_range(0..5)).expect("in range");
         let mut plan = Self {
             seed,
+            shape: Shape::equals(validators),
             settings: Vec::new(),
             byzantine: BTreeMap::new(),
             link: Link {
@@ -126,6 +132,12 @@ impl Plan {
             plan.actions.push((rng.random_range(0..FAULTS_MS), Action::Disk { validator, per_million }));
         }
         plan.clients(&mut rng, validators, busy);
+        plan.shape.epoch_blocks = [NonZeroU64::MAX, NZU64!(30), NZU64!(12), NZU64!(6)][rng.random_range(0..4)];
+        // Liars have a third of the seats at the most, which unequal stakes would not say.
+        if !liars && rng.random_range(0..2) == 0 {
+            plan.shape.stakes = (0..validators).map(|_| rng.random_range(1..4)).collect();
+            plan.shape.seats_per_validator = 3;
+        }
         // Stable, so that what was planned first for a moment happens first.
         plan.actions.sort_by_key(|(at, _)| *at);
         plan

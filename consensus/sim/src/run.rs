@@ -6,7 +6,7 @@ use crate::{
     client::Clients,
     context::{Disk, panic_text},
     machine::elapsed_ms,
-    network::{Channel, Fabric, Mouth, Said},
+    network::{Channel, Fabric, Mouth, Said, split_epoch},
     plan::{Action, Plan, pairs},
     validator::Validator,
     witness::Witness,
@@ -70,13 +70,16 @@ pub struct Seen {
 /// Says what an honest validator says, and shows it to the guard's checker.
 struct Honest {
     index: usize,
+    world: Arc<World>,
     witness: Arc<Witness>,
 }
 
 impl Mouth for Honest {
     fn say(&self, channel: Channel, _: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {
         if channel == Channel::Votes {
-            let _ = self.witness.tell(|w| w.guard.vote(self.index, message));
+            let seat = self.world.first_seat(self.index);
+            let vote = split_epoch(message).map_or(message.as_ref(), |(_, vote)| vote);
+            let _ = self.witness.tell(|w| w.guard.vote(self.index, seat, vote));
         }
         None
     }
@@ -122,7 +125,7 @@ struct Run {
 
 /// Runs a plan. A panic in a validator ends that validator; one in the simulation itself is a violation.
 pub fn run(plan: &Plan) -> Outcome {
-    let world = Arc::new(World::new(plan.validators(), LIMITS));
+    let world = Arc::new(World::new(&plan.shape, LIMITS));
     let witness = Arc::new(Witness::new(&world, plan.byzantine.keys().copied().collect()));
     // In memory where that is to be had: the sign guard syncs each vote.
     let shm = Path::new("/dev/shm");
@@ -226,7 +229,7 @@ impl Run {
         let seed = self.plan.seed ^ ((place as u64) << 32 | validator.lives());
         let secret = self.secret.clone();
         let mouth: Arc<dyn Mouth> = match behaviour {
-            None => Arc::new(Honest { index: place, witness: self.witness.clone() }),
+            None => Arc::new(Honest { index: place, witness: self.witness.clone(), world: self.world.clone() }),
             Some(behaviour) => Arc::new(Liar::new(&self.world, seat, behaviour, secret.clone(), seed)),
         };
         let network = self.fabric.join(seat, mouth, validator.settings.disorder, seed, None).await;

@@ -30,6 +30,7 @@ use switchyard_node::{
     config,
     executor::Executor,
     finalizer::Finalizer,
+    hub::{HubError, HubStates, SystemAdmission},
     ingest::{Ingest, IngestParts, Timing},
     machine::Machine,
     metrics::Metrics,
@@ -151,6 +152,9 @@ impl Validator {
                 kept.append(&block, certificate.as_ref())?;
             }
         }
+        if let Some(state) = self.store.hub_state(to)? {
+            kept.put_hub_state(to, &state)?;
+        }
         self.store = Arc::new(kept);
         Ok(())
     }
@@ -172,6 +176,8 @@ impl Validator {
             self.witness.tell(|w| w.agreement.started(self.index, header.height));
         }
 
+        let hub = HubStates::open(store.clone(), self.world.network, self.world.hub.clone());
+        let hub = hub.expect("the state that was stored with the log");
         let metrics = Arc::new(Metrics::default());
         let (announce, tip) = watch::channel(HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms });
         let (waiting, waiting_out) = watch::channel(0);
@@ -182,7 +188,8 @@ impl Validator {
             EvmRollup::open(&path, evm).expect("a rollup in the run's own folder")
         });
         let admission = rollup.as_ref().map(|(_, reader)| reader.clone() as Arc<dyn Admission>);
-        let pools = [(EVM, admission), (OPAQUE, None)];
+        let system: Arc<dyn Admission> = Arc::new(SystemAdmission(hub.clone()));
+        let pools = [(EVM, admission), (OPAQUE, None), (RollupId::SYSTEM, Some(system))];
         let mempool = Arc::new(Mempool::new(MempoolConfig::default(), self.world.limits, pools));
         let over = Arc::new(AtomicBool::new(false));
         let task = context.child("tasks");
@@ -204,6 +211,7 @@ impl Validator {
                 },
                 pace: settings.pace,
                 store: store.clone(),
+                hub: hub.clone(),
                 mempool: mempool.clone(),
                 tip: tip.clone(),
                 waiting: waiting_out,
@@ -213,7 +221,7 @@ impl Validator {
             wrap(builder)
         };
         let handle = task.spawn(move |context| async move {
-            let config = engine_config(&world, index, &settings, guard, header.height, store.clone());
+            let config = engine_config(&world, index, &settings, guard, hub.clone(), store.clone());
             let Embedded { events, gossip, stop, run, .. } =
                 embedded(context.child("engine"), config, wrapped, network);
             let machine: Arc<dyn Machine> = Arc::new(Simulated::new(context.child("node"), settings.clock_ahead_ms));
@@ -221,8 +229,8 @@ impl Validator {
                 mempool: pool.clone(),
                 store: store.clone(),
                 limits: world.limits,
-                validators: world.seats.seats().iter().map(|seat| seat.identity).collect(),
-                need: world.seats.quorum(),
+                hub: hub.clone(),
+                me: world.validators[index].identity,
                 gossip: gossip.sender,
                 waiting,
                 rollups: vec![EVM, OPAQUE],
@@ -239,6 +247,7 @@ impl Validator {
             let replicating = context.child("replication").spawn(move |_| ingest.run(outbox));
             let finalizer = Finalizer {
                 store: store.clone(),
+                hub,
                 mempool: pool.clone(),
                 tip: announce,
                 metrics: metrics.clone(),
@@ -295,7 +304,7 @@ impl Validator {
 
     fn guard(&self) -> Arc<SignGuard> {
         std::fs::create_dir_all(&self.folder).expect("the run's own folder");
-        let seat = &self.world.seats.seats()[self.index];
+        let seat = &self.world.validators[self.index];
         let guard = SignGuard::open(&self.folder.join("signed"), self.world.network, seat.bls.0);
         Arc::new(guard.expect("the record of an earlier life"))
     }
@@ -306,7 +315,7 @@ fn engine_config(
     index: usize,
     settings: &Settings,
     guard: Arc<SignGuard>,
-    acknowledged_height: u64,
+    hub: HubStates,
     store: Arc<dyn Store>,
 ) -> EngineConfig {
     let secrets = world.secrets[index];
@@ -314,7 +323,8 @@ fn engine_config(
     let ms = Duration::from_millis;
     EngineConfig {
         network_id: world.network,
-        seats: world.seats.clone(),
+        committees: Arc::new(hub),
+        epochs: world.epochs,
         genesis: world.genesis,
         limits: world.limits,
         identity_secret: secrets.identity,
@@ -328,7 +338,7 @@ fn engine_config(
         certification_timeout: ms(settings.pace.certification_timeout_ms),
         skip_timeout: ms(settings.pace.skip_timeout_ms),
         worker_threads: NonZeroUsize::MIN,
-        acknowledged_height,
+        acknowledged_height: store.tip().0.height,
         history: Some(Arc::new(StoreHistory(store))),
         archive_blocks: settings.archive_blocks,
         compact_from_bytes: settings.compact_from_bytes,
@@ -341,7 +351,7 @@ async fn finalize(
     mut finalizer: Finalizer,
     mut events: tokio::sync::mpsc::Receiver<switchyard_consensus_core::EngineEvent>,
     witness: Option<Arc<Witness>>,
-) -> Result<(), StoreError> {
+) -> Result<(), HubError> {
     while let Some(event) = events.recv().await {
         if let Some(witness) = &witness {
             witness.engine(elapsed_ms(&context), index, &event);

@@ -5,7 +5,7 @@ use crate::{
     network::{Channel, Disorder, Fabric, Link, Mouth, Said},
     plan::pairs,
     uplink::Uplink,
-    world::{OPAQUE, World},
+    world::{OPAQUE, Shape, World},
 };
 use bytes::Bytes as Buffer;
 use commonware_cryptography::ed25519::PublicKey;
@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, InvalidBlock};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, InvalidBlock, SingleEpoch};
 use switchyard_consensus_engine::{Embedded, EngineConfig, embedded};
 use switchyard_consensus_guard::SignGuard;
 use switchyard_consensus_network::Transport;
@@ -159,7 +159,7 @@ impl Mouth for Plain {
 pub fn measure(case: Case) -> Figures {
     let began = std::time::Instant::now();
     let limits = Limits { body_bytes: 8 << 20, ..Limits::default() };
-    let world = Arc::new(World::new(case.validators, limits));
+    let world = Arc::new(World::new(&Shape::equals(case.validators), limits));
     let count = case.block_bytes / TRANSACTION_BYTES;
     let transactions: Vec<Bytes> = (0..count)
         .map(|i| {
@@ -252,12 +252,13 @@ async fn play(context: deterministic::Context, case: Case, world: Arc<World>, lo
 }
 
 fn config(world: &World, index: usize, folder: &std::path::Path, case: Case) -> EngineConfig {
-    let (secrets, seat) = (world.secrets[index], &world.seats.seats()[index]);
+    let (secrets, seat) = (world.secrets[index], &world.validators[index]);
     let record = SignGuard::open(&folder.join(index.to_string()), world.network, seat.bls.0);
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     EngineConfig {
         network_id: world.network,
-        seats: world.seats.clone(),
+        committees: Arc::new(SingleEpoch::new(world.seats.clone()).expect("the network's own seats")),
+        epochs: world.epochs,
         genesis: world.genesis,
         limits: world.limits,
         identity_secret: secrets.identity,

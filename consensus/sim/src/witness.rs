@@ -2,7 +2,7 @@
 
 use crate::{
     check::{
-        Verdict, Violation, accepted::Accepted, agreement::Agreement, certificates::Certificates,
+        self, Verdict, Violation, accepted::Accepted, agreement::Agreement, certificates::Certificates,
         derivation::Derivation, guard::Guard, once::Once,
     },
     trace::Trace,
@@ -34,6 +34,8 @@ pub struct Inner {
     pub guard: Guard,
     /// Validators that may do anything.
     pub byzantine: BTreeSet<usize>,
+    /// The validators' identities.
+    places: Vec<B256>,
     violation: Option<Violation>,
     time_ms: u64,
 }
@@ -50,6 +52,7 @@ impl Witness {
             derivation: Derivation::default(),
             guard: Guard::default(),
             byzantine,
+            places: world.validators.iter().map(|seat| seat.identity).collect(),
             violation: None,
             time_ms: 0,
         }))
@@ -101,8 +104,10 @@ impl Witness {
             EngineEvent::Fault(fault) => {
                 self.event(time_ms, validator, &format!("fault {fault:?}"));
                 let _ = self.tell(|w| {
-                    let honest = !usize::try_from(fault.seat).is_ok_and(|seat| w.byzantine.contains(&seat));
-                    w.guard.fault(fault.seat, honest)
+                    let Some(place) = w.places.iter().position(|identity| *identity == fault.validator) else {
+                        return check::violated("guard", format!("{fault:?} names no validator"));
+                    };
+                    w.guard.fault(place, !w.byzantine.contains(&place))
                 });
             }
         }

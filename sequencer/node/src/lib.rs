@@ -9,6 +9,7 @@ pub mod finalizer;
 pub mod gateway;
 pub mod genesis;
 mod health;
+pub mod hub;
 pub mod ingest;
 pub mod keys;
 pub mod logging;

@@ -87,13 +87,14 @@ impl Node {
             fail,
         };
         shared.metrics.height.set(gauge(header.height));
-        shared.metrics.quorum.set(gauge(opened.seats.quorum()));
+        shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
         let (waiting, waiting_rx) = watch::channel(0);
         let builder = HubBuilder::new(BuilderParts {
             rules: opened.rules(),
             pace: opened.config.consensus,
             store: shared.store.clone(),
+            hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
             tip: shared.tip.clone(),
             waiting: waiting_rx,
@@ -110,6 +111,7 @@ impl Node {
         shared.keep_gauges(engine.status.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
+            hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
             tip: announce,
             metrics: shared.metrics.clone(),
@@ -175,11 +177,11 @@ impl Shared {
             mempool: self.mempool.clone(),
             store: self.store.clone(),
             limits: opened.genesis.limits(),
-            validators: opened.seats.seats().iter().map(|s| s.identity).collect(),
-            need: opened.seats.quorum(),
+            hub: opened.hub.clone(),
+            me: opened.identity(),
             gossip: gossip.sender,
             waiting,
-            rollups: opened.genesis.rollup_ids(),
+            rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
             timing: Timing::default(),
             metrics: self.metrics.clone(),
             machine: Arc::new(Tokio),
@@ -273,7 +275,7 @@ impl Shared {
         let ready = Ready {
             engine: engine.status.clone(),
             tip: self.tip.clone(),
-            quorum: opened.seats.quorum(),
+            hub: opened.hub.clone(),
             heartbeat: Duration::from_millis(opened.config.consensus.heartbeat_ms),
         };
         Probes { live: health::live(self.parts.clone(), engine.stopped.clone()), ready: ready.probe() }

@@ -5,6 +5,7 @@ use crate::{
     config::Config,
     error::{NodeError, io},
     genesis::Genesis,
+    hub::{HubStates, SystemAdmission},
     keys::NodeKeys,
 };
 use std::{
@@ -12,11 +13,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use switchyard_consensus_core::{History, SeatSet};
+use switchyard_consensus_core::{History, HubState};
 use switchyard_consensus_engine::EngineConfig;
 use switchyard_consensus_guard::SignGuard;
 use switchyard_mempool::{Mempool, MempoolConfig};
-use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
+use switchyard_primitives::{B256, Block, FinalityCertificate, Header, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
@@ -52,6 +53,10 @@ impl History for StoreHistory {
         self.read(|store| store.certificate_from(height)).filter(|(at, _)| *at == height).map(|(_, found)| found)
     }
 
+    fn hash_of(&self, height: u64) -> Option<B256> {
+        self.read(|store| Ok(store.header(height)?.map(|header| header.hash())))
+    }
+
     fn height_of(&self, hash: B256) -> Option<u64> {
         self.read(|store| store.height_of(hash))
     }
@@ -70,7 +75,7 @@ pub(crate) struct Opened {
     pub(crate) genesis: Genesis,
     pub(crate) network: B256,
     pub(crate) header: Header,
-    pub(crate) seats: SeatSet,
+    pub(crate) hub: HubStates,
     keys: NodeKeys,
     guard: Arc<SignGuard>,
     pub(crate) store: Arc<dyn Store>,
@@ -81,17 +86,24 @@ impl Opened {
     /// Reads, checks and opens. Blocking.
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
-        let (network, header, seats) = (genesis.id()?, genesis.header()?, genesis.seats()?);
+        let (network, header) = (genesis.id()?, genesis.header()?);
         let keys = NodeKeys::load(&config.keys)?;
-        check_seat(&seats, &keys)?;
         check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
+        let store: Arc<dyn Store> = Arc::new(store);
+        let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
+        check_seat(&hub.tip(), &keys, config.network.joining)?;
         let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, seats, keys, guard, store: Arc::new(store), rollups })
+        Ok(Self { config, genesis, network, header, hub, keys, guard, store, rollups })
+    }
+
+    /// This node's identity.
+    pub(crate) fn identity(&self) -> B256 {
+        self.keys.identity_public()
     }
 
     /// What servers tell of the network.
@@ -100,7 +112,7 @@ impl Opened {
             name: self.genesis.name.clone(),
             id: self.network,
             genesis_hash: self.header.hash(),
-            seats: self.seats.clone(),
+            seats: self.hub.tip().current().seats().clone(),
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
@@ -131,7 +143,9 @@ impl Opened {
             let rollup = self.rollups.iter().find(|r| r.manifest.id == id);
             rollup.map(|r| r.reader.clone() as Arc<dyn Admission>)
         };
-        Mempool::new(bounds, self.genesis.limits(), self.genesis.rollups.iter().map(|m| (m.id, admission(m.id))))
+        let system: Arc<dyn Admission> = Arc::new(SystemAdmission(self.hub.clone()));
+        let rollups = self.genesis.rollups.iter().map(|m| (m.id, admission(m.id)));
+        Mempool::new(bounds, self.genesis.limits(), rollups.chain([(RollupId::SYSTEM, Some(system))]))
     }
 
     /// The engine's configuration.
@@ -139,7 +153,8 @@ impl Opened {
         let (pace, network) = (&self.config.consensus, &self.config.network);
         EngineConfig {
             network_id: self.network,
-            seats: self.seats.clone(),
+            committees: Arc::new(self.hub.clone()),
+            epochs: *self.hub.tip().rules(),
             genesis: self.header,
             limits: self.genesis.limits(),
             identity_secret: self.keys.identity,
@@ -170,16 +185,25 @@ fn open_guard(config: &Config, network: B256, keys: &NodeKeys, height: u64) -> R
     Ok(SignGuard::open(&path, network, keys.bls_public()?.0)?)
 }
 
-/// The keys must be those of one seat.
-pub(crate) fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
+/// The keys must be those of a validator: in the stake table as far as the log is known here, or with a seat in an epoch that
+/// runs. One that joins is in neither until it has the log.
+pub(crate) fn check_seat(state: &HubState, keys: &NodeKeys, joining: bool) -> Result<(), NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
     let identity = keys.identity_public();
-    let Some(seat) = seats.seats().iter().find(|seat| seat.identity == identity) else {
-        return refuse(format!("identity {identity} has no seat in this network's genesis"));
+    let committees = [state.current(), state.following()];
+    let seated = committees.iter().filter_map(|c| c.member(&identity)).map(|m| m.seat.bls);
+    let known: Vec<_> = state.validators().get(&identity).map(|v| v.bls).into_iter().chain(seated).collect();
+    let Some(first) = known.first() else {
+        if joining {
+            return Ok(());
+        }
+        return refuse(format!(
+            "identity {identity} is not a validator of this network; one that is about to join sets network.joining = true"
+        ));
     };
     let bls = keys.bls_public()?;
-    if bls != seat.bls {
-        return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {}", seat.bls));
+    if !known.contains(&bls) {
+        return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {first}"));
     }
     Ok(())
 }

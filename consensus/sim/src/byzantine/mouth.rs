@@ -3,7 +3,7 @@
 use super::{Behaviour, Secret};
 use crate::{
     check::guard::Wire,
-    network::{Channel, Mouth, Said},
+    network::{Channel, Mouth, Said, split_epoch},
     world::World,
 };
 use alloy::primitives::B256;
@@ -23,7 +23,8 @@ use commonware_utils::ordered::BiMap;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{collections::VecDeque, sync::Arc};
-use switchyard_consensus_core::namespace;
+use switchyard_consensus_core::{Seat, namespace};
+use switchyard_consensus_network::public_key;
 use switchyard_primitives::{Block, CompactBlock, Limits};
 
 /// First byte of a whole block on the blocks channel, and of a compact one.
@@ -50,10 +51,9 @@ struct State {
 
 /// Signs as validator `me` of `world`, whatever it is told to.
 pub(crate) fn scheme(world: &World, me: usize) -> Wire {
-    let bls = |seat: &switchyard_consensus_core::Seat| {
-        <MinPk as Variant>::Public::decode(Copying(seat.bls.as_slice())).expect("a seat's key")
-    };
-    let participants: Vec<_> = world.keys().into_iter().zip(world.seats.seats().iter().map(bls)).collect();
+    let bls = |seat: &Seat| <MinPk as Variant>::Public::decode(Copying(seat.bls.as_slice())).expect("a seat's key");
+    let key = |seat: &Seat| public_key(seat.identity).expect("a seat's identity");
+    let participants: Vec<_> = world.seats.seats().iter().map(|seat| (key(seat), bls(seat))).collect();
     let participants = BiMap::try_from(participants).expect("different keys");
     let key = group::Private::decode(Copying(&world.secrets[me].bls)).expect("a secret");
     Wire::signer(&namespace(world.network), participants, key).expect("a seat's secret")
@@ -97,12 +97,13 @@ impl Liar {
                     let block = self.other_block(B256::from(proposal.payload.0))?;
                     Some(Proposal { payload: Digest(block.hash().0), ..*proposal })
                 };
-                let vote = match Vote::<Wire, Digest>::decode(Copying(message)).ok()? {
+                let (epoch, vote) = split_epoch(message)?;
+                let vote = match Vote::<Wire, Digest>::decode(Copying(vote)).ok()? {
                     Vote::Notarize(v) => Vote::Notarize(Notarize::sign(&self.scheme, other(&v.proposal)?)?),
                     Vote::Finalize(v) => Vote::Finalize(Finalize::sign(&self.scheme, other(&v.proposal)?)?),
                     Vote::Nullify(_) => return None,
                 };
-                vote.encode()
+                [epoch, vote.encode().as_ref()].concat().into()
             }
             _ => return None,
         };
@@ -110,7 +111,8 @@ impl Liar {
     }
 
     fn contradict(&self, message: &Bytes) -> Option<Said> {
-        let vote = Vote::<Wire, Digest>::decode(Copying(message)).ok()?;
+        let (epoch, vote) = split_epoch(message)?;
+        let vote = Vote::<Wire, Digest>::decode(Copying(vote)).ok()?;
         let choice: u8 = self.state.lock().rng.random_range(0..4);
         let strange = |proposal: &Proposal<Digest>| Proposal { payload: Digest([choice + 1; 32]), ..*proposal };
         let lie = match (&vote, choice) {
@@ -129,7 +131,8 @@ impl Liar {
                 Vote::Finalize(Finalize::sign(&self.scheme, proposal)?)
             }
         };
-        Some(vec![(Recipients::All, message.clone()), (self.half(choice.is_multiple_of(2)), lie.encode())])
+        let lie = [epoch, lie.encode().as_ref()].concat().into();
+        Some(vec![(Recipients::All, message.clone()), (self.half(choice.is_multiple_of(2)), lie)])
     }
 
     fn stale(&self, channel: Channel, recipients: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {

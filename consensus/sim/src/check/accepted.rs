@@ -19,17 +19,22 @@ fn place(key: &TxKey) -> (u64, [u8; 32]) {
 }
 
 impl Accepted {
-    /// A client was told that its transaction is accepted; these honest validators hold it. `quorum` counts the faulty ones,
-    /// of which at most `faulty` are among those that said so.
-    pub fn accepted(&mut self, key: &TxKey, holders: BTreeSet<usize>, quorum: usize, faulty: usize) -> Verdict {
+    /// A client was told that its transaction is accepted; these honest validators hold it, with `held` seats. A quorum must,
+    /// of which at most the `faulty` seats are not honest.
+    pub fn accepted(
+        &mut self,
+        key: &TxKey,
+        holders: BTreeSet<usize>,
+        held: usize,
+        (quorum, faulty): (usize, usize),
+    ) -> Verdict {
         self.total += 1;
-        let held = holders.len();
         self.holders.insert(place(key), holders);
         match held + faulty >= quorum {
             true => Ok(()),
             false => violated(
                 "accepted",
-                format!("{} was accepted with {held} honest holders, {faulty} faulty, quorum {quorum}", key.hash),
+                format!("{} was accepted with {held} honest seats, {faulty} faulty ones, quorum {quorum}", key.hash),
             ),
         }
     }

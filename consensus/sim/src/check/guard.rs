@@ -27,12 +27,12 @@ struct Said {
 #[derive(Debug, Default)]
 pub struct Guard {
     votes: BTreeMap<(usize, u64, u64), Said>,
-    faults: BTreeSet<u32>,
+    faults: BTreeSet<usize>,
 }
 
 impl Guard {
-    /// A message of an honest validator on the votes channel.
-    pub fn vote(&mut self, validator: usize, message: &[u8]) -> Verdict {
+    /// A vote that an honest validator sends, whose first seat is `seat`.
+    pub fn vote(&mut self, validator: usize, seat: Option<u32>, message: &[u8]) -> Verdict {
         let Ok(vote) = Vote::<Wire, Digest>::decode(Copying(message)) else {
             return violated("guard", format!("validator {validator} sent a vote that does not decode"));
         };
@@ -41,7 +41,7 @@ impl Guard {
             Vote::Nullify(v) => (v.signer(), v.round),
             Vote::Finalize(v) => (v.signer(), v.proposal.round),
         };
-        if usize::try_from(signer.get()) != Ok(validator) {
+        if Some(signer.get()) != seat {
             return violated("guard", format!("validator {validator} sent a vote of {signer:?}"));
         }
         let said = self.votes.entry((validator, round.epoch().get(), round.view().get())).or_default();
@@ -60,11 +60,11 @@ impl Guard {
         }
     }
 
-    /// An engine reports that a seat has contradicted itself.
-    pub fn fault(&mut self, seat: u32, honest: bool) -> Verdict {
-        self.faults.insert(seat);
+    /// An engine reports that a validator has contradicted itself.
+    pub fn fault(&mut self, validator: usize, honest: bool) -> Verdict {
+        self.faults.insert(validator);
         match honest {
-            true => violated("guard", format!("the honest validator {seat} is said to have contradicted itself")),
+            true => violated("guard", format!("the honest validator {validator} is said to have contradicted itself")),
             false => Ok(()),
         }
     }
@@ -82,7 +82,7 @@ impl Guard {
         self.votes.len()
     }
 
-    /// How many seats were found to have contradicted themselves.
+    /// How many validators were found to have contradicted themselves.
     pub fn caught(&self) -> usize {
         self.faults.len()
     }

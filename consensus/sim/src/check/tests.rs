@@ -2,11 +2,11 @@ use super::{
     accepted::Accepted, agreement::Agreement, certificates::Certificates, derivation::Derivation, guard::Guard,
     once::Once, progress,
 };
-use crate::world::{OPAQUE, World};
+use crate::world::{OPAQUE, Shape, World};
 use switchyard_primitives::{B256, Block, FinalityCertificate, Header, Limits, Segment, SignerBitmap, TxKey};
 
 fn world() -> World {
-    World::new(4, Limits::default())
+    World::new(&Shape::equals(4), Limits::default())
 }
 
 fn block(parent: &Header, timestamp_ms: u64, transactions: &[u8]) -> Block {
@@ -58,9 +58,9 @@ fn a_transaction_in_two_blocks_or_twice_in_one_is_found() {
 fn a_promise_that_is_not_kept_is_found_as_long_as_somebody_could_keep_it() {
     let keys: Vec<TxKey> = (0u8..3).map(|i| TxKey::of(OPAQUE, &[i])).collect();
     let mut accepted = Accepted::default();
-    assert!(accepted.accepted(&keys[0], [0, 1, 2].into(), 3, 0).is_ok());
-    assert!(accepted.accepted(&keys[1], [0, 1].into(), 3, 1).is_ok());
-    assert!(accepted.accepted(&keys[2], [0].into(), 3, 1).is_err(), "no quorum ever held it");
+    assert!(accepted.accepted(&keys[0], [0, 1, 2].into(), 3, (3, 0)).is_ok());
+    assert!(accepted.accepted(&keys[1], [0, 1].into(), 2, (3, 1)).is_ok());
+    assert!(accepted.accepted(&keys[2], [0].into(), 1, (3, 1)).is_err(), "no quorum ever held it");
     accepted.ordered(&keys[0]);
     assert!(accepted.finish().is_err());
     accepted.crashed(0);
@@ -119,10 +119,10 @@ mod votes {
         ];
         for (case, (votes, sound)) in cases.into_iter().enumerate() {
             let mut guard = Guard::default();
-            let verdicts: Vec<bool> = votes.iter().map(|vote| guard.vote(1, vote).is_ok()).collect();
+            let verdicts: Vec<bool> = votes.iter().map(|vote| guard.vote(1, Some(1), vote).is_ok()).collect();
             assert_eq!(verdicts.iter().all(|ok| *ok), sound, "case {case}: {verdicts:?}");
         }
-        assert!(Guard::default().vote(2, &notarize(1, 1)).is_err(), "in another's name");
-        assert!(Guard::default().vote(1, &[9]).is_err());
+        assert!(Guard::default().vote(2, Some(2), &notarize(1, 1)).is_err(), "in another's name");
+        assert!(Guard::default().vote(1, Some(1), &[9]).is_err());
     }
 }

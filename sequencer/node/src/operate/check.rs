@@ -94,13 +94,14 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
     let Some(genesis) = &checked.genesis else {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };
-    match genesis.seats().map_err(Into::into).and_then(|seats| check_seat(&seats, &keys)) {
-        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key have a seat")),
+    let joining = config.network.joining;
+    match genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, &keys, joining)) {
+        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key may take part")),
         Err(error) => Finding::new(
             "keys",
             Level::Error,
             error.to_string(),
-            "the node is no validator of this network and does not start",
+            "the node is no validator of this network and does not start, unless the stake table has changed since the genesis",
             "use the keys that are in the genesis, or have the output of `switchyard keys show` put into it",
         ),
     }

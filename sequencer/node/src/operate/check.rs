@@ -96,7 +96,7 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
     };
     let joining = config.network.joining;
     match genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, &keys, joining)) {
-        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key may take part")),
+        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key have a seat")),
         Err(error) => Finding::new(
             "keys",
             Level::Error,

@@ -89,10 +89,15 @@ impl Opened {
         let (network, header) = (genesis.id()?, genesis.header()?);
         let keys = NodeKeys::load(&config.keys)?;
         check_servers(&config, &genesis)?;
+        let path = config.data_dir.join("store");
+        if !path.exists() {
+            // Nothing is made for a node that may not run.
+            check_seat(&genesis.hub_state()?, &keys, config.network.joining)?;
+        }
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
-        let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
+        let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
         check_seat(&hub.tip(), &keys, config.network.joining)?;

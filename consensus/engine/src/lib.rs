@@ -38,3 +38,19 @@ pub(crate) const EPOCH: u64 = 0;
 pub(crate) type Scheme = guarded::Guarded;
 pub(crate) type Finalization = simplex::types::Finalization<Scheme, Digest>;
 pub(crate) type Activity = simplex::types::Activity<Scheme, Digest>;
+
+/// Ways in for `testnet/fuzz`; no part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use switchyard_primitives::FinalityCertificate;
+
+    /// A message of the blocks channel, decoded and encoded again.
+    pub fn message(bytes: bytes::Bytes) -> Option<bytes::Bytes> {
+        crate::exchange::recoded(bytes)
+    }
+
+    /// A certificate on its way through the library's types.
+    pub fn certificate(certificate: &FinalityCertificate) -> Option<FinalityCertificate> {
+        crate::certificate::from_library(&crate::certificate::to_library(certificate)?)
+    }
+}

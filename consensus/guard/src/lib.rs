@@ -110,3 +110,28 @@ impl SignGuard {
         record.rewrite(history).inspect_err(|error| inner.broken = Some(error.to_string()))
     }
 }
+
+/// Ways in for `testnet/fuzz`; no part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use crate::{Interchange, file, history::History};
+    use switchyard_primitives::B256;
+
+    /// A record of key and network zero, read and written anew.
+    pub fn record(bytes: &[u8]) -> Option<Vec<u8>> {
+        file::rewritten(bytes)
+    }
+
+    /// Such a record of these entries' bodies.
+    pub fn record_of(bodies: &[u8]) -> Vec<u8> {
+        file::of_bodies(bodies)
+    }
+
+    /// What a new record exports once it has imported this.
+    pub fn imported(export: &Interchange) -> Option<Interchange> {
+        export.check(B256::ZERO, &[0; 48]).ok()?;
+        let mut history = History::default();
+        history.import(export);
+        Some(history.export(B256::ZERO, [0; 48].into()))
+    }
+}

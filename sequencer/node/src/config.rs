@@ -301,9 +301,14 @@ impl Config {
 
     /// Reads and checks a file, and makes its paths absolute.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read { path: path.display().to_string(), source };
+        Self::parse(path, &std::fs::read_to_string(path).map_err(read_error)?)
+    }
+
+    /// [`Self::load`] of a file whose text this is.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| parse_error(name.clone(), &text, &error))?;
+        let mut config: Self = toml::from_str(text).map_err(|error| parse_error(name.clone(), text, &error))?;
         let Consensus { min_interval_ms, heartbeat_ms, leader_timeout_ms, .. } = config.consensus;
         if min_interval_ms > heartbeat_ms || heartbeat_ms >= leader_timeout_ms {
             return Err(ConfigError::Pace { path: name, min_interval_ms, heartbeat_ms, leader_timeout_ms });

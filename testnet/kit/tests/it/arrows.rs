@@ -18,6 +18,7 @@ const RPC: &str = "switchyard-rpc";
 const NODE: &str = "switchyard-node";
 const LOCAL: &str = "switchyard-testnet-local";
 const KIT: &str = "switchyard-testnet-kit";
+const FUZZ: &str = "switchyard-fuzz";
 const BENCHES: &str = "switchyard-benches";
 
 const CORES: [&str; 5] = [PRIMITIVES, PROTO, CONSENSUS_CORE, ROLLUP_CORE, BRIDGE_CORE];
@@ -43,6 +44,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (NODE, all(&[])),
         (LOCAL, all(&[NODE])),
         (KIT, all(&[NODE, LOCAL])),
+        (FUZZ, all(&[NODE])),
         (BENCHES, all(&[NODE, LOCAL])),
     ])
 }

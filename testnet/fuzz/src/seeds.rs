@@ -214,7 +214,6 @@ impl Seeds {
             ("eth_getProof", json!([system, ["0x0", B256::repeat_byte(1)], "0x0"])),
             ("eth_call", json!([call, "latest", overrides])),
             ("eth_estimateGas", json!([create])),
-            ("eth_createAccessList", json!([call])),
             ("eth_getBlockByNumber", json!(["0x0", true])),
             ("eth_getBlockReceipts", json!(["0x0"])),
             ("eth_getTransactionByHash", json!([B256::ZERO])),

@@ -5,8 +5,10 @@ pub mod engine;
 pub mod keys;
 mod seats;
 mod verify;
+mod vote;
 
 pub use engine::{Ancestors, BlockBuilder, EngineEvent, Fault, FaultKind, History, InvalidBlock};
 pub use keys::verify_possession;
 pub use seats::{Seat, SeatError, SeatSet};
 pub use verify::{CertificateError, VOTE_DST, finalize_message, namespace, verify_certificate, verify_finality};
+pub use vote::{Proposal, Vote};

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 use switchyard_consensus_core::{History, SeatSet, keys};
-use switchyard_consensus_guard::{Kind, Refusal, SignGuard};
+use switchyard_consensus_guard::{Kind, Refusal, VoteSigner};
 use switchyard_consensus_network::{NetworkError, Transport, identity};
 use switchyard_primitives::{B256, Header, Limits};
 
@@ -19,10 +19,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Seed of the ed25519 key.
     pub identity_secret: [u8; 32],
-    /// BLS12-381 secret, big-endian.
-    pub bls_secret: [u8; 32],
-    /// Asked before each signature of the BLS key; its record is of this key and network.
-    pub guard: Arc<SignGuard>,
+    /// Signs the votes; its record is of this network.
+    pub signer: Arc<dyn VoteSigner>,
     /// Where to listen for the other validators.
     pub listen: SocketAddr,
     /// What carries messages between the validators; the same on all of them.
@@ -191,7 +189,7 @@ impl EngineConfig {
             .index_of(&identity)
             .and_then(|i| self.seats.seats().get(usize::try_from(i).ok()?))
             .ok_or(EngineError::NoSeat { identity })?;
-        if keys::bls_public_key(&self.bls_secret)? != seat.bls {
+        if self.signer.key() != seat.bls.0 {
             return Err(EngineError::OtherBlsKey { identity });
         }
         Ok(())

@@ -79,7 +79,7 @@ mod tests {
         Finalization,
         guarded::{self, MustStop},
     };
-    use commonware_codec::DecodeExt as _;
+    use commonware_codec::{Copying, DecodeExt as _};
     use commonware_consensus::{
         simplex::types::{
             ConflictingFinalize, ConflictingNotarize, Finalize, Notarize, Nullify, NullifyFinalize, Proposal,
@@ -95,6 +95,8 @@ mod tests {
     };
     use commonware_runtime::{Runner as _, Supervisor as _, tokio::Runner};
     use commonware_utils::{non_empty, ordered::BiMap};
+    use switchyard_consensus_core::namespace;
+    use switchyard_primitives::B256;
 
     /// Takes every report.
     #[derive(Clone)]
@@ -109,14 +111,16 @@ mod tests {
     }
 
     fn schemes() -> Vec<Scheme> {
-        let keys: Vec<Private> = (1u8..=4).map(|i| Private::decode(bytes::Bytes::from(vec![i; 32])).unwrap()).collect();
+        let secrets: Vec<[u8; 32]> = (1u8..=4).map(|i| [i; 32]).collect();
+        let keys: Vec<Private> = secrets.iter().map(|s| Private::decode(Copying(s)).unwrap()).collect();
         let seats: Vec<_> = (0u64..)
             .zip(&keys)
             .map(|(i, k)| (ed25519::PrivateKey::from_seed(i).public_key(), compute_public::<MinPk>(k)))
             .collect();
         let seats = BiMap::try_from(seats).unwrap();
-        let signer = |key| Scheme::signer(b"test", seats.clone(), key, guarded::tests::new_guard()).unwrap();
-        keys.into_iter().map(signer).collect()
+        let namespace = namespace(B256::ZERO);
+        let signer = |secret| Scheme::signer(&namespace, seats.clone(), guarded::tests::new_signer(secret)).unwrap();
+        secrets.into_iter().map(signer).collect()
     }
 
     fn proposal(view: u64, payload: u8) -> Proposal<Digest> {

@@ -29,7 +29,7 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{
     Digestible as _, Sha256,
-    bls12381::primitives::{group, variant::Variant},
+    bls12381::primitives::variant::Variant,
     certificate::ConstantProvider,
     ed25519::PublicKey,
 };
@@ -59,10 +59,9 @@ pub(crate) struct Ports {
 }
 
 fn scheme(config: &EngineConfig) -> Result<Scheme, EngineError> {
-    let secret = group::Private::decode(Copying(&config.bls_secret)).map_err(|_| KeyError::Secret)?;
     let participants = participants(&config.seats)?;
     let identity = identity(&config.identity_secret);
-    Scheme::signer(&namespace(config.network_id), participants, secret, config.guard.clone())
+    Scheme::signer(&namespace(config.network_id), participants, config.signer.clone())
         .ok_or(EngineError::OtherBlsKey { identity })
 }
 
@@ -315,7 +314,7 @@ impl StatusKeeper {
 mod tests {
     use super::*;
     use commonware_codec::Encode as _;
-    use commonware_cryptography::bls12381::primitives::{ops::compute_public, variant::MinPk};
+    use commonware_cryptography::bls12381::primitives::{group, ops::compute_public, variant::MinPk};
     use proptest::prelude::*;
     use switchyard_consensus_core::keys::bls_public_key;
 

@@ -13,10 +13,12 @@
 mod file;
 mod history;
 mod interchange;
+mod signer;
 mod statement;
 
 pub use file::GuardError;
 pub use interchange::{Entry, FORMAT, Interchange, Mark};
+pub use signer::{LocalSigner, Signature, Unsigned, VoteSigner};
 pub use statement::{Family, Kind, Position, Refusal, Statement};
 
 use file::Record;
@@ -59,6 +61,16 @@ impl SignGuard {
         Ok(Self { network, key, inner: Mutex::new(Inner { history, record, broken: None }) })
     }
 
+    /// The network of the record.
+    pub fn network(&self) -> B256 {
+        self.network
+    }
+
+    /// The key of the record.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
     /// Whether there is a record at `path`: without one, a key that has signed before must not sign again.
     pub fn exists(path: &Path) -> bool {
         path.exists()
@@ -95,6 +107,15 @@ impl SignGuard {
     /// Everything that the record holds, to be imported elsewhere. Whoever exports must not sign with the key afterwards.
     pub fn export(&self) -> Interchange {
         self.inner.lock().history.export(self.network, Bytes::from(self.key))
+    }
+
+    /// Whether everything that another record holds is remembered here, or may not be signed here any more.
+    ///
+    /// # Errors
+    /// [`GuardError::Import`] for an export of another format, network or key.
+    pub fn knows(&self, export: &Interchange) -> Result<bool, GuardError> {
+        export.check(self.network, &self.key)?;
+        Ok(self.inner.lock().history.knows(export))
     }
 
     /// Adds what another record holds, durably. From then on only what is above everything in it is signed, or the same

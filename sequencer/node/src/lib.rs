@@ -17,3 +17,4 @@ pub mod node;
 mod opened;
 pub mod operate;
 mod servers;
+pub mod signer;

@@ -88,6 +88,7 @@ impl Node {
         shared.metrics.height.set(gauge(header.height));
         shared.metrics.quorum.set(gauge(opened.seats.quorum()));
 
+        let signer = opened.signer(&shared.metrics).await?;
         let (waiting, waiting_rx) = watch::channel(0);
         let builder = HubBuilder::new(
             opened.rules(),
@@ -99,7 +100,7 @@ impl Node {
             shared.metrics.clone(),
         );
         let Engine { events, gossip, handle: engine } =
-            switchyard_consensus_engine::start(opened.engine(), builder.clone()).await?;
+            switchyard_consensus_engine::start(opened.engine(signer), builder.clone()).await?;
         let ingest = shared.ingest(&opened, gossip, waiting);
 
         let rollups = std::mem::take(&mut opened.rollups);

@@ -2,24 +2,28 @@
 
 use crate::{
     builder::Rules,
-    config::Config,
+    config::{BlsKey, Config},
     error::{NodeError, io},
     genesis::Genesis,
-    keys::NodeKeys,
+    keys::{self, KeyError},
+    metrics::Metrics,
+    signer::{RemoteSigner, SignerMetrics},
 };
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
     time::Duration,
 };
-use switchyard_consensus_core::{History, SeatSet};
+use switchyard_consensus_core::{History, SeatSet, keys::bls_public_key};
 use switchyard_consensus_engine::EngineConfig;
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{Key, LocalSigner, SignGuard, VoteSigner};
+use switchyard_consensus_network::identity;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
+use zeroize::Zeroizing;
 use switchyard_store::{Journal, RocksOptions, RocksStore, Store, StoreError};
 
 /// Threads of consensus and its network.
@@ -71,7 +75,9 @@ pub(crate) struct Opened {
     pub(crate) network: B256,
     pub(crate) header: Header,
     pub(crate) seats: SeatSet,
-    keys: NodeKeys,
+    identity_secret: Zeroizing<[u8; 32]>,
+    /// None with a remote signer.
+    bls_secret: Option<Zeroizing<[u8; 32]>>,
     guard: Arc<SignGuard>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rollups: Vec<OpenRollup>,
@@ -82,16 +88,21 @@ impl Opened {
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
         let (network, header, seats) = (genesis.id()?, genesis.header()?, genesis.seats()?);
-        let keys = NodeKeys::load(&config.keys)?;
-        check_seat(&seats, &keys)?;
+        let identity_secret = keys::read_plain(&config.keys.identity)?;
+        let bls_secret = match &config.keys.bls {
+            BlsKey::Remote(_) => None,
+            here => Some(keys::read_bls(here)?),
+        };
+        let key = check_seat(&seats, identity(&identity_secret), bls_secret.as_deref())?;
         check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
-        let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
+        let guard = Arc::new(open_guard(&config, network, key, store.tip().0.height)?);
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, seats, keys, guard, store: Arc::new(store), rollups })
+        let store = Arc::new(store);
+        Ok(Self { config, genesis, network, header, seats, identity_secret, bls_secret, guard, store, rollups })
     }
 
     /// What servers tell of the network.
@@ -134,17 +145,30 @@ impl Opened {
         Mempool::new(bounds, self.genesis.limits(), self.genesis.rollups.iter().map(|m| (m.id, admission(m.id))))
     }
 
+    /// What signs the votes. Waits for a remote signer for some seconds.
+    pub(crate) async fn signer(&self, metrics: &Metrics) -> Result<Arc<dyn VoteSigner>, NodeError> {
+        let guard = self.guard.clone();
+        match (&self.config.keys.bls, &self.bls_secret) {
+            (BlsKey::Remote(signer), _) => {
+                let metrics = metrics.with_registry(SignerMetrics::register);
+                let signer = RemoteSigner::connect(signer, guard, metrics).await.map_err(Box::new)?;
+                Ok(Arc::new(signer))
+            }
+            (_, Some(secret)) => Ok(Arc::new(LocalSigner::new(**secret, guard).map_err(|_| KeyError::Bls)?)),
+            (_, None) => Err(KeyError::Bls.into()),
+        }
+    }
+
     /// The engine's configuration.
-    pub(crate) fn engine(&self) -> EngineConfig {
+    pub(crate) fn engine(&self, signer: Arc<dyn VoteSigner>) -> EngineConfig {
         let (pace, network) = (&self.config.consensus, &self.config.network);
         EngineConfig {
             network_id: self.network,
             seats: self.seats.clone(),
             genesis: self.header,
             limits: self.genesis.limits(),
-            identity_secret: self.keys.identity,
-            bls_secret: self.keys.bls,
-            guard: self.guard.clone(),
+            identity_secret: *self.identity_secret,
+            signer,
             listen: network.listen,
             transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
@@ -162,26 +186,27 @@ impl Opened {
 }
 
 /// Opens the sign record, or begins one for a node that has taken part in nothing.
-fn open_guard(config: &Config, network: B256, keys: &NodeKeys, height: u64) -> Result<SignGuard, NodeError> {
+fn open_guard(config: &Config, network: B256, key: Key, height: u64) -> Result<SignGuard, NodeError> {
     let path = config.sign_record();
     if height > 0 && !SignGuard::exists(&path) {
         return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
     }
-    Ok(SignGuard::open(&path, network, keys.bls_public()?.0)?)
+    Ok(SignGuard::open(&path, network, key)?)
 }
 
-/// The keys must be those of one seat.
-pub(crate) fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
+/// The identity must have a seat, and the BLS secret, if it is here, be that seat's. Returns the seat's BLS key.
+pub(crate) fn check_seat(seats: &SeatSet, identity: B256, bls: Option<&[u8; 32]>) -> Result<Key, NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
-    let identity = keys.identity_public();
     let Some(seat) = seats.seats().iter().find(|seat| seat.identity == identity) else {
         return refuse(format!("identity {identity} has no seat in this network's genesis"));
     };
-    let bls = keys.bls_public()?;
-    if bls != seat.bls {
-        return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {}", seat.bls));
+    if let Some(secret) = bls {
+        let bls = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
+        if bls != seat.bls {
+            return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {}", seat.bls));
+        }
     }
-    Ok(())
+    Ok(seat.bls.0)
 }
 
 /// JSON-RPC is for EVM rollups of the network.

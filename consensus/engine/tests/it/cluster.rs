@@ -13,7 +13,7 @@ use std::{
 };
 use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, History, InvalidBlock, Seat, SeatSet, keys};
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{LocalSigner, SignGuard};
 use switchyard_consensus_network::{Transport, identity};
 use switchyard_primitives::{
     B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, TxKey, keccak256,
@@ -191,8 +191,7 @@ impl Cluster {
             genesis: self.genesis,
             limits: Limits { body_bytes: 256 << 10, ..Limits::default() },
             identity_secret: identity_secret(i),
-            bls_secret: bls_secret(i),
-            guard: self.guard(i),
+            signer: Arc::new(LocalSigner::new(bls_secret(i), self.guard(i)).unwrap()),
             listen: self.addresses[i],
             transport: self.transport,
             peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),

@@ -15,6 +15,7 @@ use switchyard_node::{
     logging,
     node::Node,
     operate::{self, OperateError},
+    signer::{self, SignerConfig},
 };
 
 /// RocksDB's allocations too: the system's allocator keeps what threads have freed, megabytes for each of them.
@@ -37,6 +38,12 @@ enum Cmd {
     /// Run a validator until it is told to stop (SIGTERM or Ctrl-C).
     Run {
         /// The node's configuration, a TOML file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run a remote signer, which has a validator's BLS key, until it is told to stop.
+    Signer {
+        /// The signer's configuration, a TOML file.
         #[arg(long)]
         config: PathBuf,
     },
@@ -68,6 +75,7 @@ enum Cmd {
 fn main() -> ExitCode {
     match Args::parse().command {
         Cmd::Run { config } => run(&config),
+        Cmd::Signer { config } => sign(&config),
         Cmd::Submit(args) => client(|out| Box::pin(cli::submit(args, out))),
         Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
         Cmd::Stream(args) => client(|out| Box::pin(cli::stream(args, out))),
@@ -147,6 +155,35 @@ fn run(path: &Path) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+fn sign(path: &Path) -> ExitCode {
+    let config = match SignerConfig::load(path) {
+        Ok(config) => config,
+        Err(error) => return refuse(2, error),
+    };
+    logging::init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(1, format!("cannot start: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        let stop = stop_signal();
+        // On a task, where it may block.
+        let serving = tokio::spawn(async move { signer::serve(&config).await }).await;
+        let mut serving = match serving {
+            Ok(serving) => serving.map_err(|error| (2, error.to_string()))?,
+            Err(error) => return Err((1, error.to_string())),
+        };
+        tokio::select! {
+            () = stop => serving.stop().await.map_err(|error| (1, error.to_string())),
+            ended = serving.ended() => ended.map_err(|error| (1, error.to_string())),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => refuse(code, error),
     }
 }
 

@@ -32,7 +32,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (PRIMITIVES, vec![]),
         (PROTO, vec![PRIMITIVES]),
         (CONSENSUS_CORE, vec![PRIMITIVES, PROTO]),
-        (GUARD, vec![PRIMITIVES]),
+        (GUARD, vec![PRIMITIVES, CONSENSUS_CORE]),
         (NETWORK, vec![PRIMITIVES, PROTO, CONSENSUS_CORE]),
         (ENGINE, vec![PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK]),
         (BRIDGE_CORE, vec![PRIMITIVES, CONSENSUS_CORE]),

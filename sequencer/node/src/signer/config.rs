@@ -1,0 +1,80 @@
+//! The signer's configuration.
+
+use crate::config::{BlsKey, ConfigError, parse_toml};
+use serde::{Deserialize, Serialize};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+/// A signer's configuration, a TOML file whose unknown keys are refused. Relative paths are relative to its folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerConfig {
+    /// The network's genesis file.
+    pub genesis: PathBuf,
+    /// The record of what the key has signed.
+    pub sign_record: PathBuf,
+    /// Where validators ask.
+    pub listen: SocketAddr,
+    /// The key.
+    pub keys: SignerKeys,
+    /// Mutual TLS.
+    pub tls: SignerTls,
+}
+
+/// Where the signer's key is. Files that others may read are refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerKeys {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls_keystore: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls_password_file: Option<PathBuf>,
+}
+
+/// PEM files of the signer's TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignerTls {
+    /// The signer's certificate, with those between it and its authority.
+    pub cert: PathBuf,
+    /// Its key, PKCS #8, mode 0600.
+    pub key: PathBuf,
+    /// The authority of the validator's certificate: whoever it has certified may have votes signed.
+    pub client_ca: PathBuf,
+}
+
+impl SignerConfig {
+    /// Whether this text is a signer's configuration and not a validator's.
+    pub(crate) fn is_one(text: &str) -> bool {
+        toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("sign_record"))
+    }
+
+    /// Reads and checks a file, and makes its paths absolute.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read { path: path.display().to_string(), source };
+        Self::parse(path, &std::fs::read_to_string(path).map_err(read_error)?)
+    }
+
+    /// [`Self::load`] of a file whose text this is.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let mut config: Self = parse_toml(path, text)?;
+        config.bls().map_err(|problem| ConfigError::Key { path: path.display().to_string(), problem })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let SignerConfig { genesis, sign_record, keys, tls, .. } = &mut config;
+        let keys = [&mut keys.bls, &mut keys.bls_keystore, &mut keys.bls_password_file].into_iter().flatten();
+        for p in [genesis, sign_record, &mut tls.cert, &mut tls.key, &mut tls.client_ca].into_iter().chain(keys) {
+            *p = base.join(&*p);
+        }
+        Ok(config)
+    }
+
+    /// Where the key is.
+    pub(crate) fn bls(&self) -> Result<BlsKey, &'static str> {
+        let SignerKeys { bls, bls_keystore, bls_password_file } = self.keys.clone();
+        BlsKey::of_files(bls, bls_keystore, bls_password_file)
+    }
+}

@@ -192,6 +192,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             limits,
             identity_secret,
             signer,
+            doppelganger_check: false,
             listen: addresses[index],
             transport: arguments.transport,
             peers: peers.enumerate().filter(|(i, _)| *i != index).map(|(_, peer)| peer).collect(),

@@ -21,6 +21,9 @@ pub struct EngineConfig {
     pub identity_secret: [u8; 32],
     /// Signs the votes; its record is of this network.
     pub signer: Arc<dyn VoteSigner>,
+    /// Whether to listen before the first vote for another process that signs with the key: some seconds in which this
+    /// validator does not vote. Not with one seat, where there is nobody to listen to.
+    pub doppelganger_check: bool,
     /// Where to listen for the other validators.
     pub listen: SocketAddr,
     /// What carries messages between the validators; the same on all of them.

@@ -1,7 +1,7 @@
 //! The library's signature scheme with the validator's signer in the secret's place: a vote is signed once the sign guard has
 //! written down what it says.
 
-use crate::EngineError;
+use crate::{EngineError, listening::Listening};
 use commonware_consensus::{
     simplex::{scheme::bls12381_multisig, types::Subject},
     types::Round,
@@ -22,7 +22,7 @@ use commonware_utils::{
 use rand_core::CryptoRng;
 use std::sync::Arc;
 use switchyard_consensus_core::{Proposal, Vote};
-use switchyard_consensus_guard::{Kind, Position, Refusal, Unsigned, VoteSigner};
+use switchyard_consensus_guard::{Family, Kind, Position, Refusal, Unsigned, VoteSigner};
 use switchyard_primitives::B256;
 use tokio::sync::watch;
 use tracing::error;
@@ -53,6 +53,7 @@ pub(crate) struct Guarded {
     inner: Inner,
     me: Participant,
     signer: Arc<dyn VoteSigner>,
+    listening: Listening,
     stop: watch::Sender<Option<MustStop>>,
 }
 
@@ -65,8 +66,14 @@ impl Guarded {
     ) -> Option<Self> {
         let key = signer.key();
         let me = participants.values().iter().position(|participant| participant.encode().as_ref() == key)?;
-        let inner = Inner::verifier(namespace, participants);
-        Some(Self { inner, me: Participant::from_usize(me), signer, stop: watch::Sender::default() })
+        let (inner, stop) = (Inner::verifier(namespace, participants), watch::Sender::default());
+        Some(Self { inner, me: Participant::from_usize(me), signer, listening: Listening::default(), stop })
+    }
+
+    /// Signs nothing until the listening has ended. To be called before the scheme is cloned.
+    pub(crate) fn listen(&mut self) -> Listening {
+        self.listening = Listening::since(self.signer.record().newest(Family::Consensus, 0));
+        self.listening.clone()
     }
 
     /// Becomes the reason when this validator must not go on: its record cannot be written, or its key signs elsewhere too.
@@ -77,13 +84,14 @@ impl Guarded {
     /// Looks whether a certificate that was verified holds a vote of this key that is not in its record: then another process
     /// signs with it, or the record is not the key's. Certificates below the low-water mark say nothing.
     pub(crate) fn look_for_twin(&self, kind: Kind, round: Round, signers: &Signers) {
-        if !signers.iter().any(|signer| signer == self.me) {
+        let (epoch, view) = (round.epoch().get(), round.view().get());
+        let position = Position { epoch, number: view };
+        let mine = signers.iter().any(|signer| signer == self.me);
+        if mine && self.signer.record().has_signed(kind, 0, position) == Some(false) {
+            self.stop.send_replace(Some(MustStop::Twin { kind, view }));
             return;
         }
-        let (epoch, view) = (round.epoch().get(), round.view().get());
-        if self.signer.record().has_signed(kind, 0, Position { epoch, number: view }) == Some(false) {
-            self.stop.send_replace(Some(MustStop::Twin { kind, view }));
-        }
+        self.listening.hear(position);
     }
 }
 
@@ -166,6 +174,9 @@ impl Scheme for Guarded {
     }
 
     fn sign<D: Digest>(&self, subject: Subject<'_, D>) -> Option<Attestation<Self>> {
+        if self.listening.is_silent() {
+            return None;
+        }
         let vote = vote(&subject)?;
         // Waits for the disk, or for another machine, so this thread's other tasks go on elsewhere.
         match tokio::task::block_in_place(|| self.signer.sign(&vote)) {

@@ -22,6 +22,7 @@ mod exchange;
 mod folder;
 mod gossip;
 mod guarded;
+mod listening;
 mod observer;
 mod runtime;
 mod wiring;

@@ -9,6 +9,7 @@ use crate::{
     exchange::{self, Exchange},
     gossip,
     guarded::MustStop,
+    listening,
     observer::Observer,
     runtime::{EngineStatus, MetricsReader, Ready},
 };
@@ -114,7 +115,14 @@ async fn assemble<B: BlockBuilder>(
     builder: B,
     ports: Ports,
 ) -> Result<Parts, EngineError> {
-    let scheme = scheme(&config)?;
+    let mut scheme = scheme(&config)?;
+    let seats = config.seats.seats().len();
+    if config.doppelganger_check && seats > 1 {
+        let plan = listening::Plan::new(seats, config.seats.quorum(), config.certification_timeout);
+        let (listening, status) = (scheme.listen(), ports.status.subscribe());
+        // Ends by itself, or with the runtime.
+        context.child("listening").spawn(move |context| listening.run(context, plan, status));
+    }
     let me = public_key(identity(&config.identity_secret)).map_err(network::NetworkError::from)?;
     let must_stop = scheme.stop();
     let limits = BlockLimits(config.limits);

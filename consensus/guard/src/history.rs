@@ -79,6 +79,10 @@ impl History {
         track.low.filter(|low| position >= *low).map(|_| false)
     }
 
+    pub(crate) fn newest(&self, family: Family, scope: u64) -> Option<Position> {
+        self.tracks.get(&(family, scope))?.slots.keys().next_back().copied()
+    }
+
     /// Remembers a statement that was permitted.
     pub(crate) fn add(&mut self, statement: &Statement) {
         let track = self.tracks.entry((statement.kind.family(), statement.scope)).or_default();

@@ -104,6 +104,11 @@ impl SignGuard {
         self.inner.lock().history.has_signed(kind, scope, position)
     }
 
+    /// The newest slot of a family and scope for which a statement was permitted and is remembered.
+    pub fn newest(&self, family: Family, scope: u64) -> Option<Position> {
+        self.inner.lock().history.newest(family, scope)
+    }
+
     /// Everything that the record holds, to be imported elsewhere. Whoever exports must not sign with the key afterwards.
     pub fn export(&self) -> Interchange {
         self.inner.lock().history.export(self.network, Bytes::from(self.key))

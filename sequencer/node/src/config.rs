@@ -206,6 +206,9 @@ pub struct Consensus {
     pub certification_timeout_ms: u64,
     /// A leader from which nothing was heard for this long is skipped at once.
     pub skip_timeout_ms: u64,
+    /// Whether to listen for some seconds at each start, without voting, for another process that signs with this key. This
+    /// validator's own business.
+    pub doppelganger_check: bool,
 }
 
 impl Default for Consensus {
@@ -216,6 +219,7 @@ impl Default for Consensus {
             leader_timeout_ms: 1250,
             certification_timeout_ms: 1350,
             skip_timeout_ms: 1420,
+            doppelganger_check: true,
         }
     }
 }

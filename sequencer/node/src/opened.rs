@@ -169,6 +169,7 @@ impl Opened {
             limits: self.genesis.limits(),
             identity_secret: *self.identity_secret,
             signer,
+            doppelganger_check: pace.doppelganger_check,
             listen: network.listen,
             transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),

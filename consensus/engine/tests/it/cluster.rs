@@ -183,6 +183,11 @@ impl Cluster {
         guard
     }
 
+    /// The validator's key behind a guard.
+    pub(crate) fn signer(&self, i: usize, guard: Arc<SignGuard>) -> Arc<LocalSigner> {
+        Arc::new(LocalSigner::new(bls_secret(i), guard).unwrap())
+    }
+
     pub(crate) fn config(&self, i: usize, acknowledged_height: u64) -> EngineConfig {
         let others = |j: &usize| *j != i;
         EngineConfig {
@@ -191,7 +196,8 @@ impl Cluster {
             genesis: self.genesis,
             limits: Limits { body_bytes: 256 << 10, ..Limits::default() },
             identity_secret: identity_secret(i),
-            signer: Arc::new(LocalSigner::new(bls_secret(i), self.guard(i)).unwrap()),
+            signer: self.signer(i, self.guard(i)),
+            doppelganger_check: false,
             listen: self.addresses[i],
             transport: self.transport,
             peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),
@@ -208,8 +214,12 @@ impl Cluster {
     }
 
     pub(crate) async fn start(&self, builder: Builder, acknowledged_height: u64) -> Validator {
+        self.start_with(self.config(builder.name, acknowledged_height), builder).await
+    }
+
+    pub(crate) async fn start_with(&self, config: EngineConfig, builder: Builder) -> Validator {
         init_logs();
-        let config = self.config(builder.name, acknowledged_height);
+        let acknowledged_height = config.acknowledged_height;
         Validator::new(start(config, builder).await.unwrap(), acknowledged_height)
     }
 

@@ -3,6 +3,7 @@
 
 mod agreement;
 mod cluster;
+mod doppelganger;
 mod errors;
 mod gossip;
 mod transport;

@@ -40,6 +40,9 @@ enum Cmd {
         /// The node's configuration, a TOML file.
         #[arg(long)]
         config: PathBuf,
+        /// Vote at once, without listening for another machine with this key
+        #[arg(long)]
+        no_doppelganger_check: bool,
     },
     /// Run a remote signer, which has a validator's BLS key, until it is told to stop.
     Signer {
@@ -74,7 +77,7 @@ enum Cmd {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Cmd::Run { config } => run(&config),
+        Cmd::Run { config, no_doppelganger_check } => run(&config, !no_doppelganger_check),
         Cmd::Signer { config } => sign(&config),
         Cmd::Submit(args) => client(|out| Box::pin(cli::submit(args, out))),
         Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
@@ -124,11 +127,12 @@ fn refuse(code: u8, text: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(path: &Path) -> ExitCode {
-    let config = match Config::load(path) {
+fn run(path: &Path, doppelganger_check: bool) -> ExitCode {
+    let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => return refuse(2, error),
     };
+    config.consensus.doppelganger_check &= doppelganger_check;
     let errors = logging::init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

@@ -36,7 +36,9 @@ impl Vote {
     /// Epoch and view.
     pub fn round(&self) -> (u64, u64) {
         match *self {
-            Self::Notarize(Proposal { epoch, view, .. }) | Self::Finalize(Proposal { epoch, view, .. }) => (epoch, view),
+            Self::Notarize(Proposal { epoch, view, .. }) | Self::Finalize(Proposal { epoch, view, .. }) => {
+                (epoch, view)
+            }
             Self::Nullify { epoch, view } => (epoch, view),
         }
     }

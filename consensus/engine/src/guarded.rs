@@ -2,6 +2,7 @@
 //! written down what it says.
 
 use crate::{EngineError, listening::Listening};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_consensus::{
     simplex::{scheme::bls12381_multisig, types::Subject},
     types::Round,
@@ -12,7 +13,6 @@ use commonware_cryptography::{
     certificate::{AssemblyError, Attestation, Membership, Scheme, Signers, Verification, Verifier},
     ed25519::PublicKey,
 };
-use commonware_codec::{Copying, DecodeExt as _, Encode as _};
 use commonware_parallel::Strategy;
 use commonware_utils::{
     N3f1, Participant,
@@ -262,13 +262,16 @@ impl Scheme for Guarded {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use commonware_cryptography::certificate::Subject as _;
     use commonware_consensus::{
         simplex::types::{Finalize, Notarize, Nullify, Proposal},
         types::{Epoch, Round, View},
     };
+    use commonware_cryptography::certificate::Subject as _;
     use commonware_cryptography::{
-        Signer as _, bls12381::primitives::{group, ops::compute_public}, ed25519, keccak256::Digest,
+        Signer as _,
+        bls12381::primitives::{group, ops::compute_public},
+        ed25519,
+        keccak256::Digest,
     };
     use commonware_runtime::Runner as _;
     use switchyard_consensus_core::{keys::bls_public_key, namespace};

@@ -130,10 +130,13 @@ mod tests {
                     listening.hear(view(number));
                 }
             };
-            futures::future::select(std::pin::pin!(run), std::pin::pin!(futures::future::select(
-                std::pin::pin!(talk),
-                std::pin::pin!(clock.sleep(Duration::from_secs(60))),
-            )))
+            futures::future::select(
+                std::pin::pin!(run),
+                std::pin::pin!(futures::future::select(
+                    std::pin::pin!(talk),
+                    std::pin::pin!(clock.sleep(Duration::from_secs(60))),
+                )),
+            )
             .await;
             (!listening.is_silent()).then(|| clock.current().duration_since(start).unwrap())
         })

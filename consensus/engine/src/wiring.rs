@@ -29,10 +29,7 @@ use commonware_consensus::{
     types::{Epoch, FixedEpocher, ViewDelta},
 };
 use commonware_cryptography::{
-    Digestible as _, Sha256,
-    bls12381::primitives::variant::Variant,
-    certificate::ConstantProvider,
-    ed25519::PublicKey,
+    Digestible as _, Sha256, bls12381::primitives::variant::Variant, certificate::ConstantProvider, ed25519::PublicKey,
 };
 use commonware_parallel::Sequential;
 use commonware_runtime::{Clock as _, Handle, Spawner as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context};

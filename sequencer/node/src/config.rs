@@ -463,6 +463,25 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_here_or_at_a_signer_that_answers_before_the_view_is_over() {
+        let load = |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.bls);
+        let signer = "[keys.signer]\nurl = \"https://a:1\"\nca = \"a\"\ncert = \"b\"\nkey = \"c\"";
+        let BlsKey::Remote(remote) = load(signer).unwrap() else { panic!("at a signer") };
+        assert!(remote.deadline_ms == 200 && remote.ca.is_absolute() && remote.cert.is_absolute());
+        assert!(remote.key.is_absolute() && remote.key.ends_with("c"));
+        for (wrong, says) in [
+            (format!("bls = \"d\"\n{signer}"), "beside [keys.signer]"),
+            (signer.replace("https", "http"), "https://HOST:PORT"),
+            (format!("{signer}\ndeadline_ms = 0"), "deadline_ms"),
+            (format!("{signer}\ndeadline_ms = 1250"), "deadline_ms"),
+            (format!("{signer}\nsurprise = 1"), "surprise"),
+        ] {
+            let error = load(&wrong).unwrap_err().to_string();
+            assert!(error.contains(says) && !error.contains('\n'), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
     fn a_missing_file_is_named() {
         let error = Config::load(Path::new("/nonexistent/node.toml")).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/node.toml"), "{error}");

@@ -23,8 +23,8 @@ use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
-use zeroize::Zeroizing;
 use switchyard_store::{Journal, RocksOptions, RocksStore, Store, StoreError};
+use zeroize::Zeroizing;
 
 /// Threads of consensus and its network.
 const ENGINE_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");

@@ -96,6 +96,18 @@ fn identity(certificate: &Path, key: &Path) -> Result<Identity, KeyError> {
     Ok(Identity::from_pem(certificate, file::read_private(key, PEM_BYTES_MAX)?))
 }
 
+/// Ways in for `testnet/fuzz`; no part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use super::wire;
+    use switchyard_proto::signer_v1::SignRequest;
+
+    /// A request read as a vote, and written anew.
+    pub fn recoded(request: &SignRequest) -> Option<SignRequest> {
+        wire::vote(request).ok().map(|(network, vote)| wire::request(network, &vote))
+    }
+}
+
 /// Whether the files of a validator's side can be read.
 pub(crate) fn check_files(config: &crate::config::RemoteKey) -> Result<(), KeyError> {
     certificate(&config.ca)?;

@@ -91,7 +91,9 @@ pub(crate) fn json_rpc(input: &[u8]) -> bool {
     let answers = answer.as_array().map_or(std::slice::from_ref(&answer), Vec::as_slice);
     assert!(answers.iter().all(|answer| answer.get("result").is_some() != answer.get("error").is_some()));
     // -32700 to -32600: not JSON, not a request, no such method, no such parameters.
-    answers.iter().all(|answer| answer["error"]["code"].as_i64().is_none_or(|code| !(-32_700..=-32_600).contains(&code)))
+    answers
+        .iter()
+        .all(|answer| answer["error"]["code"].as_i64().is_none_or(|code| !(-32_700..=-32_600).contains(&code)))
 }
 
 /// A hub without validators: it takes every transaction and puts none into a block.

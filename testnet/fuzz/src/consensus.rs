@@ -8,7 +8,7 @@ use switchyard_consensus_core::{Seat, SeatSet, keys::bls_public_key, verify_cert
 use switchyard_consensus_engine::fuzz as engine;
 use switchyard_node::ingest::wire;
 use switchyard_primitives::{B256, Bytes, FinalityCertificate, FinalityProof, Limits};
-use switchyard_proto::v1;
+use switchyard_proto::{signer_v1::SignRequest, v1};
 
 /// Longest message in the frames of [`network_frames`].
 const FRAME_BYTES_MAX: usize = 4096;
@@ -37,6 +37,15 @@ pub(crate) fn finality_proof(input: &[u8]) -> bool {
     let _ = verify_finality(B256::ZERO, &SEATS, &proof);
     assert_eq!(FinalityProof::try_from(&v1::FinalityProof::from(&proof)), Ok(proof));
     true
+}
+
+/// What a signer takes for a vote is what a validator would ask for with it. protobuf has more than one encoding.
+pub(crate) fn signer_request(input: &[u8]) -> bool {
+    let Ok(request) = SignRequest::decode(input) else { return false };
+    switchyard_node::signer::fuzz::recoded(&request).is_some_and(|recoded| {
+        assert_eq!(recoded, request);
+        true
+    })
 }
 
 pub(crate) fn exchange_message(input: &[u8]) -> bool {

@@ -41,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "genesis", run: operator::genesis },
     Target { name: "rollup_genesis", run: operator::rollup_genesis },
     Target { name: "config", run: operator::config },
+    Target { name: "signer_config", run: operator::signer_config },
+    Target { name: "signer_request", run: consensus::signer_request },
     Target { name: "keystore", run: operator::keystore },
     Target { name: "transaction", run: chain::transaction },
     Target { name: "json_rpc", run: chain::json_rpc },

@@ -1,7 +1,7 @@
 //! Files that people write and send each other.
 
 use std::path::Path;
-use switchyard_node::{config::Config, genesis::Genesis, keys::keystore::Keystore};
+use switchyard_node::{config::Config, genesis::Genesis, keys::keystore::Keystore, signer::SignerConfig};
 
 pub(crate) fn genesis(input: &[u8]) -> bool {
     let Ok(genesis) = Genesis::parse("genesis".into(), input) else { return false };
@@ -30,6 +30,15 @@ pub(crate) fn config(input: &[u8]) -> bool {
     // What TOML cannot say (a number above 2^63) cannot have been read from it.
     let written = toml::to_string(&config).expect("a configuration is TOML");
     assert_eq!(Config::parse(path, &written).ok(), Some(config));
+    true
+}
+
+pub(crate) fn signer_config(input: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(input) else { return false };
+    let path = Path::new("/etc/switchyard/signer.toml");
+    let Ok(config) = SignerConfig::parse(path, text) else { return false };
+    let written = toml::to_string(&config).expect("a configuration is TOML");
+    assert_eq!(SignerConfig::parse(path, &written).ok(), Some(config));
     true
 }
 

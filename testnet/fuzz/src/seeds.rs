@@ -24,7 +24,7 @@ use switchyard_primitives::{
     B256, Block, Bytes, CompactBlock, FinalityCertificate, FinalityProof, Header, RollupId, Segment, SegmentTable,
     SignerBitmap,
 };
-use switchyard_proto::{ProvenSegment, v1};
+use switchyard_proto::{ProvenSegment, signer_v1::SignRequest, v1};
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
 
 /// One file of the seed corpus. Its target accepts it.
@@ -96,6 +96,12 @@ impl Seeds {
         let proof = FinalityProof { headers: vec![block.header, block.header], certificate };
         self.add("finality_proof", "two_headers", v1::FinalityProof::from(&proof).encode_to_vec());
 
+        let (network, none) = (bytes::Bytes::from(vec![1; 32]), bytes::Bytes::new());
+        for (name, kind, parent_view, block) in [("notarize", 1, 6, network.clone()), ("nullify", 2, 0, none)] {
+            let (epoch, view, network_id) = (1, 7, network.clone());
+            let request = SignRequest { network_id, kind, epoch, view, parent_view, block };
+            self.add("signer_request", name, request.encode_to_vec());
+        }
         self.kind("exchange_message", "whole", 1, block.encode());
         self.kind("exchange_message", "compact", 2, CompactBlock::of(&block).encode());
         let request = [block.hash().as_slice(), &5u32.to_be_bytes(), &[0b10110]].concat();
@@ -169,6 +175,7 @@ impl Seeds {
         self.add("genesis", "network", json_text(&json!(genesis())));
         self.add("rollup_genesis", "rollup", json_text(&rollup_genesis()));
         self.add("config", "example", include_str!("../../../docs/node.example.toml"));
+        self.add("signer_config", "example", include_str!("../../../docs/signer.example.toml"));
         for (name, kdf) in [("scrypt", NewKdf::Scrypt), ("pbkdf2", NewKdf::Pbkdf2)] {
             self.add("keystore", name, keystore(kdf));
         }

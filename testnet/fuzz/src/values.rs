@@ -2,9 +2,7 @@
 
 use crate::same;
 use prost::Message;
-use switchyard_primitives::{
-    B256, Block, Bytes, CompactBlock, Header, Limits, RollupId, SegmentProof, SegmentTable,
-};
+use switchyard_primitives::{B256, Block, Bytes, CompactBlock, Header, Limits, RollupId, SegmentProof, SegmentTable};
 use switchyard_proto::{ProvenSegment, hash, level, v1};
 
 pub(crate) fn header(input: &[u8]) -> bool {

@@ -73,9 +73,8 @@ impl fmt::Debug for RemoteSigner {
 
 fn client(config: &RemoteKey) -> Result<SignerServiceClient<Channel>, SignerError> {
     choose_algorithms();
-    let tls = ClientTlsConfig::new()
-        .ca_certificate(certificate(&config.ca)?)
-        .identity(identity(&config.cert, &config.key)?);
+    let tls =
+        ClientTlsConfig::new().ca_certificate(certificate(&config.ca)?).identity(identity(&config.cert, &config.key)?);
     let endpoint = Endpoint::from_shared(config.url.clone())
         .and_then(|endpoint| endpoint.tls_config(tls))
         .map_err(SignerError::Tls)?

@@ -78,3 +78,36 @@ impl SignerConfig {
         BlsKey::of_files(bls, bls_keystore, bls_password_file)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXAMPLE: &str = include_str!("../../../../docs/signer.example.toml");
+
+    fn parse(text: &str) -> Result<SignerConfig, ConfigError> {
+        SignerConfig::parse(Path::new("/signer/signer.toml"), text)
+    }
+
+    #[test]
+    fn the_example_is_a_signers_and_no_validators() {
+        let config = parse(EXAMPLE).unwrap();
+        assert_eq!(config.sign_record, Path::new("/signer/sign-record"));
+        assert_eq!(config.tls.client_ca, Path::new("/signer/ca.pem"));
+        assert!(matches!(config.bls(), Ok(BlsKey::Keystore { path, .. }) if path == Path::new("/signer/bls.json")));
+        assert!(SignerConfig::is_one(EXAMPLE));
+        assert!(!SignerConfig::is_one(include_str!("../../../../docs/node.example.toml")));
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_so_are_two_keys_or_none() {
+        for (from, to, says) in [
+            ("[tls]", "[tls]\nsurprise = 1", "surprise"),
+            ("[keys]", "[keys]\nbls = \"a\"", "either bls, or bls_keystore"),
+            ("bls_keystore = \"bls.json\"", "", "either bls, or bls_keystore"),
+        ] {
+            let error = parse(&EXAMPLE.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(says) && !error.contains('\n'), "{error}");
+        }
+    }
+}

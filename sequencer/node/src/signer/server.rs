@@ -98,10 +98,7 @@ pub async fn serve(config: &SignerConfig) -> Result<Serving, SignerError> {
 
 #[tonic::async_trait]
 impl SignerService for Service {
-    async fn get_key(
-        self: Arc<Self>,
-        _: Request<v1::GetKeyRequest>,
-    ) -> Result<Response<v1::GetKeyResponse>, Status> {
+    async fn get_key(self: Arc<Self>, _: Request<v1::GetKeyRequest>) -> Result<Response<v1::GetKeyResponse>, Status> {
         let record = self.0.record();
         Ok(Response::new(v1::GetKeyResponse {
             network_id: to_bytes(record.network()),

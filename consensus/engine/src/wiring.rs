@@ -9,7 +9,7 @@ use crate::{
     exchange::{self, Exchange},
     gossip,
     guarded::MustStop,
-    listening,
+    listening::{Listening, Plan},
     observer::Observer,
     runtime::{EngineStatus, MetricsReader, Ready},
 };
@@ -113,12 +113,13 @@ async fn assemble<B: BlockBuilder>(
     ports: Ports,
 ) -> Result<Parts, EngineError> {
     let mut scheme = scheme(&config)?;
-    let seats = config.seats.seats().len();
+    let (mut listening, seats) = (Listening::default(), config.seats.seats().len());
     if config.doppelganger_check && seats > 1 {
-        let plan = listening::Plan::new(seats, config.seats.quorum(), config.certification_timeout);
-        let (listening, status) = (scheme.listen(), ports.status.subscribe());
+        let plan = Plan::new(seats, config.seats.quorum(), config.certification_timeout);
+        listening = scheme.listen();
+        let (silence, status) = (listening.clone(), ports.status.subscribe());
         // Ends by itself, or with the runtime.
-        context.child("listening").spawn(move |context| listening.run(context, plan, status));
+        context.child("listening").spawn(move |context| silence.run(context, plan, status));
     }
     let me = public_key(identity(&config.identity_secret)).map_err(network::NetworkError::from)?;
     let must_stop = scheme.stop();
@@ -236,8 +237,13 @@ async fn assemble<B: BlockBuilder>(
         },
     );
     let simplex = simplex.start(network.votes, network.certificates, network.resolver);
-    let status =
-        StatusKeeper { view: view_out, tip: mailroom.tip.clone(), connected: network.connected, status: ports.status };
+    let status = StatusKeeper {
+        view: view_out,
+        tip: mailroom.tip.clone(),
+        connected: network.connected,
+        listening,
+        status: ports.status,
+    };
     Ok(Parts {
         tasks: vec![("simplex", simplex), ("marshal", actor), ("blocks", blocks_task), ("network", network.task)],
         courier: Courier::new(
@@ -291,6 +297,7 @@ struct StatusKeeper {
     view: watch::Receiver<u64>,
     tip: watch::Receiver<delivery::Tip>,
     connected: Connected,
+    listening: Listening,
     status: watch::Sender<EngineStatus>,
 }
 
@@ -305,6 +312,7 @@ impl StatusKeeper {
                     view,
                     finalized_height: height,
                     peers_connected: connected.unwrap_or(status.peers_connected),
+                    voting: !self.listening.is_silent(),
                 };
                 let changed = *status != new;
                 *status = new;

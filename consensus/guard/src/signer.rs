@@ -7,6 +7,7 @@ use switchyard_consensus_core::{
     keys::{KeyError, bls_public_key, sign_vote},
 };
 use switchyard_primitives::keccak256;
+use zeroize::Zeroizing;
 
 /// A BLS12-381 signature, compressed G2.
 pub type Signature = [u8; 96];
@@ -54,7 +55,7 @@ impl From<&Vote> for Statement {
 
 /// A secret behind its guard, in this process.
 pub struct LocalSigner {
-    secret: [u8; 32],
+    secret: Zeroizing<[u8; 32]>,
     guard: Arc<SignGuard>,
 }
 
@@ -65,7 +66,7 @@ impl LocalSigner {
         if bls_public_key(&secret)?.0 != guard.key() {
             return Err(KeyError::Secret);
         }
-        Ok(Self { secret, guard })
+        Ok(Self { secret: Zeroizing::new(secret), guard })
     }
 }
 

@@ -99,6 +99,16 @@ impl RemoteKey {
 }
 
 impl BlsKey {
+    /// Every path.
+    pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        match self {
+            Self::Plain(path) => vec![path],
+            Self::Keystore { path, password_file } => [path].into_iter().chain(password_file).collect(),
+            Self::Remote(RemoteKey { ca, cert, key, .. }) => vec![ca, cert, key],
+        }
+        .into_iter()
+    }
+
     /// From the files that a table names.
     pub(crate) fn of_files(
         bls: Option<PathBuf>,
@@ -158,13 +168,7 @@ impl From<Keys> for KeysTable {
 impl Keys {
     /// Every path of the table.
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let mut paths = vec![&mut self.identity];
-        match &mut self.bls {
-            BlsKey::Plain(path) => paths.push(path),
-            BlsKey::Keystore { path, password_file } => paths.extend([path].into_iter().chain(password_file)),
-            BlsKey::Remote(RemoteKey { ca, cert, key, .. }) => paths.extend([ca, cert, key]),
-        }
-        paths.into_iter()
+        [&mut self.identity].into_iter().chain(self.bls.paths())
     }
 }
 

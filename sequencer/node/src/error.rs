@@ -103,6 +103,7 @@ impl NodeError {
         match self {
             Self::Executor(_) | Self::Panicked { .. } | Self::Ended(_) | Self::EngineFailed(_) => 1,
             Self::Store(StoreError::Database(_)) => 1,
+            Self::Signer(error) if matches!(**error, SignerError::Away { .. }) => 1,
             _ => 2,
         }
     }

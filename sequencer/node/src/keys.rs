@@ -70,7 +70,7 @@ pub enum KeyError {
     #[error("{0}")]
     Password(String),
     /// The key is not on this host.
-    #[error("the BLS key is at the signer {url}: run this command there, with the signer's configuration or keystore")]
+    #[error("this needs the BLS key itself, which is at the signer {url}")]
     Remote {
         /// The signer.
         url: String,

@@ -253,6 +253,7 @@ impl Shared {
                 let engine = *status.borrow();
                 metrics.view.set(gauge(engine.view));
                 metrics.peers.set(gauge(engine.peers_connected));
+                metrics.voting.set(engine.voting.into());
                 let height = tip.borrow().height;
                 for (rollup, next) in &progress {
                     let lag = (height + 1).saturating_sub(next.load(Ordering::Acquire));

@@ -7,7 +7,7 @@ use crate::{
     genesis::Genesis,
     keys::{self, KeyError},
     metrics::Metrics,
-    signer::{RemoteSigner, SignerMetrics},
+    signer::RemoteSigner,
 };
 use std::{
     num::{NonZeroU64, NonZeroUsize},
@@ -150,8 +150,7 @@ impl Opened {
         let guard = self.guard.clone();
         match (&self.config.keys.bls, &self.bls_secret) {
             (BlsKey::Remote(signer), _) => {
-                let metrics = metrics.with_registry(SignerMetrics::register);
-                let signer = RemoteSigner::connect(signer, guard, metrics).await.map_err(Box::new)?;
+                let signer = RemoteSigner::connect(signer, guard, metrics.signer.clone()).await.map_err(Box::new)?;
                 Ok(Arc::new(signer))
             }
             (_, Some(secret)) => Ok(Arc::new(LocalSigner::new(**secret, guard).map_err(|_| KeyError::Bls)?)),

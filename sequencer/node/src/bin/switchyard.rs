@@ -174,12 +174,7 @@ fn sign(path: &Path) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let stop = stop_signal();
-        // On a task, where it may block.
-        let serving = tokio::spawn(async move { signer::serve(&config).await }).await;
-        let mut serving = match serving {
-            Ok(serving) => serving.map_err(|error| (2, error.to_string()))?,
-            Err(error) => return Err((1, error.to_string())),
-        };
+        let mut serving = signer::serve(&config).await.map_err(|error| (2, error.to_string()))?;
         tokio::select! {
             () = stop => serving.stop().await.map_err(|error| (1, error.to_string())),
             ended = serving.ended() => ended.map_err(|error| (1, error.to_string())),

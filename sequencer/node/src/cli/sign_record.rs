@@ -112,8 +112,7 @@ impl Place {
         let text = std::fs::read_to_string(config).map_err(io(config))?;
         if SignerConfig::is_one(&text) {
             let config = SignerConfig::parse(config, &text)?;
-            let bls = config.bls().map_err(|problem| ConfigError::Key { path: text, problem })?;
-            let key = bls_public_key(&*read_bls(&bls)?).map_err(|_| KeyError::Bls)?.0;
+            let key = bls_public_key(&*read_bls(&config.keys)?).map_err(|_| KeyError::Bls)?.0;
             return Ok(Self { path: config.sign_record, network: Genesis::load(&config.genesis)?.id()?, key });
         }
         let config = Config::parse(config, &text)?;

@@ -1,7 +1,7 @@
 //! The signer's configuration.
 
 use crate::config::{BlsKey, ConfigError, parse_toml};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -17,22 +17,40 @@ pub struct SignerConfig {
     pub sign_record: PathBuf,
     /// Where validators ask.
     pub listen: SocketAddr,
-    /// The key.
-    pub keys: SignerKeys,
+    /// Where the key is, on this host. Files that others may read are refused.
+    #[serde(deserialize_with = "read_keys", serialize_with = "write_keys")]
+    pub keys: BlsKey,
     /// Mutual TLS.
     pub tls: SignerTls,
 }
 
-/// Where the signer's key is. Files that others may read are refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// [`BlsKey`] as the file has it.
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SignerKeys {
+struct KeysTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     bls: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bls_keystore: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bls_password_file: Option<PathBuf>,
+}
+
+fn read_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BlsKey, D::Error> {
+    let KeysTable { bls, bls_keystore, bls_password_file } = KeysTable::deserialize(deserializer)?;
+    BlsKey::of_files(bls, bls_keystore, bls_password_file).map_err(serde::de::Error::custom)
+}
+
+fn write_keys<S: Serializer>(key: &BlsKey, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut table = KeysTable { bls: None, bls_keystore: None, bls_password_file: None };
+    match key.clone() {
+        BlsKey::Plain(path) => table.bls = Some(path),
+        BlsKey::Keystore { path, password_file } => {
+            (table.bls_keystore, table.bls_password_file) = (Some(path), password_file);
+        }
+        BlsKey::Remote(_) => return Err(serde::ser::Error::custom("a signer has its key itself")),
+    }
+    table.serialize(serializer)
 }
 
 /// PEM files of the signer's TLS.
@@ -62,20 +80,13 @@ impl SignerConfig {
     /// [`Self::load`] of a file whose text this is.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let mut config: Self = parse_toml(path, text)?;
-        config.bls().map_err(|problem| ConfigError::Key { path: path.display().to_string(), problem })?;
         let base = path.parent().unwrap_or(Path::new("."));
         let SignerConfig { genesis, sign_record, keys, tls, .. } = &mut config;
-        let keys = [&mut keys.bls, &mut keys.bls_keystore, &mut keys.bls_password_file].into_iter().flatten();
-        for p in [genesis, sign_record, &mut tls.cert, &mut tls.key, &mut tls.client_ca].into_iter().chain(keys) {
+        let tls = [&mut tls.cert, &mut tls.key, &mut tls.client_ca];
+        for p in [genesis, sign_record].into_iter().chain(tls).chain(keys.paths()) {
             *p = base.join(&*p);
         }
         Ok(config)
-    }
-
-    /// Where the key is.
-    pub(crate) fn bls(&self) -> Result<BlsKey, &'static str> {
-        let SignerKeys { bls, bls_keystore, bls_password_file } = self.keys.clone();
-        BlsKey::of_files(bls, bls_keystore, bls_password_file)
     }
 }
 
@@ -94,7 +105,7 @@ mod tests {
         let config = parse(EXAMPLE).unwrap();
         assert_eq!(config.sign_record, Path::new("/signer/sign-record"));
         assert_eq!(config.tls.client_ca, Path::new("/signer/ca.pem"));
-        assert!(matches!(config.bls(), Ok(BlsKey::Keystore { path, .. }) if path == Path::new("/signer/bls.json")));
+        assert!(matches!(config.keys, BlsKey::Keystore { path, .. } if path == Path::new("/signer/bls.json")));
         assert!(SignerConfig::is_one(EXAMPLE));
         assert!(!SignerConfig::is_one(include_str!("../../../../docs/node.example.toml")));
     }

@@ -57,20 +57,26 @@ impl Serving {
 
 struct Service(Arc<LocalSigner>);
 
-/// Opens key and record and serves them. Call it on a tokio runtime.
-///
-/// # Errors
-/// [`SignerError`]; above all without a sign record, since nobody knows what such a key has signed.
-pub async fn serve(config: &SignerConfig) -> Result<Serving, SignerError> {
+fn open(config: &SignerConfig) -> Result<LocalSigner, SignerError> {
     let network = Genesis::load(&config.genesis)?.id()?;
-    let bls = config.bls().map_err(|problem| crate::config::ConfigError::Key { path: "signer".into(), problem })?;
-    let secret = tokio::task::block_in_place(|| keys::read_bls(&bls))?;
+    let secret = keys::read_bls(&config.keys)?;
     let public = bls_public_key(&secret).map_err(|_| keys::KeyError::Bls)?;
     if !SignGuard::exists(&config.sign_record) {
         return Err(SignerError::NoRecord { path: config.sign_record.display().to_string() });
     }
     let guard = Arc::new(SignGuard::open(&config.sign_record, network, public.0)?);
-    let signer = LocalSigner::new(*secret, guard).map_err(|_| keys::KeyError::Bls)?;
+    Ok(LocalSigner::new(*secret, guard).map_err(|_| keys::KeyError::Bls)?)
+}
+
+/// Opens key and record and serves them. Call it on a tokio runtime.
+///
+/// # Errors
+/// [`SignerError`]; above all without a sign record, since nobody knows what such a key has signed.
+pub async fn serve(config: &SignerConfig) -> Result<Serving, SignerError> {
+    let opening = config.clone();
+    // Opening a keystore takes a second.
+    let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
+    let signer = opened.map_err(|_| SignerError::Keys(keys::KeyError::Bls))??;
 
     choose_algorithms();
     let tls = ServerTlsConfig::new()
@@ -92,7 +98,7 @@ pub async fn serve(config: &SignerConfig) -> Result<Serving, SignerError> {
         .add_service(service);
     let incoming = bounded(listener, CONNECTIONS, stop.clone());
     let running = tokio::spawn(router.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
-    tracing::info!(%address, key = %public, %network, "signing");
+    tracing::info!(%address, "signing");
     Ok(Serving { address, running, stop })
 }
 

@@ -1,5 +1,7 @@
 //! Every committed input through its target, and the corpus itself.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

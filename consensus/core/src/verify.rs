@@ -2,7 +2,7 @@
 //!
 //! The layout of what is signed is the engine's (`docs/specs/consensus.md`).
 
-use crate::{Proposal, SeatSet, Vote};
+use crate::{Proposal, SeatSet, Vote, vote::push_varint};
 use blst::{
     BLST_ERROR,
     min_pk::{AggregatePublicKey, Signature},
@@ -64,6 +64,16 @@ pub enum CertificateError {
 /// The domain under which the validators of `network` sign: `"switchyard" | network 32`.
 pub fn namespace(network: B256) -> Vec<u8> {
     [b"switchyard".as_slice(), network.as_slice()].concat()
+}
+
+/// What every signed message begins with: `varint(length) | namespace | kind`, the length being that of the rest. So no
+/// message of one kind can be taken for one of another.
+pub(crate) fn domain(network: B256, kind: &[u8]) -> Vec<u8> {
+    let domain = [namespace(network).as_slice(), kind].concat();
+    let mut out = Vec::with_capacity(128);
+    push_varint(&mut out, domain.len() as u64);
+    out.extend_from_slice(&domain);
+    out
 }
 
 /// The bytes that a finalize vote signs: [`Vote::message`].

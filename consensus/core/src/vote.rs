@@ -1,6 +1,6 @@
 //! What a validator's vote says, and the bytes that it signs: `docs/specs/consensus.md`.
 
-use crate::namespace;
+use crate::verify::domain;
 use switchyard_primitives::B256;
 
 /// A block that a leader has proposed.
@@ -65,17 +65,12 @@ impl Vote {
             Self::Nullify { .. } => b"_NULLIFY",
             Self::Finalize(_) => b"_FINALIZE",
         };
-        let domain = [&namespace(network), suffix].concat();
-        let mut out = Vec::with_capacity(128);
-        push_varint(&mut out, domain.len() as u64);
-        out.extend_from_slice(&domain);
-        out.extend_from_slice(&self.content());
-        out
+        [domain(network, suffix), self.content()].concat()
     }
 }
 
 /// Unsigned LEB128.
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     loop {
         let low = (value & 0x7f) as u8;
         value >>= 7;

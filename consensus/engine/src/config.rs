@@ -1,9 +1,9 @@
 //! What the engine is told at its start, and why it may refuse.
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
-use switchyard_consensus_core::{History, SeatSet, keys};
+use switchyard_consensus_core::{Committees, EpochRules, History, keys};
 use switchyard_consensus_guard::{Kind, Refusal, VoteSigner};
-use switchyard_consensus_network::{NetworkError, Transport, identity};
+use switchyard_consensus_network::{NetworkError, Transport};
 use switchyard_primitives::{B256, Header, Limits};
 
 /// What the engine is told at its start.
@@ -11,15 +11,17 @@ use switchyard_primitives::{B256, Header, Limits};
 pub struct EngineConfig {
     /// The network's id: the domain of every signature.
     pub network_id: B256,
-    /// The validators. Their proofs of possession have been checked.
-    pub seats: SeatSet,
+    /// Who signs in each epoch. Their proofs of possession have been checked.
+    pub committees: Arc<dyn Committees>,
+    /// How the log is cut into epochs.
+    pub epochs: EpochRules,
     /// The block of height 0.
     pub genesis: Header,
     /// Bounds of a block; the same on every validator.
     pub limits: Limits,
     /// Seed of the ed25519 key.
     pub identity_secret: [u8; 32],
-    /// Signs the votes; its record is of this network.
+    /// Signs the votes where a seat has its key and this validator's identity; its record is of this network.
     pub signer: Arc<dyn VoteSigner>,
     /// Whether to listen before the first vote for another process that signs with the key: some seconds in which this
     /// validator does not vote. Not with one seat, where there is nobody to listen to.
@@ -28,7 +30,7 @@ pub struct EngineConfig {
     pub listen: SocketAddr,
     /// What carries messages between the validators; the same on all of them.
     pub transport: Transport,
-    /// Identities and addresses of the other validators.
+    /// Addresses of other validators, for those of which the log tells none.
     pub peers: Vec<(B256, SocketAddr)>,
     /// A folder of the engine's own. Losing it and starting again may make this validator sign twice.
     pub data_dir: PathBuf,
@@ -68,18 +70,6 @@ pub enum EngineError {
         certification_ms: u128,
         /// `skip_timeout`.
         skip_ms: u128,
-    },
-    /// This validator's identity has no seat.
-    #[error("identity {identity} has no seat in this network; check keys.identity")]
-    NoSeat {
-        /// The identity of the configured secret.
-        identity: B256,
-    },
-    /// The seat of this identity votes with another BLS key.
-    #[error("the BLS secret does not belong to the seat of {identity}; check keys.bls")]
-    OtherBlsKey {
-        /// The identity of the configured secret.
-        identity: B256,
     },
     /// The BLS secret is out of range, or a seat's key is not one.
     #[error(transparent)]
@@ -183,17 +173,8 @@ impl EngineConfig {
             });
         }
         let genesis = &self.genesis;
-        if genesis.height != 0 || genesis.epoch != crate::EPOCH || genesis.parent != self.network_id {
+        if genesis.height != 0 || genesis.epoch != 0 || genesis.parent != self.network_id {
             return Err(EngineError::Genesis { network: self.network_id });
-        }
-        let identity = identity(&self.identity_secret);
-        let seat = self
-            .seats
-            .index_of(&identity)
-            .and_then(|i| self.seats.seats().get(usize::try_from(i).ok()?))
-            .ok_or(EngineError::NoSeat { identity })?;
-        if self.signer.key() != seat.bls.0 {
-            return Err(EngineError::OtherBlsKey { identity });
         }
         Ok(())
     }

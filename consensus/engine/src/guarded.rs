@@ -2,16 +2,20 @@
 //! written down what it says.
 
 use crate::{EngineError, listening::Listening};
-use commonware_codec::{Copying, DecodeExt as _, Encode as _};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _, types::lazy::Lazy};
 use commonware_consensus::{
     simplex::{scheme::bls12381_multisig, types::Subject},
     types::Round,
 };
 use commonware_cryptography::{
-    Digest,
-    bls12381::primitives::variant::MinPk,
+    Digest, Signer as _,
+    bls12381::primitives::{
+        group,
+        ops::compute_public,
+        variant::{MinPk, Variant},
+    },
     certificate::{AssemblyError, Attestation, Membership, Scheme, Signers, Verification, Verifier},
-    ed25519::PublicKey,
+    ed25519::{self, PublicKey},
 };
 use commonware_parallel::Strategy;
 use commonware_utils::{
@@ -22,13 +26,13 @@ use commonware_utils::{
 use rand_core::CryptoRng;
 use std::sync::Arc;
 use switchyard_consensus_core::{Proposal, Vote};
-use switchyard_consensus_guard::{Family, Kind, Position, Refusal, Unsigned, VoteSigner};
+use switchyard_consensus_guard::{Kind, Position, Refusal, Unsigned, VoteSigner};
 use switchyard_primitives::B256;
 use tokio::sync::watch;
 use tracing::error;
 
 type Inner = bls12381_multisig::Scheme<PublicKey, MinPk>;
-type BlsPublic = <MinPk as commonware_cryptography::bls12381::primitives::variant::Variant>::Public;
+type BlsPublic = <MinPk as Variant>::Public;
 
 /// Why a validator must not go on.
 #[derive(Clone, Debug)]
@@ -51,34 +55,35 @@ impl From<MustStop> for EngineError {
 pub(crate) struct Guarded {
     /// Without a secret.
     inner: Inner,
-    me: Participant,
-    signer: Arc<dyn VoteSigner>,
+    /// This validator's first seat, if it has one.
+    seat: Option<(Participant, Arc<dyn VoteSigner>)>,
     listening: Listening,
     stop: watch::Sender<Option<MustStop>>,
 }
 
 impl Guarded {
-    /// A scheme that has `signer` sign, if a participant has its public key.
-    pub(crate) fn signer(
+    /// A scheme that has `signer` sign where a participant has its public key and `listening` has ended, and verifies in any
+    /// case. `stop` becomes the reason when this validator must not go on: its record cannot be written, or its key signs
+    /// elsewhere too.
+    pub(crate) fn new(
         namespace: &[u8],
         participants: BiMap<PublicKey, BlsPublic>,
-        signer: Arc<dyn VoteSigner>,
-    ) -> Option<Self> {
-        let key = signer.key();
-        let me = participants.values().iter().position(|participant| participant.encode().as_ref() == key)?;
-        let (inner, stop) = (Inner::verifier(namespace, participants), watch::Sender::default());
-        Some(Self { inner, me: Participant::from_usize(me), signer, listening: Listening::default(), stop })
+        signer: Option<Arc<dyn VoteSigner>>,
+        listening: Listening,
+        stop: watch::Sender<Option<MustStop>>,
+    ) -> Self {
+        let seat = |signer: Arc<dyn VoteSigner>| {
+            let key = signer.key();
+            let me = participants.values().iter().position(|participant| participant.encode().as_ref() == key)?;
+            Some((Participant::from_usize(me), signer))
+        };
+        let seat = signer.and_then(seat);
+        Self { inner: Inner::verifier(namespace, participants), seat, listening, stop }
     }
 
-    /// Signs nothing until the listening has ended. To be called before the scheme is cloned.
-    pub(crate) fn listen(&mut self) -> Listening {
-        self.listening = Listening::since(self.signer.record().newest(Family::Consensus, 0));
-        self.listening.clone()
-    }
-
-    /// Becomes the reason when this validator must not go on: its record cannot be written, or its key signs elsewhere too.
-    pub(crate) fn stop(&self) -> watch::Receiver<Option<MustStop>> {
-        self.stop.subscribe()
+    #[cfg(test)]
+    pub(crate) fn must_stop(&self) -> Option<MustStop> {
+        self.stop.borrow().clone()
     }
 
     /// Looks whether a certificate that was verified holds a vote of this key that is not in its record: then another process
@@ -86,12 +91,38 @@ impl Guarded {
     pub(crate) fn look_for_twin(&self, kind: Kind, round: Round, signers: &Signers) {
         let (epoch, view) = (round.epoch().get(), round.view().get());
         let position = Position { epoch, number: view };
-        let mine = signers.iter().any(|signer| signer == self.me);
-        if mine && self.signer.record().has_signed(kind, 0, position) == Some(false) {
-            self.stop.send_replace(Some(MustStop::Twin { kind, view }));
-            return;
+        if let Some((me, signer)) = &self.seat {
+            let mine = signers.iter().any(|signer| signer == *me);
+            if mine && signer.record().has_signed(kind, 0, position) == Some(false) {
+                self.stop.send_replace(Some(MustStop::Twin { kind, view }));
+                return;
+            }
         }
         self.listening.hear(position);
+    }
+}
+
+/// Moves a validator's signatures to those of one of its further seats.
+pub(crate) struct Tweak(Inner);
+
+impl Tweak {
+    /// By a scalar that everyone knows.
+    pub(crate) fn new(namespace: &[u8], scalar: group::Private) -> Option<Self> {
+        // A scheme of one participant, for the bytes that it signs.
+        let key = compute_public::<MinPk>(&scalar);
+        let stand_in = ed25519::PrivateKey::from_seed(0).public_key();
+        Inner::signer(namespace, BiMap::try_from(vec![(stand_in, key)]).ok()?, scalar).map(Self)
+    }
+
+    /// The seat's signature of what the validator has signed; `None` if its signature does not decode.
+    pub(crate) fn moved<D: Digest>(
+        &self,
+        subject: Subject<'_, D>,
+        own: &Attestation<Guarded>,
+    ) -> Option<Lazy<<MinPk as Variant>::Signature>> {
+        let part = self.0.sign(subject)?;
+        let sum = *own.signature.get()? + part.signature.get()?;
+        Some(Lazy::from(sum))
     }
 }
 
@@ -166,7 +197,7 @@ impl Scheme for Guarded {
     type Signature = <Inner as Scheme>::Signature;
 
     fn me(&self) -> Option<Membership> {
-        Some(Membership::Signer(self.me))
+        self.seat.as_ref().map(|(me, _)| Membership::Signer(*me))
     }
 
     fn participants(&self) -> &Set<PublicKey> {
@@ -174,15 +205,15 @@ impl Scheme for Guarded {
     }
 
     fn sign<D: Digest>(&self, subject: Subject<'_, D>) -> Option<Attestation<Self>> {
+        let ((me, signer), vote) = (self.seat.as_ref()?, vote(&subject)?);
         if self.listening.is_silent() {
             return None;
         }
-        let vote = vote(&subject)?;
         // Waits for the disk, or for another machine, so this thread's other tasks go on elsewhere.
-        match tokio::task::block_in_place(|| self.signer.sign(&vote)) {
+        match tokio::task::block_in_place(|| signer.sign(&vote)) {
             Ok(signature) => {
                 let signature = Self::Signature::decode(Copying(&signature)).ok()?;
-                Some(Attestation { signer: self.me, signature: signature.into() })
+                Some(Attestation { signer: *me, signature: signature.into() })
             }
             Err(reason) => {
                 error!(%reason, "a vote is not signed");
@@ -266,13 +297,7 @@ pub(crate) mod tests {
         simplex::types::{Finalize, Notarize, Nullify, Proposal},
         types::{Epoch, Round, View},
     };
-    use commonware_cryptography::certificate::Subject as _;
-    use commonware_cryptography::{
-        Signer as _,
-        bls12381::primitives::{group, ops::compute_public},
-        ed25519,
-        keccak256::Digest,
-    };
+    use commonware_cryptography::{certificate::Subject as _, keccak256::Digest};
     use commonware_runtime::Runner as _;
     use switchyard_consensus_core::{keys::bls_public_key, namespace};
     use switchyard_consensus_guard::{LocalSigner, SignGuard};
@@ -294,7 +319,13 @@ pub(crate) mod tests {
     }
 
     fn scheme() -> Guarded {
-        Guarded::signer(&namespace(B256::ZERO), seats().0, new_signer(SECRET)).unwrap()
+        Guarded::new(
+            &namespace(B256::ZERO),
+            seats().0,
+            Some(new_signer(SECRET)),
+            Listening::default(),
+            watch::Sender::default(),
+        )
     }
 
     fn proposal(view: u64, payload: u8) -> Proposal<Digest> {

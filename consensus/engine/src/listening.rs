@@ -14,7 +14,9 @@ use std::{
     },
     time::Duration,
 };
+use switchyard_consensus_core::Committee;
 use switchyard_consensus_guard::Position;
+use switchyard_primitives::B256;
 use tokio::sync::watch;
 use tracing::{debug, info};
 
@@ -49,10 +51,23 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// For a set of so many seats, of which so many are a quorum.
-    pub(crate) fn new(seats: usize, quorum: usize, certification_timeout: Duration) -> Self {
+    /// For a committee; none for a validator that is alone in it, and so has nobody to listen to.
+    pub(crate) fn new(committee: &Committee, me: &B256, certification_timeout: Duration) -> Option<Self> {
+        let mut others: Vec<u32> =
+            committee.members().iter().filter(|m| m.seat.identity != *me).map(|m| m.seats).collect();
+        if others.is_empty() {
+            return None;
+        }
+        others.sort_unstable_by(|a, b| b.cmp(a));
+        // The fewest that make a quorum with this one.
+        let mut seats = committee.member(me).map_or(0, |m| m.seats as usize);
+        let mut peers = 0;
+        while seats < committee.seats().quorum() && peers < others.len() {
+            seats += others[peers] as usize;
+            peers += 1;
+        }
         // In so long a leader that is down is passed, and the next one has its turn.
-        Self { peers: quorum.saturating_sub(1), quiet: certification_timeout * 3, views: seats * TURNS }
+        Some(Self { peers, quiet: certification_timeout * 3, views: committee.seats().seats().len() * TURNS })
     }
 }
 

@@ -5,25 +5,39 @@ use commonware_actor::Feedback;
 use commonware_consensus::{Reporter, Viewable as _, simplex::types::Attributable as _, types::Round};
 use commonware_cryptography::certificate::Signers;
 use commonware_parallel::Sequential;
-use commonware_runtime::tokio::Context;
 use commonware_utils::sync::Mutex;
+use rand_core::CryptoRng;
 use std::sync::Arc;
-use switchyard_consensus_core::{Fault, FaultKind};
+use switchyard_consensus_core::{Committee, Fault, FaultKind};
 use switchyard_consensus_guard::Kind;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 /// Passes every report on to `inner` and keeps what the node should know.
-#[derive(Clone)]
-pub(crate) struct Observer<R> {
+pub(crate) struct Observer<R, G> {
     pub(crate) inner: R,
     pub(crate) scheme: Scheme,
-    pub(crate) rng: Arc<Mutex<Context>>,
-    pub(crate) view: watch::Sender<u64>,
+    pub(crate) committee: Arc<Committee>,
+    pub(crate) rng: Arc<Mutex<G>>,
+    /// The newest epoch and view.
+    pub(crate) view: watch::Sender<(u64, u64)>,
     pub(crate) faults: mpsc::Sender<Fault>,
 }
 
-impl<R: Reporter<Activity = Activity>> Reporter for Observer<R> {
+impl<R: Clone, G> Clone for Observer<R, G> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            scheme: self.scheme.clone(),
+            committee: self.committee.clone(),
+            rng: Arc::clone(&self.rng),
+            view: self.view.clone(),
+            faults: self.faults.clone(),
+        }
+    }
+}
+
+impl<R: Reporter<Activity = Activity>, G: CryptoRng + Send + 'static> Reporter for Observer<R, G> {
     type Activity = Activity;
 
     fn report(&mut self, activity: Activity) -> Feedback {
@@ -42,11 +56,11 @@ impl<R: Reporter<Activity = Activity>> Reporter for Observer<R> {
     }
 }
 
-impl<R> Observer<R> {
+impl<R, G: CryptoRng> Observer<R, G> {
     /// A certificate for a view means that the next one has begun.
     fn certified(&self, kind: Kind, round: Round, signers: &Signers) {
         self.scheme.look_for_twin(kind, round, signers);
-        let next = round.view().get().saturating_add(1);
+        let next = (round.epoch().get(), round.view().get().saturating_add(1));
         self.view.send_if_modified(|seen| {
             let newer = *seen < next;
             *seen = (*seen).max(next);
@@ -65,7 +79,10 @@ impl<R> Observer<R> {
             Activity::NullifyFinalize(e) => (e.signer(), FaultKind::NullifyFinalize, e.view()),
             _ => return,
         };
-        let fault = Fault { seat: seat.get(), kind, view: view.get() };
+        // A validator's further seats say what its first seat says: once is enough.
+        let Some((member, 0)) = self.committee.owner(seat.get()) else { return };
+        let (validator, epoch) = (member.seat.identity, self.committee.epoch());
+        let fault = Fault { validator, epoch, kind, view: view.get() };
         error!(?fault, "a validator has signed what no honest one signs");
         // Never waits: consensus must not depend on how fast the node reads. The log line remains where it is full.
         let _ = self.faults.try_send(fault);
@@ -75,6 +92,7 @@ impl<R> Observer<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listening::Listening;
     use crate::{
         Finalization,
         guarded::{self, MustStop},
@@ -95,7 +113,8 @@ mod tests {
     };
     use commonware_runtime::{Runner as _, Supervisor as _, tokio::Runner};
     use commonware_utils::{non_empty, ordered::BiMap};
-    use switchyard_consensus_core::namespace;
+    use switchyard_consensus_core::{Seat, keys::bls_public_key, namespace};
+    use switchyard_consensus_network::to_b256;
     use switchyard_primitives::B256;
 
     /// Takes every report.
@@ -119,8 +138,20 @@ mod tests {
             .collect();
         let seats = BiMap::try_from(seats).unwrap();
         let namespace = namespace(B256::ZERO);
-        let signer = |secret| Scheme::signer(&namespace, seats.clone(), guarded::tests::new_signer(secret)).unwrap();
+        let signer = |secret| {
+            let signer = Some(guarded::tests::new_signer(secret));
+            Scheme::new(&namespace, seats.clone(), signer, Listening::default(), watch::Sender::default())
+        };
         secrets.into_iter().map(signer).collect()
+    }
+
+    /// The same seats.
+    fn committee() -> Committee {
+        let seat = |(i, secret): (u64, u8)| Seat {
+            identity: to_b256(&ed25519::PrivateKey::from_seed(i).public_key()),
+            bls: bls_public_key(&[secret; 32]).unwrap(),
+        };
+        Committee::of_equals(0, (0..).zip(1..=4).map(seat)).unwrap()
     }
 
     fn proposal(view: u64, payload: u8) -> Proposal<Digest> {
@@ -140,10 +171,11 @@ mod tests {
         Runner::new(runtime).start(|context| async move {
             let schemes = schemes();
             let (faults, mut out) = mpsc::channel(8);
-            let (view, seen) = watch::channel(0);
+            let (view, seen) = watch::channel((0, 0));
             let mut observer = Observer {
                 inner: Sink,
                 scheme: schemes[0].clone(),
+                committee: Arc::new(committee()),
                 rng: Arc::new(Mutex::new(context.child("rng"))),
                 view,
                 faults,
@@ -151,7 +183,7 @@ mod tests {
             for activity in reports(&schemes) {
                 observer.report(activity);
             }
-            let (view, must_stop) = (*seen.borrow(), observer.scheme.stop().borrow().clone());
+            let ((_, view), must_stop) = (*seen.borrow(), observer.scheme.must_stop());
             drop(observer);
             let mut faults = Vec::new();
             while let Some(fault) = out.recv().await {
@@ -181,8 +213,10 @@ mod tests {
                 Activity::NullifyFinalize(NullifyFinalize::new(nullify, finalize(1))),
             ]
         });
-        let seat = schemes()[2].me().unwrap().index().get();
-        let told: Vec<_> = faults.iter().map(|f| (f.seat, f.kind, f.view)).collect();
+        let committee = committee();
+        let (member, _) = committee.owner(schemes()[2].me().unwrap().index().get()).unwrap();
+        let seat = member.seat.identity;
+        let told: Vec<_> = faults.iter().map(|f| (f.validator, f.kind, f.view)).collect();
         assert_eq!(
             told,
             [

@@ -1,13 +1,18 @@
 //! Fills proposals from the mempool at the hub's pace, and judges those of others.
 
-use crate::{config, metrics::Metrics};
-use alloy_primitives::B256;
+use crate::{
+    config,
+    hub::HubStates,
+    machine::{Machine, blocking},
+    metrics::Metrics,
+};
+use alloy_primitives::{B256, keccak256};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, HubState, InvalidBlock};
 use switchyard_mempool::{Budget, Mempool, Selected};
-use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, TxKey};
+use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, Segment, TxKey};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -33,20 +38,34 @@ pub struct Rules {
 #[derive(Clone)]
 pub struct HubBuilder(Arc<Inner>);
 
-struct Inner {
-    rules: Rules,
-    pace: config::Consensus,
-    store: Arc<dyn Store>,
-    mempool: Arc<Mempool>,
+/// What [`HubBuilder::new`] needs.
+pub struct BuilderParts {
+    /// The rules of the network.
+    pub rules: Rules,
+    /// How fast blocks are made.
+    pub pace: config::Consensus,
+    /// The log.
+    pub store: Arc<dyn Store>,
+    /// The hub's state.
+    pub hub: HubStates,
+    /// What waits.
+    pub mempool: Arc<Mempool>,
     /// The newest block that is in the store and taken out of the mempool: the blocks above it are looked at one by one.
-    tip: watch::Receiver<HubTip>,
+    pub tip: watch::Receiver<HubTip>,
     /// Bumped whenever a transaction enters the mempool.
-    waiting: watch::Receiver<u64>,
+    pub waiting: watch::Receiver<u64>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Clock, timers and threads.
+    pub machine: Arc<dyn Machine>,
+}
+
+struct Inner {
+    parts: BuilderParts,
     /// Transaction keys of valid blocks above the tip, by block hash.
     pending: Mutex<lru::LruCache<B256, Arc<HashSet<TxKey>>>>,
     /// The height last proposed here, and how many times the byte budget is halved.
     proposed: Mutex<(u64, u32)>,
-    metrics: Arc<Metrics>,
 }
 
 /// With this part of a block's bytes to include, a block is made without regard to the minimum interval.
@@ -67,30 +86,34 @@ fn ahead(block: &Header, now_ms: u64) -> Duration {
     Duration::from_millis(block.timestamp_ms.saturating_sub(now_ms.saturating_add(MAX_CLOCK_AHEAD_MS)))
 }
 
-/// Milliseconds since 1970 by this node's clock.
-pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn rule(rule: &'static str, detail: impl Into<String>) -> InvalidBlock {
     InvalidBlock::Rule { rule, detail: detail.into() }
 }
 
+/// What lies between the tip and a new block.
+struct Above {
+    /// The keys of the transactions in each block.
+    keys: Vec<Arc<HashSet<TxKey>>>,
+    /// The hub's state after all of it.
+    state: Arc<HubState>,
+}
+
+/// Of the system rollup's records only those that the state allows, one after the other.
+fn admissible(state: &HubState, selected: Selected) -> Option<Selected> {
+    if selected.segment.rollup != RollupId::SYSTEM {
+        return Some(selected);
+    }
+    let Selected { segment, hashes } = selected;
+    let kept: Vec<Bytes> = state.admissible(segment.transactions);
+    let hashes = hashes.into_iter().filter(|hash| kept.iter().any(|tx| keccak256(tx) == *hash)).collect();
+    (!kept.is_empty()).then(|| Selected { segment: Segment { transactions: kept, ..segment }, hashes })
+}
+
 impl HubBuilder {
-    /// A builder over a node's store and mempool. `tip` is announced once a block is in the store and out of the mempool.
-    pub fn new(
-        rules: Rules,
-        pace: config::Consensus,
-        store: Arc<dyn Store>,
-        mempool: Arc<Mempool>,
-        tip: watch::Receiver<HubTip>,
-        waiting: watch::Receiver<u64>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// A builder over a node's store and mempool.
+    pub fn new(parts: BuilderParts) -> Self {
         let pending = Mutex::new(lru::LruCache::new(PENDING_BLOCKS));
-        let proposed = Mutex::default();
-        Self(Arc::new(Inner { rules, pace, store, mempool, tip, waiting, pending, proposed, metrics }))
+        Self(Arc::new(Inner { parts, pending, proposed: Mutex::default() }))
     }
 
     /// Whether one of the last valid blocks seen here holds the transaction.
@@ -110,38 +133,56 @@ impl Inner {
         if let Some(keys) = self.known_keys(&hash) {
             return Some(keys);
         }
-        let hashed = tokio::task::spawn_blocking(move || block.keys().collect::<HashSet<TxKey>>());
-        let keys = hashed.await.inspect_err(|error| tracing::error!(%error, "hashing a block failed")).ok()?;
+        let hashed = blocking(&*self.parts.machine, move || block.keys().collect::<HashSet<TxKey>>()).await;
+        let keys = hashed.inspect_err(|error| tracing::error!(%error, "hashing a block failed")).ok()?;
         let keys = Arc::new(keys);
         self.pending.lock().put(hash, keys.clone());
         Some(keys)
     }
 
-    /// The keys of `parent` and of its ancestors above the tip, which may rise meanwhile.
-    async fn above_tip(
-        self: &Arc<Self>,
-        parent: &Arc<Block>,
-        mut ancestors: Ancestors,
-    ) -> Option<Vec<Arc<HashSet<TxKey>>>> {
-        let mut sets = Vec::new();
+    /// What the blocks from `parent` down to the tip, which may rise meanwhile, hold and lead to.
+    async fn above_tip(self: &Arc<Self>, parent: &Arc<Block>, mut ancestors: Ancestors) -> Option<Above> {
+        let (mut keys, mut blocks) = (Vec::new(), Vec::new());
         let mut next = Some(parent.clone());
-        while let Some(block) = next.take().filter(|b| b.header.height > self.tip.borrow().height) {
+        while let Some(block) = next.take().filter(|b| b.header.height > self.parts.tip.borrow().height) {
             let height = block.header.height;
-            sets.push(self.keys(block).await?);
+            keys.push(self.keys(block.clone()).await?);
+            blocks.push(block);
             next = ancestors.next().await;
             // An ancestry that breaks off says nothing of what is below.
-            if next.is_none() && height > self.tip.borrow().height + 1 {
+            if next.is_none() && height > self.parts.tip.borrow().height + 1 {
                 return None;
             }
         }
-        Some(sets)
+        let state = match self.parts.hub.after(parent) {
+            Some(state) => state,
+            None => {
+                let inner = self.clone();
+                let followed = blocking(&*self.parts.machine, move || inner.state_after(&blocks));
+                followed.await.inspect_err(|error| tracing::error!(%error, "following blocks failed")).ok()??
+            }
+        };
+        Some(Above { keys, state })
+    }
+
+    /// The state after the newest of these blocks, which come newest first and down to the tip. `None` if the tip has risen
+    /// past them: then nobody waits for an answer any more.
+    fn state_after(&self, blocks: &[Arc<Block>]) -> Option<Arc<HubState>> {
+        let hub = &self.parts.hub;
+        let known = blocks.iter().enumerate().find_map(|(i, block)| Some((i, hub.after(block)?)));
+        let (above, mut state) = known.unwrap_or_else(|| (blocks.len(), hub.tip()));
+        for block in blocks[..above].iter().rev() {
+            let followed = hub.follow(&state, block);
+            state = followed.inspect_err(|error| tracing::debug!(%error, "an ancestor does not follow")).ok()?;
+        }
+        Some(state)
     }
 
     /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
     async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>, budget: Budget) -> Option<Vec<Selected>> {
         let (inner, excluded) = (self.clone(), excluded.clone());
-        let selected = tokio::task::spawn_blocking(move || inner.mempool.select(budget, &excluded));
-        selected.await.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
+        let selected = blocking(&*self.parts.machine, move || inner.parts.mempool.select(budget, &excluded)).await;
+        selected.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
     }
 
     /// What a block at `height` may hold. Where machines are too slow for full blocks, each leader in turn would miss its
@@ -154,23 +195,22 @@ impl Inner {
             false => halvings.saturating_sub(1),
         };
         *proposed = (height, halvings);
-        let Limits { body_bytes, transaction_bytes, .. } = self.rules.limits;
+        let Limits { body_bytes, transaction_bytes, .. } = self.parts.rules.limits;
         let least = (transaction_bytes + ENVELOPE_BYTES).min(body_bytes);
-        Budget { bytes: (body_bytes >> halvings).max(least), ..Budget::from(&self.rules.limits) }
+        Budget { bytes: (body_bytes >> halvings).max(least), ..Budget::from(&self.parts.rules.limits) }
     }
 
     fn check_static(&self, block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
-        let Header { timestamp_ms, origins_root, system_root, next_seats_hash, .. } = block.header;
+        let Header { timestamp_ms, origins_root, .. } = block.header;
         if timestamp_ms < parent.header.timestamp_ms {
             let detail = format!("{timestamp_ms} is before the parent's {}", parent.header.timestamp_ms);
             return Err(rule("timestamp", detail));
         }
-        for (name, root) in [("origins", origins_root), ("system", system_root), ("next_seats", next_seats_hash)] {
-            if root != B256::ZERO {
-                return Err(rule(name, format!("{root}: nothing can back it on this network")));
-            }
+        if origins_root != B256::ZERO {
+            return Err(rule("origins", format!("{origins_root}: nothing can back it on this network")));
         }
-        match block.segments().iter().find(|s| !self.rules.rollups.contains(&s.rollup)) {
+        let known = |id| id == RollupId::SYSTEM || self.parts.rules.rollups.contains(&id);
+        match block.segments().iter().find(|s| !known(s.rollup)) {
             Some(segment) => Err(rule("rollup", format!("unknown rollup {}", segment.rollup))),
             None => Ok(()),
         }
@@ -191,8 +231,8 @@ impl Inner {
         }
         let keys: Vec<TxKey> = keys.iter().copied().collect();
         let height = block.header.height;
-        let window = height.saturating_sub(self.rules.replay_window_blocks)..height;
-        for (key, place) in keys.iter().zip(self.store.locate_many(&keys)?) {
+        let window = height.saturating_sub(self.parts.rules.replay_window_blocks)..height;
+        for (key, place) in keys.iter().zip(self.parts.store.locate_many(&keys)?) {
             if let Some((at, _)) = place.filter(|(at, _)| window.contains(at)) {
                 return Ok(Err(rule("replay", format!("{} is in block {at}", key.hash))));
             }
@@ -204,11 +244,11 @@ impl Inner {
 impl BlockBuilder for HubBuilder {
     async fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> Option<Block> {
         let inner = &self.0;
-        let excluded = inner.above_tip(&parent, ancestors).await?;
-        let excluded: Arc<HashSet<TxKey>> = Arc::new(excluded.iter().flat_map(|keys| keys.iter().copied()).collect());
-        let mut waiting = inner.waiting.clone();
-        let heartbeat = tokio::time::sleep(until(&parent.header, inner.pace.heartbeat_ms, now_ms()));
-        tokio::pin!(heartbeat);
+        let Above { keys, state } = inner.above_tip(&parent, ancestors).await?;
+        let excluded: Arc<HashSet<TxKey>> = Arc::new(keys.iter().flat_map(|keys| keys.iter().copied()).collect());
+        let BuilderParts { rules, pace, machine, .. } = &inner.parts;
+        let mut waiting = inner.parts.waiting.clone();
+        let mut heartbeat = machine.sleep(until(&parent.header, pace.heartbeat_ms, machine.now_ms()));
         let budget = inner.budget(parent.header.height + 1);
         let mut due = false;
         let selected = loop {
@@ -216,33 +256,39 @@ impl BlockBuilder for HubBuilder {
             waiting.mark_unchanged();
             let selected = inner.select(&excluded, budget).await?;
             let bytes: usize = selected.iter().map(|s| s.segment.encoded_len()).sum();
-            if due || bytes >= inner.rules.limits.body_bytes / BUSY_PART {
+            if due || bytes >= rules.limits.body_bytes / BUSY_PART {
                 break selected;
             }
             if !selected.is_empty() {
-                let early = until(&parent.header, inner.pace.min_interval_ms, now_ms());
+                let early = until(&parent.header, pace.min_interval_ms, machine.now_ms());
                 if early.is_zero() {
                     break selected;
                 }
-                tokio::time::sleep(early).await;
+                machine.sleep(early).await;
                 continue;
             }
             tokio::select! {
+                // A fixed order: the simulation repeats a run exactly.
+                biased;
                 // Not everything that becomes includable says so (accounts and fees move on with execution): look again.
                 () = &mut heartbeat => due = true,
                 changed = waiting.changed() => changed.ok()?,
             }
         };
+        let (epoch, system_root, next_seats_hash) = state.header_fields();
         let header = Header {
             parent: parent.hash(),
             height: parent.header.height + 1,
-            epoch: parent.header.epoch,
-            timestamp_ms: now_ms().max(parent.header.timestamp_ms),
+            epoch,
+            system_root,
+            next_seats_hash,
+            timestamp_ms: machine.now_ms().max(parent.header.timestamp_ms),
             ..Header::genesis(B256::ZERO, 0, B256::ZERO)
         };
         let inner = inner.clone();
-        let built = tokio::task::spawn_blocking(move || {
-            let (segments, hashes) = selected.into_iter().map(|s| (s.segment, s.hashes)).unzip();
+        let built = blocking(&**machine, move || {
+            let selected = selected.into_iter().filter_map(|s| admissible(&state, s));
+            let (segments, hashes) = selected.map(|s| (s.segment, s.hashes)).unzip();
             let block = Block::with_hashes(header, segments, hashes);
             inner.pending.lock().put(block.hash(), Arc::new(block.keys().collect()));
             block
@@ -251,7 +297,7 @@ impl BlockBuilder for HubBuilder {
     }
 
     fn held(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {
-        self.0.mempool.get_many(keys)
+        self.0.parts.mempool.get_many(keys)
     }
 
     async fn judge(&self, block: Arc<Block>, parent: Arc<Block>, ancestors: Ancestors) -> Result<(), InvalidBlock> {
@@ -261,7 +307,7 @@ impl BlockBuilder for HubBuilder {
                 InvalidBlock::Commitment(_) => "commitment",
                 InvalidBlock::Rule { rule, .. } => rule,
             };
-            self.0.metrics.invalid_blocks.get_or_create(&crate::metrics::ReasonLabel { reason }).inc();
+            self.0.parts.metrics.invalid_blocks.get_or_create(&crate::metrics::ReasonLabel { reason }).inc();
         }
         verdict
     }
@@ -276,13 +322,18 @@ impl HubBuilder {
     ) -> Result<(), InvalidBlock> {
         let inner = &self.0;
         inner.check_static(&block, &parent)?;
-        tokio::time::sleep(ahead(&block.header, now_ms())).await;
+        let machine = &*inner.parts.machine;
+        machine.sleep(ahead(&block.header, machine.now_ms())).await;
         // A verdict must not depend on this node's troubles: without its store it does not vote.
-        let Some(above) = inner.above_tip(&parent, ancestors).await else { return std::future::pending().await };
+        let above = inner.above_tip(&parent, ancestors).await;
+        let Some(Above { keys: above, state }) = above else { return std::future::pending().await };
         let worker = inner.clone();
-        let checked = tokio::task::spawn_blocking(move || {
+        let checked = blocking(machine, move || {
             let keys = block.keys().collect();
-            let verdict = worker.check_replays(&block, &keys, &above);
+            let verdict = match worker.parts.hub.follow(&state, &block) {
+                Ok(_) => worker.check_replays(&block, &keys, &above),
+                Err(error) => Ok(Err(rule("hub_state", error.to_string()))),
+            };
             if matches!(verdict, Ok(Ok(()))) {
                 worker.pending.lock().put(block.hash(), Arc::new(keys));
             }

@@ -1,6 +1,9 @@
 //! Whether the node lives, and whether it can serve: what `/livez` and `/readyz` answer.
 
-use crate::metrics::{Metrics, gauge};
+use crate::{
+    hub::HubStates,
+    metrics::{Metrics, gauge},
+};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use std::{
@@ -8,6 +11,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use switchyard_consensus_core::Committee;
 use switchyard_consensus_engine::{EngineStatus, Stopped};
 use switchyard_rpc::{
     HubTip,
@@ -57,8 +61,8 @@ pub(crate) struct Ready {
     pub(crate) engine: watch::Receiver<EngineStatus>,
     /// The durable tip.
     pub(crate) tip: watch::Receiver<HubTip>,
-    /// Signatures that a certificate needs.
-    pub(crate) quorum: usize,
+    /// Tells how many validators a quorum takes.
+    pub(crate) hub: HubStates,
     /// An idle hub makes a block this often.
     pub(crate) heartbeat: Duration,
 }
@@ -77,9 +81,10 @@ impl Ready {
         let (engine, tip) = (*self.engine.borrow(), *self.tip.borrow());
         let mut problems = Vec::new();
         let reached = engine.peers_connected + 1;
-        if reached < self.quorum {
-            let message =
-                format!("{reached} of the {} validators of a quorum are connected, this one included", self.quorum);
+        // Which validators are connected is not known here: at least so many are needed, if they are those with most seats.
+        let quorum = fewest_of_a_quorum(self.hub.tip().current());
+        if reached < quorum {
+            let message = format!("{reached} of the {quorum} validators of a quorum are connected, this one included");
             problems.push(Problem { code: "no_quorum", message });
         }
         let age = Duration::from_millis(now_ms.saturating_sub(tip.timestamp_ms));
@@ -100,6 +105,18 @@ impl Ready {
     }
 }
 
+/// Fewest validators that hold a quorum of the seats.
+fn fewest_of_a_quorum(committee: &Committee) -> usize {
+    let mut seats: Vec<usize> = committee.members().iter().map(|m| m.seats as usize).collect();
+    seats.sort_unstable_by_key(|seats| std::cmp::Reverse(*seats));
+    let mut sum = 0;
+    let below = seats.iter().take_while(|seats| {
+        sum += **seats;
+        sum < committee.seats().quorum()
+    });
+    below.count() + 1
+}
+
 /// Keeps the gauge of free space fresh. Never returns.
 pub(crate) async fn keep_disk_gauge(metrics: Arc<Metrics>, data_dir: PathBuf) {
     let mut tick = tokio::time::interval(DISK_INTERVAL);
@@ -117,18 +134,25 @@ pub(crate) async fn keep_disk_gauge(metrics: Arc<Metrics>, data_dir: PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchyard_primitives::B256;
+    use switchyard_primitives::{B256, Header};
+    use switchyard_store::MemoryStore;
 
     const NOW_MS: u64 = 1_000_000_000;
 
+    /// A quorum is three validators.
+    fn four() -> HubStates {
+        let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
+        crate::hub::tests::of_equals(store, &[1, 2, 3, 4].map(B256::repeat_byte))
+    }
+
     /// The codes of what keeps a node from being ready whose head is `age_ms` old.
     fn codes(peers_connected: usize, height: u64, finalized_height: u64, age_ms: u64) -> Vec<&'static str> {
-        let engine = EngineStatus { view: 9, finalized_height, peers_connected, voting: true };
+        let engine = EngineStatus { epoch: 0, seats: 1, view: 9, finalized_height, peers_connected, voting: true };
         let tip = HubTip { height, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
         let ready = Ready {
             engine: watch::channel(engine).1,
             tip: watch::channel(tip).1,
-            quorum: 3,
+            hub: four(),
             heartbeat: Duration::from_secs(1),
         };
         ready.problems(NOW_MS).iter().map(|problem| problem.code).collect()

@@ -1,7 +1,7 @@
 //! Puts the parts together and takes them apart again.
 
 use crate::{
-    builder::HubBuilder,
+    builder::{BuilderParts, HubBuilder},
     config::{Config, Endpoints},
     error::{NodeError, io},
     executor::Executor,
@@ -10,6 +10,7 @@ use crate::{
     health::{self, Parts, Ready},
     ingest::{Ingest, IngestParts, Timing},
     logging::RecentErrors,
+    machine::Tokio,
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
@@ -86,19 +87,21 @@ impl Node {
             fail,
         };
         shared.metrics.height.set(gauge(header.height));
-        shared.metrics.quorum.set(gauge(opened.seats.quorum()));
+        shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
         let signer = opened.signer(&shared.metrics).await?;
         let (waiting, waiting_rx) = watch::channel(0);
-        let builder = HubBuilder::new(
-            opened.rules(),
-            opened.config.consensus,
-            shared.store.clone(),
-            shared.mempool.clone(),
-            shared.tip.clone(),
-            waiting_rx,
-            shared.metrics.clone(),
-        );
+        let builder = HubBuilder::new(BuilderParts {
+            rules: opened.rules(),
+            pace: opened.config.consensus,
+            store: shared.store.clone(),
+            hub: opened.hub.clone(),
+            mempool: shared.mempool.clone(),
+            tip: shared.tip.clone(),
+            waiting: waiting_rx,
+            metrics: shared.metrics.clone(),
+            machine: Arc::new(Tokio),
+        });
         let Engine { events, gossip, handle: engine } =
             switchyard_consensus_engine::start(opened.engine(signer), builder.clone()).await?;
         let ingest = shared.ingest(&opened, gossip, waiting);
@@ -109,6 +112,7 @@ impl Node {
         shared.keep_gauges(engine.status.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
+            hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
             tip: announce,
             metrics: shared.metrics.clone(),
@@ -174,11 +178,11 @@ impl Shared {
             mempool: self.mempool.clone(),
             store: self.store.clone(),
             limits: opened.genesis.limits(),
-            validators: opened.seats.seats().iter().map(|s| s.identity).collect(),
-            need: opened.seats.quorum(),
+            hub: opened.hub.clone(),
+            me: opened.identity(),
             gossip: gossip.sender,
             waiting,
-            rollups: opened.genesis.rollup_ids(),
+            rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
             timing: Timing::default(),
             metrics: self.metrics.clone(),
         });
@@ -272,7 +276,7 @@ impl Shared {
         let ready = Ready {
             engine: engine.status.clone(),
             tip: self.tip.clone(),
-            quorum: opened.seats.quorum(),
+            hub: opened.hub.clone(),
             heartbeat: Duration::from_millis(opened.config.consensus.heartbeat_ms),
         };
         Probes { live: health::live(self.parts.clone(), engine.stopped.clone()), ready: ready.probe() }

@@ -5,21 +5,23 @@ use crate::{
     config::{BlsKey, Config},
     error::{NodeError, io},
     genesis::Genesis,
+    hub::{HubStates, SystemAdmission},
     keys::{self, KeyError},
     metrics::Metrics,
-    signer::RemoteSigner,
+    signer::{self, RemoteSigner},
 };
+use alloy_primitives::FixedBytes;
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
     time::Duration,
 };
-use switchyard_consensus_core::{History, SeatSet, keys::bls_public_key};
+use switchyard_consensus_core::{History, HubState, keys::bls_public_key};
 use switchyard_consensus_engine::EngineConfig;
 use switchyard_consensus_guard::{Key, LocalSigner, SignGuard, VoteSigner};
 use switchyard_consensus_network::identity;
 use switchyard_mempool::{Mempool, MempoolConfig};
-use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
+use switchyard_primitives::{B256, Block, FinalityCertificate, Header, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
@@ -56,6 +58,10 @@ impl History for StoreHistory {
         self.read(|store| store.certificate_from(height)).filter(|(at, _)| *at == height).map(|(_, found)| found)
     }
 
+    fn hash_of(&self, height: u64) -> Option<B256> {
+        self.read(|store| Ok(store.header(height)?.map(|header| header.hash())))
+    }
+
     fn height_of(&self, hash: B256) -> Option<u64> {
         self.read(|store| store.height_of(hash))
     }
@@ -74,11 +80,10 @@ pub(crate) struct Opened {
     pub(crate) genesis: Genesis,
     pub(crate) network: B256,
     pub(crate) header: Header,
-    pub(crate) seats: SeatSet,
+    pub(crate) hub: HubStates,
     identity_secret: Zeroizing<[u8; 32]>,
     /// None with a remote signer.
     bls_secret: Option<Zeroizing<[u8; 32]>>,
-    guard: Arc<SignGuard>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rollups: Vec<OpenRollup>,
 }
@@ -87,22 +92,28 @@ impl Opened {
     /// Reads, checks and opens. Blocking.
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
-        let (network, header, seats) = (genesis.id()?, genesis.header()?, genesis.seats()?);
+        let (network, header) = (genesis.id()?, genesis.header()?);
         let identity_secret = keys::read_plain(&config.keys.identity)?;
         let bls_secret = match &config.keys.bls {
             BlsKey::Remote(_) => None,
             here => Some(keys::read_bls(here)?),
         };
-        let key = check_seat(&seats, identity(&identity_secret), bls_secret.as_deref())?;
         check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
-        let guard = Arc::new(open_guard(&config, network, key, store.tip().0.height)?);
+        let store: Arc<dyn Store> = Arc::new(store);
+        let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
+        let bls = bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
+        check_seat(&hub.tip(), identity(&identity_secret), bls, config.network.joining)?;
         let rollups = open_rollups(&config, &genesis)?;
-        let store = Arc::new(store);
-        Ok(Self { config, genesis, network, header, seats, identity_secret, bls_secret, guard, store, rollups })
+        Ok(Self { config, genesis, network, header, hub, identity_secret, bls_secret, store, rollups })
+    }
+
+    /// This node's identity.
+    pub(crate) fn identity(&self) -> B256 {
+        identity(&self.identity_secret)
     }
 
     /// What servers tell of the network.
@@ -111,7 +122,7 @@ impl Opened {
             name: self.genesis.name.clone(),
             id: self.network,
             genesis_hash: self.header.hash(),
-            seats: self.seats.clone(),
+            seats: self.hub.tip().current().seats().clone(),
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
@@ -142,18 +153,26 @@ impl Opened {
             let rollup = self.rollups.iter().find(|r| r.manifest.id == id);
             rollup.map(|r| r.reader.clone() as Arc<dyn Admission>)
         };
-        Mempool::new(bounds, self.genesis.limits(), self.genesis.rollups.iter().map(|m| (m.id, admission(m.id))))
+        let system: Arc<dyn Admission> = Arc::new(SystemAdmission(self.hub.clone()));
+        let rollups = self.genesis.rollups.iter().map(|m| (m.id, admission(m.id)));
+        Mempool::new(bounds, self.genesis.limits(), rollups.chain([(RollupId::SYSTEM, Some(system))]))
     }
 
-    /// What signs the votes. Waits for a remote signer for some seconds.
+    /// What signs the votes, with the record of what it has signed. Waits for a remote signer for some seconds.
     pub(crate) async fn signer(&self, metrics: &Metrics) -> Result<Arc<dyn VoteSigner>, NodeError> {
-        let guard = self.guard.clone();
+        let guard = |key| open_guard(&self.config, self.network, key, self.store.tip().0.height).map(Arc::new);
         match (&self.config.keys.bls, &self.bls_secret) {
-            (BlsKey::Remote(signer), _) => {
-                let signer = RemoteSigner::connect(signer, guard, metrics.signer.clone()).await.map_err(Box::new)?;
-                Ok(Arc::new(signer))
+            (BlsKey::Remote(remote), _) => {
+                // A validator that is about to join finds its key nowhere else.
+                let key = signer::probe(remote).await.map_err(Box::new)?.key;
+                check_seat(&self.hub.tip(), self.identity(), Some(key), self.config.network.joining)?;
+                let signer = RemoteSigner::connect(remote, guard(key.0)?, metrics.signer.clone()).await;
+                Ok(Arc::new(signer.map_err(Box::new)?))
             }
-            (_, Some(secret)) => Ok(Arc::new(LocalSigner::new(**secret, guard).map_err(|_| KeyError::Bls)?)),
+            (_, Some(secret)) => {
+                let key = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
+                Ok(Arc::new(LocalSigner::new(**secret, guard(key.0)?).map_err(|_| KeyError::Bls)?))
+            }
             (_, None) => Err(KeyError::Bls.into()),
         }
     }
@@ -163,7 +182,8 @@ impl Opened {
         let (pace, network) = (&self.config.consensus, &self.config.network);
         EngineConfig {
             network_id: self.network,
-            seats: self.seats.clone(),
+            committees: Arc::new(self.hub.clone()),
+            epochs: *self.hub.tip().rules(),
             genesis: self.header,
             limits: self.genesis.limits(),
             identity_secret: *self.identity_secret,
@@ -194,19 +214,30 @@ fn open_guard(config: &Config, network: B256, key: Key, height: u64) -> Result<S
     Ok(SignGuard::open(&path, network, key)?)
 }
 
-/// The identity must have a seat, and the BLS secret, if it is here, be that seat's. Returns the seat's BLS key.
-pub(crate) fn check_seat(seats: &SeatSet, identity: B256, bls: Option<&[u8; 32]>) -> Result<Key, NodeError> {
+/// The identity must be a validator's, in the stake table as far as the log is known here, or with a seat in an epoch that runs;
+/// and the BLS key, where it is known, that validator's. One that joins is in neither until it has the log.
+pub(crate) fn check_seat(
+    state: &HubState,
+    identity: B256,
+    bls: Option<FixedBytes<48>>,
+    joining: bool,
+) -> Result<(), NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
-    let Some(seat) = seats.seats().iter().find(|seat| seat.identity == identity) else {
-        return refuse(format!("identity {identity} has no seat in this network's genesis"));
-    };
-    if let Some(secret) = bls {
-        let bls = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
-        if bls != seat.bls {
-            return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {}", seat.bls));
+    let committees = [state.current(), state.following()];
+    let seated = committees.iter().filter_map(|c| c.member(&identity)).map(|m| m.seat.bls);
+    let known: Vec<_> = state.validators().get(&identity).map(|v| v.bls).into_iter().chain(seated).collect();
+    let Some(first) = known.first() else {
+        if joining {
+            return Ok(());
         }
+        return refuse(format!(
+            "identity {identity} is not a validator of this network; one that is about to join sets network.joining = true"
+        ));
+    };
+    if let Some(bls) = bls.filter(|bls| !known.contains(bls)) {
+        return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {first}"));
     }
-    Ok(seat.bls.0)
+    Ok(())
 }
 
 /// JSON-RPC is for EVM rollups of the network.

@@ -274,7 +274,7 @@ fn genesis() -> Genesis {
         // The generator's multiples: keys that anybody knows.
         let identity = switchyard_consensus_network::identity(&secret);
         let seat = switchyard_consensus_core::Seat { identity, bls: bls_public_key(&secret).expect("a secret") };
-        GenesisValidator { seat, possession: keys::prove_possession(&secret, identity).expect("a secret") }
+        GenesisValidator::new(seat, keys::prove_possession(&secret, identity).expect("a secret"))
     };
     Genesis {
         name: "fuzz".into(),
@@ -291,6 +291,7 @@ fn genesis() -> Genesis {
         ],
         limits: GenesisLimits::default(),
         replay_window_blocks: 8192,
+        epochs: Default::default(),
     }
 }
 

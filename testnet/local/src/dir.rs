@@ -16,7 +16,7 @@ use switchyard_consensus_core::{Seat, keys};
 use switchyard_consensus_network::{Transport, identity as public_identity};
 use switchyard_node::{
     config::{BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, RollupRpc, Store},
-    genesis::{Genesis, GenesisLimits, GenesisValidator},
+    genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisValidator},
 };
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
 
@@ -49,6 +49,8 @@ pub struct Options {
     pub sealing: Sealing,
     /// Block limits.
     pub limits: GenesisLimits,
+    /// How the log is cut into epochs.
+    pub epochs: GenesisEpochs,
     /// Blocks within which a transaction may not be in the log twice.
     pub replay_window_blocks: u64,
     /// Pace of consensus.
@@ -67,6 +69,7 @@ impl Default for Options {
             rollups: None,
             sealing: Sealing::default(),
             limits: GenesisLimits::default(),
+            epochs: GenesisEpochs::default(),
             replay_window_blocks: 8192,
             consensus: Consensus::default(),
             mempool: Mempool::default(),
@@ -150,6 +153,7 @@ impl NetworkDir {
             validators,
             rollups: options.rollups.clone().unwrap_or_else(|| default_rollups(now_ms / 1000, options.sealing)),
             limits: options.limits,
+            epochs: options.epochs,
             replay_window_blocks: options.replay_window_blocks,
         };
         let json = serde_json::to_vec_pretty(&genesis).map_err(|e| Error::Genesis(e.to_string()))?;
@@ -273,6 +277,7 @@ impl NetworkDir {
                 network: Network {
                     listen: p2p(index),
                     transport: Transport::default(),
+                    joining: false,
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
                 },
                 // These keys are nowhere else, and restarts are quick.
@@ -338,7 +343,7 @@ fn write_keys(dir: &Path) -> Result<GenesisValidator, Error> {
     let genesis = |e: keys::KeyError| Error::Genesis(e.to_string());
     let bls = keys::bls_public_key(&bls_secret).map_err(genesis)?;
     let possession = keys::prove_possession(&bls_secret, identity).map_err(genesis)?;
-    Ok(GenesisValidator { seat: Seat { identity, bls }, possession })
+    Ok(GenesisValidator::new(Seat { identity, bls }, possession))
 }
 
 /// The 32 bytes in `path`, made with `make` where there is no such file.

@@ -4,6 +4,7 @@
 mod agreement;
 mod cluster;
 mod doppelganger;
+mod epochs;
 mod errors;
 mod gossip;
 mod transport;

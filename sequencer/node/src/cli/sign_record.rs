@@ -4,7 +4,6 @@ use crate::{
     config::{BlsKey, Config, ConfigError},
     genesis::{Genesis, GenesisError},
     keys::{KeyError, read_bls, read_plain},
-    opened::check_seat,
     signer::SignerConfig,
 };
 use std::{
@@ -68,9 +67,12 @@ pub enum SignRecordError {
     /// The record.
     #[error(transparent)]
     Guard(#[from] GuardError),
-    /// Without a seat nobody knows whose record it is.
-    #[error("{0}")]
-    Seat(String),
+    /// The key is at the signer, and nothing here says which one it is.
+    #[error("validator {identity} has joined after the genesis: export the record of its key at the signer")]
+    NotInGenesis {
+        /// The validator.
+        identity: switchyard_primitives::B256,
+    },
     /// There is none.
     #[error("{0}: no sign record is there")]
     Missing(String),
@@ -120,7 +122,9 @@ impl Place {
         let key = match &config.keys.bls {
             BlsKey::Remote(_) => {
                 let identity = identity(&*read_plain(&config.keys.identity)?);
-                check_seat(&genesis.seats()?, identity, None).map_err(|e| SignRecordError::Seat(e.to_string()))?
+                let state = genesis.hub_state()?;
+                let known = state.validators().get(&identity).map(|validator| validator.bls.0);
+                known.ok_or(SignRecordError::NotInGenesis { identity })?
             }
             here => bls_public_key(&*read_bls(here)?).map_err(|_| KeyError::Bls)?.0,
         };

@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
-    builder::Rules,
+    builder::{BuilderParts, Rules},
     config,
     ingest::{IngestParts, Timing},
+    machine::Tokio,
     metrics::Metrics,
 };
 use parking_lot::Mutex;
@@ -32,6 +33,14 @@ impl Store for Eventful {
             event(&self.store);
         }
         found
+    }
+
+    fn put_hub_state(&self, height: u64, state: &[u8]) -> Stored<()> {
+        self.store.put_hub_state(height, state)
+    }
+
+    fn hub_state(&self, height: u64) -> Stored<Option<Vec<u8>>> {
+        self.store.hub_state(height)
     }
 
     fn append(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Stored<()> {
@@ -105,13 +114,24 @@ impl Hub {
         let rules = Rules { limits, rollups: [ROLLUP].into(), replay_window_blocks: 100 };
         let pace = config::Consensus::default();
         let (store_, mempool_) = (store.clone(), mempool.clone());
-        let builder = HubBuilder::new(rules, pace, store_, mempool_, tip.clone(), waiting_rx, metrics.clone());
+        let hub = crate::hub::tests::of_equals(store.clone(), &[B256::ZERO]);
+        let builder = HubBuilder::new(BuilderParts {
+            rules,
+            pace,
+            store: store_,
+            hub: hub.clone(),
+            mempool: mempool_,
+            tip: tip.clone(),
+            waiting: waiting_rx,
+            metrics: metrics.clone(),
+            machine: Arc::new(Tokio),
+        });
         let (ingest, _) = Ingest::new(IngestParts {
             mempool: mempool.clone(),
             store: store.clone(),
             limits,
-            validators: [B256::ZERO].into(),
-            need: 1,
+            hub: hub.clone(),
+            me: B256::ZERO,
             gossip: GossipHandle::detached(1024).0.sender,
             waiting,
             rollups: vec![ROLLUP],
@@ -135,7 +155,8 @@ impl Hub {
 
     /// The first block, with one transaction.
     fn block(&self, payload: &Bytes) -> Block {
-        let header = Header { parent: self.genesis.hash(), height: 1, next_seats_hash: B256::ZERO, ..self.genesis };
+        let parent = self.genesis.hash();
+        let header = Header { parent, height: 1, next_seats_hash: B256::ZERO, ..self.genesis };
         Block::new(header, vec![Segment { rollup: ROLLUP, transactions: vec![payload.clone()] }])
     }
 

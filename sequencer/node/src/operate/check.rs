@@ -14,6 +14,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+use switchyard_consensus_core::keys::bls_public_key;
 use switchyard_consensus_guard::SignGuard;
 use switchyard_primitives::B256;
 
@@ -94,25 +95,31 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
     checked.identity = Some(identity);
     let (secret, whose) = match &config.keys.bls {
         BlsKey::Remote(remote) => match signer::check_files(remote) {
-            Ok(()) => (None, "has a seat, whose BLS key the signer must have: `switchyard doctor` asks it"),
+            Ok(()) => (None, "may take part, with the BLS key of its signer: `switchyard doctor` asks it"),
             Err(error) => return refused(error),
         },
         here => match read_bls(here) {
-            Ok(secret) => (Some(secret), "and its BLS key have a seat"),
+            Ok(secret) => (Some(secret), "and its BLS key may take part"),
             Err(error) => return refused(error),
         },
     };
     let Some(genesis) = &checked.genesis else {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };
-    let seat = genesis.seats().map_err(Into::into).and_then(|seats| check_seat(&seats, identity, secret.as_deref()));
-    match seat {
-        Ok(_) => Finding::ok("keys", format!("identity {identity} {whose}")),
+    let bls = secret.map(|secret| bls_public_key(&secret)).transpose().map_err(|_| KeyError::Bls);
+    let bls = match bls {
+        Ok(bls) => bls,
+        Err(error) => return refused(error),
+    };
+    let joining = config.network.joining;
+    let known = genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, bls, joining));
+    match known {
+        Ok(()) => Finding::ok("keys", format!("identity {identity} {whose}")),
         Err(error) => Finding::new(
             "keys",
             Level::Error,
             error.to_string(),
-            "the node is no validator of this network and does not start",
+            "the node is no validator of this network and does not start, unless the stake table has changed since the genesis",
             "use the keys that are in the genesis, or have the output of `switchyard keys show` put into it",
         ),
     }

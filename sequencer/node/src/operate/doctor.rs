@@ -80,8 +80,8 @@ async fn look(config: &Config, args: &DoctorArgs) -> Vec<Finding> {
 async fn signer(remote: &RemoteKey, network: Option<B256>, key: Option<FixedBytes<48>>) -> Finding {
     let started = Instant::now();
     let problem = match crate::signer::probe(remote).await {
-        Ok((found, _)) if network.is_some_and(|network| **found != *network) => format!("it is for network {found}"),
-        Ok((_, found)) if key.is_some_and(|key| **found != *key) => format!("it has key {found}, not the seat's"),
+        Ok(found) if network.is_some_and(|id| found.network != id) => format!("it is for network {}", found.network),
+        Ok(found) if key.is_some_and(|key| found.key != key) => format!("it has key {}, not the seat's", found.key),
         Ok(_) => return Finding::ok("signer", format!("answers in {} ms", started.elapsed().as_millis())),
         Err(error) => error.to_string(),
     };

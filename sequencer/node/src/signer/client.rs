@@ -2,6 +2,7 @@
 
 use super::{SignerError, certificate, choose_algorithms, identity, wire};
 use crate::config::RemoteKey;
+use alloy_primitives::{B256, FixedBytes};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -13,9 +14,8 @@ use std::{
 };
 use switchyard_consensus_core::Vote;
 use switchyard_consensus_guard::{Interchange, Key, SignGuard, Signature, Unsigned, VoteSigner};
-use switchyard_primitives::Bytes;
 use switchyard_proto::{
-    fixed,
+    ConvertError, fixed, hash,
     signer_v1::{self as v1, sign_response::Answer, signer_service_client::SignerServiceClient},
 };
 use tokio::runtime::Handle;
@@ -86,11 +86,24 @@ fn client(config: &RemoteKey) -> Result<SignerServiceClient<Channel>, SignerErro
     Ok(SignerServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(RECORD_BYTES_MAX))
 }
 
-/// Asks the signer for its network and key: what `switchyard doctor` does too.
-pub(crate) async fn probe(config: &RemoteKey) -> Result<(Bytes, Bytes), SignerError> {
-    let mut client = client(config)?;
+/// What a signer signs for.
+pub(crate) struct Probed {
+    pub(crate) network: B256,
+    pub(crate) key: FixedBytes<48>,
+}
+
+/// Asks a signer for its network and key.
+pub(crate) async fn probe(config: &RemoteKey) -> Result<Probed, SignerError> {
+    ask_key(config, &mut client(config)?).await
+}
+
+async fn ask_key(config: &RemoteKey, client: &mut SignerServiceClient<Channel>) -> Result<Probed, SignerError> {
     let found = within(config, client.get_key(v1::GetKeyRequest {})).await?;
-    Ok((found.network_id.into(), found.public_key.into()))
+    let strange = |e: ConvertError| SignerError::Away { url: config.url.clone(), reason: e.to_string() };
+    Ok(Probed {
+        network: hash("network_id", &found.network_id).map_err(strange)?,
+        key: fixed("public_key", &found.public_key).map_err(strange)?.into(),
+    })
 }
 
 async fn within<T>(
@@ -127,18 +140,15 @@ impl RemoteSigner {
         metrics: SignerMetrics,
     ) -> Result<Self, SignerError> {
         let mut client = client(config)?;
-        let found = within(config, client.get_key(v1::GetKeyRequest {})).await?;
-        let other = |what, found: bytes::Bytes, expected: &[u8]| SignerError::Other {
-            url: config.url.clone(),
-            what,
-            found: Bytes::from(found).to_string(),
-            expected: Bytes::copy_from_slice(expected).to_string(),
+        let found = ask_key(config, &mut client).await?;
+        let other = |what, found: String, expected: String| {
+            Err(SignerError::Other { url: config.url.clone(), what, found, expected })
         };
-        if *found.network_id != *guard.network() {
-            return Err(other("network", found.network_id, guard.network().as_slice()));
+        if found.network != guard.network() {
+            return other("network", found.network.to_string(), guard.network().to_string());
         }
-        if *found.public_key != guard.key() {
-            return Err(other("key", found.public_key, &guard.key()));
+        if found.key != guard.key() {
+            return other("key", found.key.to_string(), FixedBytes(guard.key()).to_string());
         }
         let record = within(config, client.get_record(v1::GetRecordRequest {})).await?;
         let record: Interchange = serde_json::from_slice(&record.interchange).map_err(|e| SignerError::Away {

@@ -52,7 +52,7 @@ impl v1::block_service_server::BlockService for Api {
         request: Request<v1::GetSegmentRequest>,
     ) -> Result<Response<v1::GetSegmentResponse>, Status> {
         let v1::GetSegmentRequest { rollup_id, height } = request.into_inner();
-        let rollup = self.readable_rollup(rollup_id)?;
+        let rollup = self.rollup(rollup_id)?;
         let read = self.read(move |gateway| {
             below_tip(gateway, height)?;
             let segment = present(gateway.segment(rollup, height)?, "segment", height)?;
@@ -71,7 +71,7 @@ impl v1::block_service_server::BlockService for Api {
         request: Request<v1::StreamSegmentsRequest>,
     ) -> Result<Response<Self::StreamSegmentsStream>, Status> {
         let request = request.into_inner();
-        let rollup = self.readable_rollup(request.rollup_id)?;
+        let rollup = self.rollup(request.rollup_id)?;
         check_level(request.level)?;
         let (from, to) = (request.from_height, request.to_height.unwrap_or(u64::MAX));
         if to < from {

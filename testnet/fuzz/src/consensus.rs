@@ -4,7 +4,9 @@ use crate::same;
 use alloy_primitives::FixedBytes;
 use prost::Message as _;
 use std::sync::LazyLock;
-use switchyard_consensus_core::{Seat, SeatSet, keys::bls_public_key, verify_certificate, verify_finality};
+use switchyard_consensus_core::{
+    Seat, SeatSet, keys::bls_public_key, record::Record, verify_certificate, verify_finality,
+};
 use switchyard_consensus_engine::fuzz as engine;
 use switchyard_node::ingest::wire;
 use switchyard_primitives::{B256, Bytes, FinalityCertificate, FinalityProof, Limits};
@@ -37,6 +39,10 @@ pub(crate) fn finality_proof(input: &[u8]) -> bool {
     let _ = verify_finality(B256::ZERO, &SEATS, &proof);
     assert_eq!(FinalityProof::try_from(&v1::FinalityProof::from(&proof)), Ok(proof));
     true
+}
+
+pub(crate) fn system_record(input: &[u8]) -> bool {
+    same(input, Record::decode(input).ok().map(|record| record.encode()))
 }
 
 /// What a signer takes for a vote is what a validator would ask for with it. protobuf has more than one encoding.

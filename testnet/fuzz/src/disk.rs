@@ -1,7 +1,9 @@
 //! What a node finds on its disk. Some of it comes from another machine or an older version.
 
 use crate::same;
+use switchyard_consensus_core::HubState;
 use switchyard_consensus_guard::{Interchange, fuzz as guard};
+use switchyard_primitives::B256;
 use switchyard_rollup_evm::fuzz as evm;
 use switchyard_store::fuzz as store;
 
@@ -25,6 +27,18 @@ pub(crate) fn interchange(input: &[u8]) -> bool {
     let Some(held) = guard::imported(&export) else { return false };
     assert_eq!(guard::imported(&held).as_ref(), Some(&held));
     true
+}
+
+/// The stake table and the committees, which a node keeps beside its log, and others may ask for.
+pub(crate) fn hub_state(input: &[u8]) -> bool {
+    let Ok(state) = HubState::decode(B256::ZERO, input) else { return false };
+    for committee in [state.current(), state.following()] {
+        let seats = committee.seats();
+        assert!(seats.quorum() <= seats.seats().len());
+        assert!((0..).zip(seats.seats()).all(|(index, _)| committee.owner(index).is_some()));
+        let _ = state.rules().last_of(committee.epoch());
+    }
+    same(input, Some(state.encode()))
 }
 
 /// The first byte chooses a kind of record.

@@ -30,6 +30,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "finality_proof", run: consensus::finality_proof },
     Target { name: "block_segment", run: values::block_segment },
     Target { name: "grpc_requests", run: values::grpc_requests },
+    Target { name: "system_record", run: consensus::system_record },
+    Target { name: "hub_state", run: disk::hub_state },
     Target { name: "exchange_message", run: consensus::exchange_message },
     Target { name: "network_frames", run: consensus::network_frames },
     Target { name: "gossip_message", run: consensus::gossip_message },

@@ -9,11 +9,15 @@ use alloy::{
     eips::Encodable2718,
     signers::{SignerSync, local::PrivateKeySigner},
 };
-use alloy_primitives::{Address, Bytes as AlloyBytes, TxKind, U256};
+use alloy_primitives::{Address, Bytes as AlloyBytes, FixedBytes, TxKind, U256};
 use alloy_rlp::{Encodable, encode};
 use prost::Message as _;
 use serde_json::{Value, json};
-use switchyard_consensus_core::{keys, keys::bls_public_key};
+use switchyard_consensus_core::{
+    keys,
+    keys::bls_public_key,
+    record::{Change, Record, StakeChange, Update, UpdateKind},
+};
 use switchyard_consensus_guard::{Entry, FORMAT, Family, Interchange, Kind, Mark, Position, fuzz as guard};
 use switchyard_node::{
     genesis::{Genesis, GenesisLimits, GenesisValidator},
@@ -102,6 +106,22 @@ impl Seeds {
             let request = SignRequest { network_id, kind, epoch, view, parent_view, block };
             self.add("signer_request", name, request.encode_to_vec());
         }
+        let (identity, signature) = (B256::repeat_byte(1), [9; 96]);
+        let (possession, address) = (FixedBytes([3; 96]), "192.0.2.1:7100".parse().expect("an address"));
+        let join = Change::Join { bls: FixedBytes([2; 48]), possession, stake: 5, address };
+        let changes =
+            vec![(identity, join), (B256::repeat_byte(2), Change::Remove), (B256::repeat_byte(3), Change::Stake(7))];
+        let stake = StakeChange { epoch: 1, serial: 2, changes, signers: SignerBitmap::new(4, [0, 2]), signature };
+        self.add("system_record", "stake", Record::Stake(stake).encode().to_vec());
+        for (name, kind) in [
+            ("address", UpdateKind::Address("[2001:db8::1]:7100".parse().expect("an address"))),
+            ("keys", UpdateKind::Keys { bls: FixedBytes([2; 48]), possession }),
+            ("leave", UpdateKind::Leave),
+        ] {
+            let update = Update { identity, serial: 4, kind, signature };
+            self.add("system_record", name, Record::Update(update).encode().to_vec());
+        }
+        self.add("hub_state", "genesis", genesis().hub_state().expect("a genesis").encode());
         self.kind("exchange_message", "whole", 1, block.encode());
         self.kind("exchange_message", "compact", 2, CompactBlock::of(&block).encode());
         let request = [block.hash().as_slice(), &5u32.to_be_bytes(), &[0b10110]].concat();

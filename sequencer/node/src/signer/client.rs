@@ -37,7 +37,11 @@ const GRACE: Duration = Duration::from_millis(50);
 #[derive(Clone, Debug, Default)]
 pub struct SignerMetrics(Family<ResultLabel, Counter>);
 
-/// `signed`, `refused`, or `away`.
+const SIGNED: &str = "signed";
+const REFUSED: &str = "refused";
+const AWAY: &str = "away";
+
+/// One of the three.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabel {
     result: &'static str,
@@ -48,6 +52,10 @@ impl SignerMetrics {
     pub fn register(registry: &mut prometheus_client::registry::Registry) -> Self {
         let metrics = Self::default();
         registry.register("signer_requests", "Votes that the remote signer was asked for", metrics.0.clone());
+        // Each is there from the start, so that an alert sees the first one.
+        for result in [SIGNED, REFUSED, AWAY] {
+            metrics.0.get_or_create(&ResultLabel { result });
+        }
         metrics
     }
 
@@ -197,9 +205,9 @@ impl VoteSigner for RemoteSigner {
         self.guard.permit(vote.into())?;
         let answer = self.ask(vote);
         self.metrics.count(match &answer {
-            Ok(_) => "signed",
-            Err(Unsigned::Away(_)) => "away",
-            Err(_) => "refused",
+            Ok(_) => SIGNED,
+            Err(Unsigned::Away(_)) => AWAY,
+            Err(_) => REFUSED,
         });
         answer
     }

@@ -123,6 +123,7 @@ impl Node {
         let gateway = Arc::new(NodeGateway {
             info: opened.network_info(),
             store: shared.store.clone(),
+            hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
             ingest,
             builder,

@@ -122,7 +122,6 @@ impl Opened {
             name: self.genesis.name.clone(),
             id: self.network,
             genesis_hash: self.header.hash(),
-            seats: self.hub.tip().current().seats().clone(),
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
@@ -231,7 +230,8 @@ pub(crate) fn check_seat(
             return Ok(());
         }
         return refuse(format!(
-            "identity {identity} is not a validator of this network; one that is about to join sets network.joining = true"
+            "identity {identity} has no seat in this network and is not in its stake table; a validator that is about to join sets \
+             network.joining = true"
         ));
     };
     if let Some(bls) = bls.filter(|bls| !known.contains(bls)) {

@@ -9,11 +9,12 @@ use alloy_primitives::{Address, U256};
 use futures::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use std::{sync::Arc, sync::LazyLock, time::Duration};
+use switchyard_consensus_core::HubState;
 use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::{Admission, Rejection, Sealing, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmReader, EvmRollup, prague_system_contracts};
 use switchyard_rpc::{
-    Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus,
+    EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus,
     eth::{EthLimits, fuzz::Requests},
 };
 use tokio::{
@@ -60,6 +61,9 @@ static READER: LazyLock<Arc<EvmReader>> = LazyLock::new(|| {
     reader
 });
 
+static STATE: LazyLock<Arc<HubState>> =
+    LazyLock::new(|| Arc::new(crate::seeds::genesis().hub_state().expect("a genesis")));
+
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build().expect("a runtime")
 });
@@ -104,7 +108,6 @@ fn info() -> NetworkInfo {
         name: "fuzz".into(),
         id: B256::ZERO,
         genesis_hash: B256::ZERO,
-        seats: crate::consensus::SEATS.clone(),
         rollups: Vec::new(),
         limits: Limits::default(),
         client_version: "switchyard/fuzz".into(),
@@ -119,6 +122,14 @@ impl Gateway for Hub {
     fn submit(&self, rollup: RollupId, payloads: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, Rejection>>> {
         let admit = |payload: &Bytes| READER.inspect(payload).map(|_| TxKey::of(rollup, payload).hash);
         futures::future::ready(payloads.iter().map(admit).collect()).boxed()
+    }
+
+    fn hub_state(&self) -> Arc<HubState> {
+        STATE.clone()
+    }
+
+    fn epoch(&self, _: u64) -> Result<Option<EpochAt>, GatewayError> {
+        Ok(None)
     }
 
     fn status(&self, _: TxKey) -> Result<TxStatus, GatewayError> {

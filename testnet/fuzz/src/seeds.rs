@@ -287,7 +287,7 @@ fn certificate() -> FinalityCertificate {
     }
 }
 
-fn genesis() -> Genesis {
+pub(crate) fn genesis() -> Genesis {
     let validator = |i: u8| {
         let mut secret = [0; 32];
         secret[31] = i;

@@ -95,11 +95,11 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
     checked.identity = Some(identity);
     let (secret, whose) = match &config.keys.bls {
         BlsKey::Remote(remote) => match signer::check_files(remote) {
-            Ok(()) => (None, "may take part, with the BLS key of its signer: `switchyard doctor` asks it"),
+            Ok(()) => (None, "has a seat, with the BLS key of its signer: `switchyard doctor` asks it"),
             Err(error) => return refused(error),
         },
         here => match read_bls(here) {
-            Ok(secret) => (Some(secret), "and its BLS key may take part"),
+            Ok(secret) => (Some(secret), "and its BLS key have a seat"),
             Err(error) => return refused(error),
         },
     };

@@ -54,7 +54,7 @@ impl SignerMetrics {
         registry.register("signer_requests", "Votes that the remote signer was asked for", metrics.0.clone());
         // Each is there from the start, so that an alert sees the first one.
         for result in [SIGNED, REFUSED, AWAY] {
-            metrics.0.get_or_create(&ResultLabel { result });
+            drop(metrics.0.get_or_create(&ResultLabel { result }));
         }
         metrics
     }

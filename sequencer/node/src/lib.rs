@@ -19,3 +19,4 @@ pub mod node;
 mod opened;
 pub mod operate;
 mod servers;
+pub mod signer;

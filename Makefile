@@ -16,7 +16,7 @@ SEEDS ?= 200
 FROM ?= 0
 WAN_ARGS ?=
 
-.PHONY: help setup build testnet test compat sim sim-wan lint fmt doc bench clean-testnet
+.PHONY: help setup build testnet test fuzz compat sim sim-wan lint fmt doc bench clean-testnet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -72,6 +72,9 @@ test: setup ## every test
 	$(CARGO) build --workspace --bins --tests --locked
 	$(CARGO) test --workspace --locked
 	$(MAKE) --no-print-directory compat
+
+fuzz: setup ## every fuzz target under libFuzzer, FUZZ_SECONDS (300) each; FUZZ_TARGETS chooses
+	@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" ./testnet/fuzz/run.sh $(FUZZ_TARGETS)
 
 compat: setup ## wallets' libraries, Foundry and an independent EVM against the dev build (needs npm)
 	@if ! command -v npm >/dev/null; then

@@ -226,6 +226,7 @@ fn settings(rng: &mut StdRng, index: usize, disorder: bool, clocks: bool) -> Set
         compact_from_bytes: [256, 4096, 64 << 10][rng.random_range(0..3)],
         clock_ahead_ms: if clocks { rng.random_range(-300..300) } else { 0 },
         disorder: Disorder { twice_per_mille: per_mille(rng), late_per_mille: per_mille(rng) },
+        doppelganger_check: rng.random_range(0..5) == 0,
         early_per_mille: [0, 0, 30, 500][rng.random_range(0..4)],
         // Two are enough to compare.
         executes: index < 2,

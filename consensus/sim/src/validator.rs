@@ -21,7 +21,7 @@ use std::{
 };
 use switchyard_consensus_core::BlockBuilder;
 use switchyard_consensus_engine::{Embedded, EngineConfig, embedded};
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{LocalSigner, SignGuard};
 use switchyard_consensus_network::Transport;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_node::{
@@ -53,6 +53,8 @@ pub struct Settings {
     pub clock_ahead_ms: i64,
     /// How badly its messages arrive.
     pub disorder: Disorder,
+    /// Whether it listens for another with its key before it votes.
+    pub doppelganger_check: bool,
     /// Of a thousand writes, so many reach the disk before their sync.
     pub early_per_mille: u32,
     /// Whether it executes the EVM rollup.
@@ -328,8 +330,8 @@ fn engine_config(
         genesis: world.genesis,
         limits: world.limits,
         identity_secret: secrets.identity,
-        bls_secret: secrets.bls,
-        guard,
+        signer: Arc::new(LocalSigner::new(secrets.bls, guard).expect("the record is of this key")),
+        doppelganger_check: settings.doppelganger_check,
         listen: nowhere,
         transport: Transport::default(),
         peers: Vec::new(),

@@ -22,7 +22,7 @@ use std::{
 };
 use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, InvalidBlock, SingleEpoch};
 use switchyard_consensus_engine::{Embedded, EngineConfig, embedded};
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{LocalSigner, SignGuard};
 use switchyard_consensus_network::Transport;
 use switchyard_primitives::{B256, Block, Bytes, Header, Limits, Segment, TxHash, TxKey};
 
@@ -254,6 +254,7 @@ async fn play(context: deterministic::Context, case: Case, world: Arc<World>, lo
 fn config(world: &World, index: usize, folder: &std::path::Path, case: Case) -> EngineConfig {
     let (secrets, seat) = (world.secrets[index], &world.validators[index]);
     let record = SignGuard::open(&folder.join(index.to_string()), world.network, seat.bls.0);
+    let record = Arc::new(record.expect("the run's own folder"));
     let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
     EngineConfig {
         network_id: world.network,
@@ -262,8 +263,8 @@ fn config(world: &World, index: usize, folder: &std::path::Path, case: Case) -> 
         genesis: world.genesis,
         limits: world.limits,
         identity_secret: secrets.identity,
-        bls_secret: secrets.bls,
-        guard: Arc::new(record.expect("the run's own folder")),
+        signer: Arc::new(LocalSigner::new(secrets.bls, record).expect("the record is of this key")),
+        doppelganger_check: false,
         listen: nowhere,
         transport: Transport::default(),
         peers: Vec::new(),

@@ -1,13 +1,14 @@
 //! The node as its servers see it.
 
-use crate::{builder::HubBuilder, ingest::Ingest, logging::RecentErrors};
+use crate::{builder::HubBuilder, hub::HubStates, ingest::Ingest, logging::RecentErrors};
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use std::{collections::HashMap, sync::Arc};
+use switchyard_consensus_core::HubState;
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
 use switchyard_rollup_core::{Rejection, evm::EvmChain};
-use switchyard_rpc::{Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_rpc::{EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use switchyard_store::{Store, StoreError};
 use tokio::sync::{broadcast, watch};
 
@@ -17,6 +18,8 @@ pub struct NodeGateway {
     pub info: NetworkInfo,
     /// The log.
     pub store: Arc<dyn Store>,
+    /// The hub's state.
+    pub hub: HubStates,
     /// What waits.
     pub mempool: Arc<Mempool>,
     /// The way in.
@@ -107,6 +110,25 @@ impl Gateway for NodeGateway {
             }
         }
         Ok(Some(FinalityProof { headers, certificate }))
+    }
+
+    fn hub_state(&self) -> Arc<HubState> {
+        self.hub.tip()
+    }
+
+    fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError> {
+        let state = self.hub.tip();
+        if epoch > state.current().epoch() {
+            return Ok(None);
+        }
+        let Some(before) = epoch.checked_sub(1) else {
+            let seats = self.hub.committee_of(0).map_err(|e| GatewayError::Store(e.to_string()))?.seats().clone();
+            return Ok(Some(EpochAt { epoch, first_height: 0, seats, boundary: None }));
+        };
+        let last = state.rules().last_of(before);
+        let Some(boundary) = self.finality(last)? else { return Ok(None) };
+        let seats = self.hub.committee_of(epoch).map_err(|e| GatewayError::Store(e.to_string()))?.seats().clone();
+        Ok(Some(EpochAt { epoch, first_height: last.saturating_add(1), seats, boundary: Some(boundary) }))
     }
 
     fn pending(&self, key: TxKey) -> Option<Bytes> {

@@ -19,5 +19,6 @@ pub mod node;
 mod opened;
 pub mod operate;
 mod servers;
+pub mod signer;
 
 pub use opened::StoreHistory;

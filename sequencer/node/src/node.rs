@@ -89,6 +89,7 @@ impl Node {
         shared.metrics.height.set(gauge(header.height));
         shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
+        let signer = opened.signer(&shared.metrics).await?;
         let (waiting, waiting_rx) = watch::channel(0);
         let builder = HubBuilder::new(BuilderParts {
             rules: opened.rules(),
@@ -102,7 +103,7 @@ impl Node {
             machine: Arc::new(Tokio),
         });
         let Engine { events, gossip, handle: engine } =
-            switchyard_consensus_engine::start(opened.engine(), builder.clone()).await?;
+            switchyard_consensus_engine::start(opened.engine(signer), builder.clone()).await?;
         let ingest = shared.ingest(&opened, gossip, waiting);
 
         let rollups = std::mem::take(&mut opened.rollups);
@@ -122,6 +123,7 @@ impl Node {
         let gateway = Arc::new(NodeGateway {
             info: opened.network_info(),
             store: shared.store.clone(),
+            hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
             ingest,
             builder,
@@ -257,6 +259,7 @@ impl Shared {
                 let engine = *status.borrow();
                 metrics.view.set(gauge(engine.view));
                 metrics.peers.set(gauge(engine.peers_connected));
+                metrics.voting.set(engine.voting.into());
                 let height = tip.borrow().height;
                 for (rollup, next) in &progress {
                     let lag = (height + 1).saturating_sub(next.load(Ordering::Acquire));

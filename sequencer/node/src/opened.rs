@@ -2,26 +2,31 @@
 
 use crate::{
     builder::Rules,
-    config::Config,
+    config::{BlsKey, Config},
     error::{NodeError, io},
     genesis::Genesis,
     hub::{HubStates, SystemAdmission},
-    keys::NodeKeys,
+    keys::{self, KeyError},
+    metrics::Metrics,
+    signer::{self, RemoteSigner},
 };
+use alloy_primitives::FixedBytes;
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
     time::Duration,
 };
-use switchyard_consensus_core::{History, HubState};
+use switchyard_consensus_core::{History, HubState, keys::bls_public_key};
 use switchyard_consensus_engine::EngineConfig;
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{Key, LocalSigner, SignGuard, VoteSigner};
+use switchyard_consensus_network::identity;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, Block, FinalityCertificate, Header, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
 use switchyard_store::{Journal, RocksOptions, RocksStore, Store, StoreError};
+use zeroize::Zeroizing;
 
 /// Threads of consensus and its network.
 const ENGINE_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
@@ -76,8 +81,9 @@ pub(crate) struct Opened {
     pub(crate) network: B256,
     pub(crate) header: Header,
     pub(crate) hub: HubStates,
-    keys: NodeKeys,
-    guard: Arc<SignGuard>,
+    identity_secret: Zeroizing<[u8; 32]>,
+    /// None with a remote signer.
+    bls_secret: Option<Zeroizing<[u8; 32]>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rollups: Vec<OpenRollup>,
 }
@@ -87,23 +93,32 @@ impl Opened {
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
         let (network, header) = (genesis.id()?, genesis.header()?);
-        let keys = NodeKeys::load(&config.keys)?;
+        let identity_secret = keys::read_plain(&config.keys.identity)?;
+        let bls_secret = match &config.keys.bls {
+            BlsKey::Remote(_) => None,
+            here => Some(keys::read_bls(here)?),
+        };
+        let bls = bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
         check_servers(&config, &genesis)?;
+        let path = config.data_dir.join("store");
+        if !path.exists() {
+            // Nothing is made for a node that may not run.
+            check_seat(&genesis.hub_state()?, identity(&identity_secret), bls, config.network.joining)?;
+        }
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
-        let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
+        let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
-        check_seat(&hub.tip(), &keys, config.network.joining)?;
-        let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
+        check_seat(&hub.tip(), identity(&identity_secret), bls, config.network.joining)?;
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, hub, keys, guard, store, rollups })
+        Ok(Self { config, genesis, network, header, hub, identity_secret, bls_secret, store, rollups })
     }
 
     /// This node's identity.
     pub(crate) fn identity(&self) -> B256 {
-        self.keys.identity_public()
+        identity(&self.identity_secret)
     }
 
     /// What servers tell of the network.
@@ -112,7 +127,6 @@ impl Opened {
             name: self.genesis.name.clone(),
             id: self.network,
             genesis_hash: self.header.hash(),
-            seats: self.hub.tip().current().seats().clone(),
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
@@ -148,8 +162,27 @@ impl Opened {
         Mempool::new(bounds, self.genesis.limits(), rollups.chain([(RollupId::SYSTEM, Some(system))]))
     }
 
+    /// What signs the votes, with the record of what it has signed. Waits for a remote signer for some seconds.
+    pub(crate) async fn signer(&self, metrics: &Metrics) -> Result<Arc<dyn VoteSigner>, NodeError> {
+        let guard = |key| open_guard(&self.config, self.network, key, self.store.tip().0.height).map(Arc::new);
+        match (&self.config.keys.bls, &self.bls_secret) {
+            (BlsKey::Remote(remote), _) => {
+                // A validator that is about to join finds its key nowhere else.
+                let key = signer::probe(remote).await.map_err(Box::new)?.key;
+                check_seat(&self.hub.tip(), self.identity(), Some(key), self.config.network.joining)?;
+                let signer = RemoteSigner::connect(remote, guard(key.0)?, metrics.signer.clone()).await;
+                Ok(Arc::new(signer.map_err(Box::new)?))
+            }
+            (_, Some(secret)) => {
+                let key = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
+                Ok(Arc::new(LocalSigner::new(**secret, guard(key.0)?).map_err(|_| KeyError::Bls)?))
+            }
+            (_, None) => Err(KeyError::Bls.into()),
+        }
+    }
+
     /// The engine's configuration.
-    pub(crate) fn engine(&self) -> EngineConfig {
+    pub(crate) fn engine(&self, signer: Arc<dyn VoteSigner>) -> EngineConfig {
         let (pace, network) = (&self.config.consensus, &self.config.network);
         EngineConfig {
             network_id: self.network,
@@ -157,9 +190,9 @@ impl Opened {
             epochs: *self.hub.tip().rules(),
             genesis: self.header,
             limits: self.genesis.limits(),
-            identity_secret: self.keys.identity,
-            bls_secret: self.keys.bls,
-            guard: self.guard.clone(),
+            identity_secret: *self.identity_secret,
+            signer,
+            doppelganger_check: pace.doppelganger_check,
             listen: network.listen,
             transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
@@ -177,19 +210,23 @@ impl Opened {
 }
 
 /// Opens the sign record, or begins one for a node that has taken part in nothing.
-fn open_guard(config: &Config, network: B256, keys: &NodeKeys, height: u64) -> Result<SignGuard, NodeError> {
+fn open_guard(config: &Config, network: B256, key: Key, height: u64) -> Result<SignGuard, NodeError> {
     let path = config.sign_record();
     if height > 0 && !SignGuard::exists(&path) {
         return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
     }
-    Ok(SignGuard::open(&path, network, keys.bls_public()?.0)?)
+    Ok(SignGuard::open(&path, network, key)?)
 }
 
-/// The keys must be those of a validator: in the stake table as far as the log is known here, or with a seat in an epoch that
-/// runs. One that joins is in neither until it has the log.
-pub(crate) fn check_seat(state: &HubState, keys: &NodeKeys, joining: bool) -> Result<(), NodeError> {
+/// The identity must be a validator's, in the stake table as far as the log is known here, or with a seat in an epoch that runs;
+/// and the BLS key, where it is known, that validator's. One that joins is in neither until it has the log.
+pub(crate) fn check_seat(
+    state: &HubState,
+    identity: B256,
+    bls: Option<FixedBytes<48>>,
+    joining: bool,
+) -> Result<(), NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
-    let identity = keys.identity_public();
     let committees = [state.current(), state.following()];
     let seated = committees.iter().filter_map(|c| c.member(&identity)).map(|m| m.seat.bls);
     let known: Vec<_> = state.validators().get(&identity).map(|v| v.bls).into_iter().chain(seated).collect();
@@ -198,11 +235,11 @@ pub(crate) fn check_seat(state: &HubState, keys: &NodeKeys, joining: bool) -> Re
             return Ok(());
         }
         return refuse(format!(
-            "identity {identity} is not a validator of this network; one that is about to join sets network.joining = true"
+            "identity {identity} has no seat in this network and is not in its stake table; a validator that is about to join sets \
+             network.joining = true"
         ));
     };
-    let bls = keys.bls_public()?;
-    if !known.contains(&bls) {
+    if let Some(bls) = bls.filter(|bls| !known.contains(bls)) {
         return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {first}"));
     }
     Ok(())

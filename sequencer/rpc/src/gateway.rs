@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use switchyard_consensus_core::SeatSet;
+use switchyard_consensus_core::{HubState, SeatSet};
 use switchyard_primitives::{FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey};
 use switchyard_rollup_core::{Rejection, RollupManifest, TxOutcome, evm::EvmChain};
 use tokio::sync::{broadcast, watch};
@@ -17,14 +17,25 @@ pub struct NetworkInfo {
     pub id: B256,
     /// Hash of the genesis header.
     pub genesis_hash: B256,
-    /// The seats.
-    pub seats: SeatSet,
     /// The rollups.
     pub rollups: Vec<RollupManifest>,
     /// Block limits.
     pub limits: Limits,
     /// `switchyard/VERSION`.
     pub client_version: String,
+}
+
+/// An epoch that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochAt {
+    /// Its number.
+    pub epoch: u64,
+    /// Its first block's height.
+    pub first_height: u64,
+    /// Its seats.
+    pub seats: SeatSet,
+    /// Shows that the last block of the epoch before is final, whose header names the seats; none for epoch 0.
+    pub boundary: Option<FinalityProof>,
 }
 
 /// The newest final block that is durable here.
@@ -104,6 +115,12 @@ pub trait Gateway: Send + Sync + 'static {
 
     /// Proof that a block is final; none above the tip, or while no certificate above it is known.
     fn finality(&self, height: u64) -> Result<Option<FinalityProof>, GatewayError>;
+
+    /// The state after the durable tip: who signs, and with which stake.
+    fn hub_state(&self) -> Arc<HubState>;
+
+    /// An epoch; none that has not begun, or whose first block's parent has no certificate here yet.
+    fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError>;
 
     /// A transaction that waits in the mempool.
     fn pending(&self, key: TxKey) -> Option<Bytes>;

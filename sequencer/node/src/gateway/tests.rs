@@ -143,14 +143,13 @@ impl Hub {
             name: "test".into(),
             id: B256::ZERO,
             genesis_hash: genesis.hash(),
-            seats,
             rollups: Vec::new(),
             limits,
             client_version: "switchyard/test".into(),
         };
         let (store_, mempool_) = (store.clone(), mempool.clone());
         let (chains, errors) = (HashMap::new(), RecentErrors::default());
-        let gateway = NodeGateway { info, store: store_, mempool: mempool_, ingest, builder, tip, chains, errors };
+        let gateway = NodeGateway { info, store: store_, hub, mempool: mempool_, ingest, builder, tip, chains, errors };
         Self { gateway, store, mempool, genesis }
     }
 

@@ -2,10 +2,11 @@
 
 use super::{Finding, Level, OperateError, finding::report};
 use crate::{
-    config::Config,
+    config::{BlsKey, Config},
     genesis::Genesis,
-    keys::{NodeKeys, read_plain},
+    keys::{KeyError, read_bls, read_plain},
     opened::{check_seat, check_servers},
+    signer,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -13,6 +14,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+use switchyard_consensus_core::keys::bls_public_key;
 use switchyard_consensus_guard::SignGuard;
 use switchyard_primitives::B256;
 
@@ -80,23 +82,39 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
 }
 
 fn keys(config: &Config, checked: &mut Checked) -> Finding {
-    // The identity is known even where the BLS key cannot be opened.
-    checked.identity = read_plain(&config.keys.identity).ok().map(|s| switchyard_consensus_network::identity(&s));
-    let keys = match NodeKeys::load(&config.keys) {
-        Ok(keys) => keys,
-        Err(error) => {
-            let means = "the node cannot sign and does not start";
-            let remedy = "mend the file or its password, or make keys with `switchyard keys new`";
-            return Finding::new("keys", Level::Error, error.to_string(), means, remedy);
-        }
+    let refused = |error: KeyError| {
+        let means = "the node cannot sign and does not start";
+        let remedy = "mend the file or its password, or make keys with `switchyard keys new`";
+        Finding::new("keys", Level::Error, error.to_string(), means, remedy)
     };
-    let identity = keys.identity_public();
+    let identity = match read_plain(&config.keys.identity) {
+        Ok(secret) => switchyard_consensus_network::identity(&secret),
+        Err(error) => return refused(error),
+    };
+    // Known even where the BLS key cannot be opened.
+    checked.identity = Some(identity);
+    let (secret, whose) = match &config.keys.bls {
+        BlsKey::Remote(remote) => match signer::check_files(remote) {
+            Ok(()) => (None, "has a seat, with the BLS key of its signer: `switchyard doctor` asks it"),
+            Err(error) => return refused(error),
+        },
+        here => match read_bls(here) {
+            Ok(secret) => (Some(secret), "and its BLS key have a seat"),
+            Err(error) => return refused(error),
+        },
+    };
     let Some(genesis) = &checked.genesis else {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };
+    let bls = secret.map(|secret| bls_public_key(&secret)).transpose().map_err(|_| KeyError::Bls);
+    let bls = match bls {
+        Ok(bls) => bls,
+        Err(error) => return refused(error),
+    };
     let joining = config.network.joining;
-    match genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, &keys, joining)) {
-        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key may take part")),
+    let known = genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, bls, joining));
+    match known {
+        Ok(()) => Finding::ok("keys", format!("identity {identity} {whose}")),
         Err(error) => Finding::new(
             "keys",
             Level::Error,

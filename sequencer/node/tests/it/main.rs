@@ -10,4 +10,5 @@ mod light;
 mod operate;
 mod process;
 mod running;
+mod signer;
 mod startup;

@@ -6,3 +6,4 @@
 mod arrows;
 mod layout;
 mod network;
+mod validators;

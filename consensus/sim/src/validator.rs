@@ -147,15 +147,19 @@ impl Validator {
         }
         let kept = MemoryStore::new(self.world.genesis);
         let to = self.store.tip().0.height.saturating_sub(lost);
+        let mut newest = None;
         for height in 1..=to {
+            // Each where it was written: a later crash may lose the newest ones.
+            let state = self.store.hub_state(height)?;
+            if let Some(state) = state.filter(|state| newest.as_ref() != Some(state)) {
+                kept.put_hub_state(height, &state)?;
+                newest = Some(state);
+            }
             let block = self.store.block(height)?;
             let certificate = self.store.certificate_from(height)?.filter(|(at, _)| *at == height).map(|(_, c)| c);
             if let Some(block) = block {
                 kept.append(&block, certificate.as_ref())?;
             }
-        }
-        if let Some(state) = self.store.hub_state(to)? {
-            kept.put_hub_state(to, &state)?;
         }
         self.store = Arc::new(kept);
         Ok(())

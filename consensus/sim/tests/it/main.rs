@@ -1,13 +1,22 @@
 //! Short runs of the simulation, and proof that its checkers can fail.
 
+// clippy.toml's exception for tests does not reach their helper functions.
+#![allow(clippy::unwrap_used)]
+
+use std::num::NonZeroU64;
 use switchyard_consensus_sim::{
     byzantine::Behaviour,
     plan::Plan,
     run::{Outcome, run},
 };
 
-/// Seeds that once found something, each with what it was.
-const REGRESSIONS: [(u64, &str); 0] = [];
+/// Seeds that once found something, each with what it was. What a seed means changes with the plan: beside it belongs a test
+/// that shows the same, where that can be said.
+const REGRESSIONS: [(u64, &str); 3] = [
+    (24, "at an epoch's end its journal was removed while its tasks were still syncing it"),
+    (25, "the same"),
+    (52, "a task that panics on a failing disk must end its validator, not leave it half alive"),
+];
 
 fn check(plan: &Plan) -> Outcome {
     let outcome = run(plan);
@@ -45,6 +54,15 @@ fn seeds_that_once_failed_hold_every_property() {
 }
 
 #[test]
+fn epochs_of_a_few_blocks_follow_each_other_without_a_validator_failing() {
+    for seed in 200..203 {
+        let mut plan = Plan::calm(seed, 4);
+        plan.shape.epoch_blocks = NonZeroU64::new(3).unwrap();
+        assert!(check(&plan).seen.blocks > 9);
+    }
+}
+
+#[test]
 fn the_same_seed_twice_is_the_same_run() {
     // One with crashes, a failing disk and liars among other things.
     let plans = [Plan::new(52), Plan::new(52), Plan::new(53)];
@@ -75,7 +93,8 @@ fn with_two_silent_validators_of_four_there_is_no_progress_and_the_checker_says_
 
 #[test]
 fn with_two_equivocating_validators_of_four_the_log_forks_and_the_checker_says_so() {
-    assert_eq!(verdict(1, &[(1, Behaviour::Equivocating), (2, Behaviour::Equivocating)]), Some("agreement"));
+    let liars = [(1, Behaviour::Equivocating), (2, Behaviour::Equivocating)];
+    assert!((1..9).any(|seed| verdict(seed, &liars) == Some("agreement")));
 }
 
 #[test]

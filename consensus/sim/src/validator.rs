@@ -329,6 +329,7 @@ fn engine_config(
         limits: world.limits,
         identity_secret: secrets.identity,
         signer: Arc::new(LocalSigner::new(secrets.bls, guard).expect("the validator's own key")),
+        next_signer: None,
         doppelganger_check: false,
         listen: nowhere,
         transport: Transport::default(),

@@ -264,6 +264,7 @@ fn config(world: &World, index: usize, folder: &std::path::Path, case: Case) -> 
         limits: world.limits,
         identity_secret: secrets.identity,
         signer: Arc::new(LocalSigner::new(secrets.bls, record).expect("the validator's own key")),
+        next_signer: None,
         doppelganger_check: false,
         listen: nowhere,
         transport: Transport::default(),

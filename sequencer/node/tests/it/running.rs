@@ -204,7 +204,7 @@ async fn without_the_record_of_what_it_signed_a_validator_does_not_start_and_goe
 
     let exported = sign_record(&["export", "--config", &config, "--out", &export]).await;
     assert!(exported.status.success(), "{exported:?}");
-    let exists = refusal(&sign_record(&["begin", "--config", &config, "--from-view", "9"]).await);
+    let exists = refusal(&sign_record(&["begin", "--config", &config, "--from-epoch", "9"]).await);
     assert!(exists.contains("is there already"), "{exists}");
     std::fs::remove_file(folder.path("data/sign-record")).unwrap();
     let line = folder.refused().await;

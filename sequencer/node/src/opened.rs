@@ -98,6 +98,12 @@ impl Opened {
             BlsKey::Remote(_) => None,
             here => Some(keys::read_bls(here)?),
         };
+        let (me, joining) = (identity(&identity_secret), config.network.joining);
+        let bls = bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
+        if !config.data_dir.exists() {
+            // Before anything is made for a node that cannot start.
+            check_seat(&genesis.hub_state()?, me, bls, joining)?;
+        }
         check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
@@ -105,8 +111,7 @@ impl Opened {
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
-        let bls = bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
-        check_seat(&hub.tip(), identity(&identity_secret), bls, config.network.joining)?;
+        check_seat(&hub.tip(), me, bls, joining)?;
         let rollups = open_rollups(&config, &genesis)?;
         Ok(Self { config, genesis, network, header, hub, identity_secret, bls_secret, store, rollups })
     }

@@ -20,3 +20,5 @@ mod opened;
 pub mod operate;
 mod servers;
 pub mod signer;
+
+pub use opened::StoreHistory;

@@ -186,6 +186,7 @@ impl Shared {
             rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
             timing: Timing::default(),
             metrics: self.metrics.clone(),
+            machine: Arc::new(Tokio),
         });
         self.task("gossip", ingest.clone().receive(gossip.receiver));
         self.task("replication", ingest.clone().run(outbox));

@@ -37,7 +37,7 @@ const FLUSH_EVERY_BLOCKS: NonZeroU64 = NonZeroU64::new(256).expect("not zero");
 const _: () = assert!(FLUSH_EVERY_BLOCKS.get() * 2 <= EngineConfig::ARCHIVE_BLOCKS);
 
 /// The store, as the engine serves it to validators that catch up.
-struct StoreHistory(Arc<dyn Store>);
+pub struct StoreHistory(pub Arc<dyn Store>);
 
 impl StoreHistory {
     /// What cannot be read cannot be served; the peer asks another validator.
@@ -98,20 +98,21 @@ impl Opened {
             BlsKey::Remote(_) => None,
             here => Some(keys::read_bls(here)?),
         };
-        let (me, joining) = (identity(&identity_secret), config.network.joining);
-        let bls = bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
-        if !config.data_dir.exists() {
-            // Before anything is made for a node that cannot start.
-            check_seat(&genesis.hub_state()?, me, bls, joining)?;
-        }
         check_servers(&config, &genesis)?;
+        let bls = bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
+        let check = |state: &HubState| check_seat(state, identity(&identity_secret), bls, config.network.joining);
+        let path = config.data_dir.join("store");
+        if !path.exists() {
+            // Nothing is made for a node that may not run.
+            check(&genesis.hub_state()?)?;
+        }
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
-        let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
+        let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
-        check_seat(&hub.tip(), me, bls, joining)?;
+        check(&hub.tip())?;
         let rollups = open_rollups(&config, &genesis)?;
         Ok(Self { config, genesis, network, header, hub, identity_secret, bls_secret, store, rollups })
     }

@@ -194,6 +194,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             limits,
             identity_secret,
             signer,
+            next_signer: None,
             doppelganger_check: false,
             listen: addresses[index],
             transport: arguments.transport,

@@ -19,7 +19,7 @@ pub struct Header {
     pub origins_root: B256,
     /// Root of the segment table ([`crate::SegmentTable`]).
     pub segment_root: B256,
-    /// Commitment to the block's system records; zero for none.
+    /// Commitment to the hub's state that the block is on: stake table and committees (`docs/specs/stake.md`). Zero for genesis.
     pub system_root: B256,
     /// On an epoch's last block, the hash of the next seat set; else zero.
     pub next_seats_hash: B256,

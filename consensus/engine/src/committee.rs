@@ -54,7 +54,7 @@ pub(crate) struct Schemes(Arc<Inner>);
 struct Inner {
     namespace: Vec<u8>,
     me: B256,
-    signer: Arc<dyn VoteSigner>,
+    signers: Vec<Arc<dyn VoteSigner>>,
     /// Shared by all schemes: whether this validator votes already.
     listening: Listening,
     committees: Arc<dyn Committees>,
@@ -74,7 +74,7 @@ impl Schemes {
         Self(Arc::new(Inner {
             namespace: namespace(config.network_id),
             me: identity(&config.identity_secret),
-            signer: config.signer.clone(),
+            signers: [&config.signer].into_iter().chain(&config.next_signer).cloned().collect(),
             listening,
             committees: config.committees.clone(),
             stop: watch::Sender::default(),
@@ -117,7 +117,9 @@ impl Schemes {
         let inner = &self.0;
         let participants = participants(committee.seats())?;
         // Whoever has the key but not the identity of a seat must not sign for it: two nodes would.
-        let signer = committee.member(&inner.me).map(|_| inner.signer.clone());
+        let own = committee.member(&inner.me);
+        let signs = |signer: &&Arc<dyn VoteSigner>| own.is_some_and(|own| own.seat.bls.0 == signer.key());
+        let signer = inner.signers.iter().find(signs).cloned();
         Ok(Scheme::new(&inner.namespace, participants, signer, inner.listening.clone(), inner.stop.clone()))
     }
 }

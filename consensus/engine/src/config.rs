@@ -23,6 +23,8 @@ pub struct EngineConfig {
     pub identity_secret: [u8; 32],
     /// Signs the votes where a seat has its key and this validator's identity; its record is of this network.
     pub signer: Arc<dyn VoteSigner>,
+    /// Signs in `signer`'s place where the seat has this one's key: while a validator changes its key.
+    pub next_signer: Option<Arc<dyn VoteSigner>>,
     /// Whether to listen before the first vote for another process that signs with the key: some seconds in which this
     /// validator does not vote. Not with one seat, where there is nobody to listen to.
     pub doppelganger_check: bool,

@@ -335,6 +335,7 @@ fn engine_config(
         limits: world.limits,
         identity_secret: secrets.identity,
         signer: Arc::new(LocalSigner::new(secrets.bls, guard).expect("the record is of this key")),
+        next_signer: None,
         doppelganger_check: settings.doppelganger_check,
         listen: nowhere,
         transport: Transport::default(),

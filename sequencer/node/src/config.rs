@@ -46,6 +46,9 @@ pub struct Keys {
     pub identity: PathBuf,
     /// BLS12-381, signs votes: an EIP-2335 keystore, or 32 secret bytes in hex.
     pub bls: BlsKey,
+    /// `[keys.next]`: while the key is changed (`switchyard stake update keys`), the new one, which signs from the epoch on in
+    /// which it has the seats. On this host, as `bls` must then be.
+    pub next: Option<BlsKey>,
 }
 
 /// Where the BLS12-381 key is: one of the three.
@@ -136,6 +139,20 @@ struct KeysTable {
     bls_password_file: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signer: Option<RemoteKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<NextTable>,
+}
+
+/// `[keys.next]`, as the file has it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NextTable {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls_keystore: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bls_password_file: Option<PathBuf>,
 }
 
 impl TryFrom<KeysTable> for Keys {
@@ -147,13 +164,28 @@ impl TryFrom<KeysTable> for Keys {
             (bls, keystore, password_file, None) => BlsKey::of_files(bls, keystore, password_file)?,
             _ => return Err("[keys] must have no BLS key beside [keys.signer], which has it"),
         };
-        Ok(Self { identity: table.identity, bls })
+        let files = |next: NextTable| BlsKey::of_files(next.bls, next.bls_keystore, next.bls_password_file);
+        let next = table.next.map(files).transpose()?;
+        if next.is_some() && matches!(bls, BlsKey::Remote(_)) {
+            return Err(
+                "[keys.next] is for keys on this host: change a remote signer's key at the signer, and start anew",
+            );
+        }
+        Ok(Self { identity: table.identity, bls, next })
     }
 }
 
 impl From<Keys> for KeysTable {
-    fn from(Keys { identity, bls }: Keys) -> Self {
-        let mut table = Self { identity, bls: None, bls_keystore: None, bls_password_file: None, signer: None };
+    fn from(Keys { identity, bls, next }: Keys) -> Self {
+        let next = next.map(|next| match next {
+            BlsKey::Keystore { path, password_file } => {
+                NextTable { bls: None, bls_keystore: Some(path), bls_password_file: password_file }
+            }
+            BlsKey::Plain(path) | BlsKey::Remote(RemoteKey { key: path, .. }) => {
+                NextTable { bls: Some(path), bls_keystore: None, bls_password_file: None }
+            }
+        });
+        let mut table = Self { identity, bls: None, bls_keystore: None, bls_password_file: None, signer: None, next };
         match bls {
             BlsKey::Plain(path) => table.bls = Some(path),
             BlsKey::Keystore { path, password_file } => {
@@ -168,7 +200,7 @@ impl From<Keys> for KeysTable {
 impl Keys {
     /// Every path of the table.
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        [&mut self.identity].into_iter().chain(self.bls.paths())
+        [&mut self.identity].into_iter().chain(self.bls.paths()).chain(self.next.iter_mut().flat_map(BlsKey::paths))
     }
 }
 
@@ -379,6 +411,11 @@ impl Config {
     /// one.
     pub fn sign_record(&self) -> PathBuf {
         self.data_dir.join("sign-record")
+    }
+
+    /// The record of what `[keys.next]` has signed.
+    pub fn next_sign_record(&self) -> PathBuf {
+        self.data_dir.join("sign-record-next")
     }
 
     /// Reads and checks a file, and makes its paths absolute.

@@ -54,6 +54,10 @@ pub struct Metrics {
     pub height: Gauge,
     /// View of the newest finalisation.
     pub view: Gauge,
+    /// The epoch that runs.
+    pub epoch: Gauge,
+    /// This validator's seats in it.
+    pub seats: Gauge,
     /// Connected validators.
     pub peers: Gauge,
     /// Whether this validator votes: 0 while it listens at its start for another machine with its key.
@@ -111,6 +115,8 @@ impl Default for Metrics {
         Self {
             height: register!("height", "Durable final height", Gauge::default()),
             view: register!("view", "View of the newest finalisation", Gauge::default()),
+            epoch: register!("epoch", "The epoch that runs", Gauge::default()),
+            seats: register!("seats", "Seats of this validator in the epoch", Gauge::default()),
             voting: register!("voting", "1 while this validator votes", Gauge::default()),
             signer: SignerMetrics::register(&mut registry),
             peers: register!("peers", "Connected validators", Gauge::default()),

@@ -103,7 +103,7 @@ impl Node {
             machine: Arc::new(Tokio),
         });
         let Engine { events, gossip, handle: engine } =
-            switchyard_consensus_engine::start(opened.engine(signer), builder.clone()).await?;
+            switchyard_consensus_engine::start(opened.engine(signer, opened.next_signer()?), builder.clone()).await?;
         let ingest = shared.ingest(&opened, gossip, waiting);
 
         let rollups = std::mem::take(&mut opened.rollups);
@@ -257,6 +257,8 @@ impl Shared {
             loop {
                 tick.tick().await;
                 let engine = *status.borrow();
+                metrics.epoch.set(gauge(engine.epoch));
+                metrics.seats.set(gauge(engine.seats));
                 metrics.view.set(gauge(engine.view));
                 metrics.peers.set(gauge(engine.peers_connected));
                 metrics.voting.set(engine.voting.into());

@@ -84,6 +84,8 @@ pub(crate) struct Opened {
     identity_secret: Zeroizing<[u8; 32]>,
     /// None with a remote signer.
     bls_secret: Option<Zeroizing<[u8; 32]>>,
+    /// That of `[keys.next]`.
+    next_secret: Option<Zeroizing<[u8; 32]>>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rollups: Vec<OpenRollup>,
 }
@@ -98,12 +100,16 @@ impl Opened {
             BlsKey::Remote(_) => None,
             here => Some(keys::read_bls(here)?),
         };
-        let bls = bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
+        let next_secret = config.keys.next.as_ref().map(keys::read_bls).transpose()?;
         check_servers(&config, &genesis)?;
+        let secrets = bls_secret.iter().chain(&next_secret);
+        let bls: Result<Vec<_>, _> = secrets.map(|secret| bls_public_key(secret)).collect();
+        let bls = bls.map_err(|_| KeyError::Bls)?;
+        let check = |state: &HubState| check_seat(state, identity(&identity_secret), &bls, config.network.joining);
         let path = config.data_dir.join("store");
         if !path.exists() {
             // Nothing is made for a node that may not run.
-            check_seat(&genesis.hub_state()?, identity(&identity_secret), bls, config.network.joining)?;
+            check(&genesis.hub_state()?)?;
         }
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
@@ -111,9 +117,9 @@ impl Opened {
         let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
-        check_seat(&hub.tip(), identity(&identity_secret), bls, config.network.joining)?;
+        check(&hub.tip())?;
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, hub, identity_secret, bls_secret, store, rollups })
+        Ok(Self { config, genesis, network, header, hub, identity_secret, bls_secret, next_secret, store, rollups })
     }
 
     /// This node's identity.
@@ -169,7 +175,7 @@ impl Opened {
             (BlsKey::Remote(remote), _) => {
                 // A validator that is about to join finds its key nowhere else.
                 let key = signer::probe(remote).await.map_err(Box::new)?.key;
-                check_seat(&self.hub.tip(), self.identity(), Some(key), self.config.network.joining)?;
+                check_seat(&self.hub.tip(), self.identity(), &[key], self.config.network.joining)?;
                 let signer = RemoteSigner::connect(remote, guard(key.0)?, metrics.signer.clone()).await;
                 Ok(Arc::new(signer.map_err(Box::new)?))
             }
@@ -181,8 +187,17 @@ impl Opened {
         }
     }
 
+    /// What signs in the signer's place once `[keys.next]` has the seats.
+    pub(crate) fn next_signer(&self) -> Result<Option<Arc<dyn VoteSigner>>, NodeError> {
+        let Some(secret) = &self.next_secret else { return Ok(None) };
+        let key = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
+        let guard = SignGuard::open(&self.config.next_sign_record(), self.network, key.0)?;
+        let signer = LocalSigner::new(**secret, Arc::new(guard)).map_err(|_| KeyError::Bls)?;
+        Ok(Some(Arc::new(signer)))
+    }
+
     /// The engine's configuration.
-    pub(crate) fn engine(&self, signer: Arc<dyn VoteSigner>) -> EngineConfig {
+    pub(crate) fn engine(&self, signer: Arc<dyn VoteSigner>, next_signer: Option<Arc<dyn VoteSigner>>) -> EngineConfig {
         let (pace, network) = (&self.config.consensus, &self.config.network);
         EngineConfig {
             network_id: self.network,
@@ -192,6 +207,7 @@ impl Opened {
             limits: self.genesis.limits(),
             identity_secret: *self.identity_secret,
             signer,
+            next_signer,
             doppelganger_check: pace.doppelganger_check,
             listen: network.listen,
             transport: network.transport,
@@ -219,11 +235,11 @@ fn open_guard(config: &Config, network: B256, key: Key, height: u64) -> Result<S
 }
 
 /// The identity must be a validator's, in the stake table as far as the log is known here, or with a seat in an epoch that runs;
-/// and the BLS key, where it is known, that validator's. One that joins is in neither until it has the log.
+/// and one of the BLS keys, where any is known, that validator's. One that joins is in neither until it has the log.
 pub(crate) fn check_seat(
     state: &HubState,
     identity: B256,
-    bls: Option<FixedBytes<48>>,
+    bls: &[FixedBytes<48>],
     joining: bool,
 ) -> Result<(), NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
@@ -239,7 +255,7 @@ pub(crate) fn check_seat(
              network.joining = true"
         ));
     };
-    if let Some(bls) = bls.filter(|bls| !known.contains(bls)) {
+    if let Some(bls) = bls.first().filter(|_| !bls.iter().any(|bls| known.contains(bls))) {
         return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {first}"));
     }
     Ok(())

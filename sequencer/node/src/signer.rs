@@ -44,7 +44,7 @@ pub enum SignerError {
     /// A key whose past nobody knows.
     #[error(
         "{path}: no sign record is there. For a key that has never signed on this network, begin one: switchyard sign-record \
-         begin --from-view 0; for any other import its record, or begin above every view that it may have signed"
+         begin --from-epoch 0; for any other import its record, or begin above every epoch in which it may have signed"
     )]
     NoRecord {
         /// Where it should be.

@@ -277,7 +277,7 @@ impl NetworkDir {
             let mut config = Config {
                 genesis: "../genesis.json".into(),
                 data_dir: "data".into(),
-                keys: Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()) },
+                keys: Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()), next: None },
                 network: Network {
                     listen: p2p(index),
                     transport: Transport::default(),

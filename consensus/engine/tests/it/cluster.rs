@@ -244,6 +244,7 @@ impl Cluster {
             limits: Limits { body_bytes: 256 << 10, ..Limits::default() },
             identity_secret: identity_secret(i),
             signer: self.signer(i, self.guard(i)),
+            next_signer: None,
             doppelganger_check: false,
             listen: self.addresses[i],
             transport: self.transport,

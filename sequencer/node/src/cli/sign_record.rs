@@ -45,10 +45,10 @@ enum SignRecordCommand {
         /// The node's configuration, or the signer's
         #[arg(long)]
         config: PathBuf,
-        /// The lowest view that may be signed: well above the network's view, which `switchyard_view` of any validator's
-        /// metrics tells
+        /// The lowest epoch in which may be signed: above the network's, which `switchyard_epoch` of any validator's metrics
+        /// tells; 0 for a key that has never signed
         #[arg(long)]
-        from_view: u64,
+        from_epoch: u64,
     },
 }
 
@@ -170,12 +170,12 @@ pub fn sign_record(args: SignRecordArgs, out: &mut dyn Write) -> Result<(), Sign
             export.check(place.network, &place.key)?;
             Ok(place.open()?.import(&export)?)
         }
-        SignRecordCommand::Begin { config, from_view } => {
+        SignRecordCommand::Begin { config, from_epoch } => {
             let place = Place::of(&config)?;
             if SignGuard::exists(&place.path) {
                 return Err(SignRecordError::Exists(place.name()));
             }
-            let low = Some(Position { epoch: 0, number: from_view });
+            let low = Some(Position { epoch: from_epoch, number: 0 });
             let mark = Mark { family: Family::Consensus, scope: 0, low };
             let (network, key) = (place.network, place.key.to_vec().into());
             let above = Interchange { format: FORMAT, network, key, low_water: vec![mark], signed: Vec::new() };

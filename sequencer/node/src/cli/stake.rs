@@ -6,7 +6,7 @@
 use super::{CliError, Connect, Node, Printer};
 use crate::{
     config::Config,
-    keys::{NodeKeys, read_plain},
+    keys::{NodeKeys, read_bls},
 };
 use alloy_primitives::FixedBytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -98,12 +98,8 @@ enum UpdateCommand {
         /// IP:PORT
         address: SocketAddr,
     },
-    /// What it votes with from the epoch after next on
-    Keys {
-        /// The new BLS key: a file with 32 secret bytes in hex
-        #[arg(long, value_name = "FILE")]
-        new: PathBuf,
-    },
+    /// Vote with the configuration's [keys.next] from the epoch after next on
+    Keys,
     /// Have no seats from the epoch after next on
     Leave,
 }
@@ -231,10 +227,12 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             let kind = match what {
                 UpdateCommand::Address { address } => UpdateKind::Address(address),
                 UpdateCommand::Leave => UpdateKind::Leave,
-                UpdateCommand::Keys { new } => {
-                    let secret = read_plain(&new).map_err(|e| problem(&new, e))?;
-                    let bls = bls_public_key(&secret).map_err(|e| problem(&new, e))?;
-                    let possession = prove_possession(&secret, identity).map_err(|e| problem(&new, e))?;
+                UpdateCommand::Keys => {
+                    let next = Config::load(&config).map_err(|e| problem(&config, e))?.keys.next;
+                    let next = next.ok_or_else(|| problem(&config, "names no new key in [keys.next]"))?;
+                    let secret = read_bls(&next).map_err(|e| problem(&config, e))?;
+                    let bls = bls_public_key(&secret).map_err(|e| problem(&config, e))?;
+                    let possession = prove_possession(&secret, identity).map_err(|e| problem(&config, e))?;
                     UpdateKind::Keys { bls, possession }
                 }
             };

@@ -112,7 +112,8 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
         Err(error) => return refused(error),
     };
     let joining = config.network.joining;
-    let known = genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, bls, joining));
+    let known =
+        genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, bls.as_slice(), joining));
     match known {
         Ok(()) => Finding::ok("keys", format!("identity {identity} {whose}")),
         Err(error) => Finding::new(

@@ -191,7 +191,7 @@ async fn a_one_second_rollup_has_receipts_before_its_block_is_closed_and_the_nex
 }
 
 #[tokio::test]
-async fn without_the_record_of_what_it_signed_a_validator_does_not_start_and_goes_on_with_an_export_of_it() {
+async fn without_the_record_of_what_it_signed_a_validator_does_not_start_and_starts_with_an_export_of_it() {
     let folder = Folder::new();
     let node = folder.start().await;
     node.submit("01").await;
@@ -204,7 +204,7 @@ async fn without_the_record_of_what_it_signed_a_validator_does_not_start_and_goe
 
     let exported = sign_record(&["export", "--config", &config, "--out", &export]).await;
     assert!(exported.status.success(), "{exported:?}");
-    let exists = refusal(&sign_record(&["begin", "--config", &config, "--from-view", "9"]).await);
+    let exists = refusal(&sign_record(&["begin", "--config", &config, "--from-epoch", "9"]).await);
     assert!(exists.contains("is there already"), "{exists}");
     std::fs::remove_file(folder.path("data/sign-record")).unwrap();
     let line = folder.refused().await;
@@ -223,7 +223,8 @@ async fn without_the_record_of_what_it_signed_a_validator_does_not_start_and_goe
     let imported = sign_record(&["import", "--config", &config, &export]).await;
     assert!(imported.status.success(), "{imported:?}");
     let node = folder.start().await;
-    node.submit("02").await;
-    assert!(node.height().await > height);
+    // It need not go on by itself: if it was stopped between a vote's record and the engine's journal, it may neither repeat
+    // that vote, which it has lost, nor give up the view, which is below the import's mark. In a larger network others do.
+    node.reaches(height).await;
     node.stop().await;
 }

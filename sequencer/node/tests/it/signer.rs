@@ -83,7 +83,7 @@ impl Rig {
     /// Begins the record of a key that has signed nothing.
     async fn begin(&self) {
         let config = self.configure("127.0.0.1:0".parse().unwrap());
-        let output = run(&["sign-record", "begin", "--config", &config, "--from-view", "0"]).await;
+        let output = run(&["sign-record", "begin", "--config", &config, "--from-epoch", "0"]).await;
         assert!(output.status.success(), "{output:?}");
     }
 

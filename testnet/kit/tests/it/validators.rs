@@ -2,11 +2,17 @@
 
 use serde_json::{Value, json};
 use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
 };
-use switchyard_node::{config::Endpoints, genesis::GenesisEpochs};
+use switchyard_consensus_core::keys::{bls_public_key, bls_secret_from_entropy};
+use switchyard_node::{
+    config::{BlsKey, Endpoints},
+    genesis::GenesisEpochs,
+};
 use switchyard_primitives::B256;
 use switchyard_testnet_kit::{agree_on_hub, caught_up};
 use switchyard_testnet_local::{Client, Options, Testnet};
@@ -143,6 +149,12 @@ async fn a_validator_joins_moves_and_leaves_while_the_network_runs() {
     let mut changed = testnet.dir().config(0).unwrap();
     changed.network.listen.set_ip([127, 0, 0, 2].into());
     let new_address = changed.network.listen;
+    // And with a new key to change to.
+    let next = testnet.dir().validator(0).dir.join("next.key");
+    let secret = bls_secret_from_entropy(&[7; 32]).unwrap();
+    std::fs::write(&next, alloy::hex::encode(secret)).unwrap();
+    std::fs::set_permissions(&next, Permissions::from_mode(0o600)).unwrap();
+    changed.keys.next = Some(BlsKey::Plain(next));
     testnet.dir().write_config(0, &changed).unwrap();
     let update = ["stake", "update", "--grpc", &node.grpc, "--config"];
     let own = config(&testnet, 0);
@@ -156,6 +168,13 @@ async fn a_validator_joins_moves_and_leaves_while_the_network_runs() {
     let tip = client.status(&node.grpc).await.unwrap().tip.unwrap().height;
     caught_up(&client, &back.grpc, tip, SECONDS_60).await.unwrap();
 
+    let mut args = update.to_vec();
+    args.extend([text(&own), "keys"]);
+    run(&testnet, &args);
+    let new_key = json!(bls_public_key(&secret).unwrap());
+    assert_eq!(validator(&stakes(&testnet, &node), moved)["bls"], new_key);
+    let changes_at = stakes(&testnet, &node)["epoch"].as_u64().unwrap() + 2;
+
     // One of the first leaves; the others go on without it.
     let leaver: Value = shown(&testnet, 2);
     let leaver: B256 = leaver["identity"].as_str().unwrap().parse().unwrap();
@@ -164,19 +183,22 @@ async fn a_validator_joins_moves_and_leaves_while_the_network_runs() {
     args.extend([text(&own), "leave"]);
     run(&testnet, &args);
     until(&testnet, &node, |table| validator(table, leaver)["seats"] == 0).await;
+    // Of the four that are left three are a quorum, and one of them votes with its new key.
+    until(&testnet, &node, |table| table["epoch"].as_u64().unwrap() >= changes_at).await;
     testnet.kill(2).unwrap();
+    testnet.kill(3).unwrap();
     let tip = client.status(&node.grpc).await.unwrap().tip.unwrap().height;
     caught_up(&client, &node.grpc, tip + 20, SECONDS_60).await.unwrap();
 
     // Everyone who is left has the same log, and a light client follows the seats from the genesis on.
-    let left = [back, nodes[1].clone(), nodes[3].clone(), nodes[JOINER].clone()];
+    let left = [back, nodes[1].clone(), nodes[JOINER].clone()];
     let height = client.status(&node.grpc).await.unwrap().tip.unwrap().height;
     for node in &left {
         caught_up(&client, &node.grpc, height, SECONDS_60).await.unwrap();
     }
     agree_on_hub(&client, &left, height).await.unwrap();
     let genesis = testnet.dir().genesis_path();
-    let (height, grpc) = (height.to_string(), &left[3].grpc);
+    let (height, grpc) = (height.to_string(), &left[2].grpc);
     let verify = ["verify", "--grpc", grpc, "--genesis", text(&genesis), "--rollup", "3", "--json"];
     let mut args = verify.to_vec();
     args.extend(["--from", "1", "--to", &height]);

@@ -241,7 +241,7 @@ fn a_builder_takes_what_fits_and_no_more() {
     // Addresses may change as often as their owner signs: more than fit into one block.
     let many: Vec<Bytes> = (0..20)
         .map(|serial| {
-            let kind = UpdateKind::Address(address(serial as u16));
+            let kind = UpdateKind::Address(address(u16::try_from(serial).unwrap()));
             Record::Update(Update::sign(NETWORK, identity(1), serial, kind, &secret(1)).unwrap()).encode()
         })
         .collect();

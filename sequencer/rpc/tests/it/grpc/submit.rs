@@ -57,7 +57,7 @@ async fn rollups_that_there_are_not_are_unknown() {
         check_error(&error, Code::NotFound, "unknown_rollup");
         assert_eq!(super::detail(&error, "rollup_id"), id.to_string());
     }
-    assert_eq!(server.metrics.calls("SequencerService/Submit", Code::NotFound), 3);
+    assert_eq!(server.metrics.calls("SequencerService/Submit", Code::NotFound), 2);
     assert_eq!(server.metrics.calls("SequencerService/Submit", Code::Ok), 0);
 }
 

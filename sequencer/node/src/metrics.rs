@@ -85,6 +85,12 @@ pub struct Metrics {
     pub gossip_malformed: Family<ReasonLabel, Counter>,
     /// Gossip messages that were dropped because a queue was full.
     pub gossip_dropped: Counter,
+    /// The highest block that a certificate of a source has proven.
+    pub sync_proven_height: Gauge,
+    /// Sources that have answered and are not left alone.
+    pub sync_sources: Gauge,
+    /// Times that a source was left alone for a while, by reason.
+    pub sync_dropped: Family<ReasonLabel, Counter>,
     /// Approximate size of the store on disk.
     pub store_bytes: Gauge,
     /// Bytes that this user may still write to the data directory's file system.
@@ -126,6 +132,9 @@ impl Default for Metrics {
             faults: register!("faults", "Provable misbehaviour seen", Family::default()),
             gossip_malformed: register!("gossip_malformed", "Malformed gossip messages", Family::default()),
             gossip_dropped: register!("gossip_dropped", "Gossip dropped at full queues", Counter::default()),
+            sync_proven_height: register!("sync_proven_height", "Highest block proven by a source", Gauge::default()),
+            sync_sources: register!("sync_sources", "Sources that blocks are copied from", Gauge::default()),
+            sync_dropped: register!("sync_dropped", "Sources left alone for a while", Family::default()),
             store_bytes: register!("store_bytes", "Approximate size of the store on disk", Gauge::default()),
             disk_free: register!("disk_free_bytes", "Free space for the data directory", Gauge::default()),
             registry: parking_lot::Mutex::new(registry),

@@ -6,13 +6,15 @@ use crate::{
     error::{NodeError, io},
     executor::Executor,
     finalizer::Finalizer,
-    gateway::NodeGateway,
-    health::{self, Parts, Ready},
-    ingest::{Ingest, IngestParts, Timing},
+    forward::Forward,
+    gateway::{Entry, NodeGateway},
+    health::{self, Feed, Parts, Ready},
+    ingest::{self, Ingest, IngestParts},
     logging::RecentErrors,
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
+    sync::{self, Sources, Sync, SyncParts, Timing},
 };
 use futures::FutureExt;
 use std::{
@@ -25,7 +27,8 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-use switchyard_consensus_engine::{Engine, EngineHandle, EngineStatus, GossipHandle};
+use switchyard_consensus_core::EngineEvent;
+use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, Stopped};
 use switchyard_mempool::Mempool;
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
@@ -44,7 +47,8 @@ pub struct Node {
     /// Where it answers.
     pub endpoints: Endpoints,
     endpoints_file: PathBuf,
-    engine: EngineHandle,
+    /// None for a follower.
+    engine: Option<EngineHandle>,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     failures: mpsc::Receiver<NodeError>,
@@ -86,26 +90,16 @@ impl Node {
             fail,
         };
         shared.metrics.height.set(gauge(header.height));
-        shared.metrics.quorum.set(gauge(opened.seats.quorum()));
 
-        let (waiting, waiting_rx) = watch::channel(0);
-        let builder = HubBuilder::new(
-            opened.rules(),
-            opened.config.consensus,
-            shared.store.clone(),
-            shared.mempool.clone(),
-            shared.tip.clone(),
-            waiting_rx,
-            shared.metrics.clone(),
-        );
-        let Engine { events, gossip, handle: engine } =
-            switchyard_consensus_engine::start(opened.engine(), builder.clone()).await?;
-        let ingest = shared.ingest(&opened, gossip, waiting);
+        let Fed { events, entry, feed, engine } = match opened.engine() {
+            Some(config) => shared.validate(&opened, config).await?,
+            None => shared.follow(&opened).await?,
+        };
 
         let rollups = std::mem::take(&mut opened.rollups);
         let chains = rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
         let (mut threads, progress) = shared.executors(rollups)?;
-        shared.keep_gauges(engine.status.clone(), progress.clone());
+        shared.keep_gauges(feed.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
             mempool: shared.mempool.clone(),
@@ -119,16 +113,22 @@ impl Node {
             info: opened.network_info(),
             store: shared.store.clone(),
             mempool: shared.mempool.clone(),
-            ingest,
-            builder,
+            entry,
             tip: shared.tip.clone(),
             chains,
             errors,
         });
-        let probes = shared.probes(&opened, &engine);
+        let probes = shared.probes(&opened, feed, engine.as_ref().map(|engine| engine.stopped.clone()));
         shared.task("disk gauge", health::keep_disk_gauge(shared.metrics.clone(), opened.config.data_dir.clone()));
         let Shared { metrics, stop, fail, .. } = shared;
-        let endpoints = listeners.serve(&gateway, &metrics, engine.metrics.clone(), probes, fail, &stop)?;
+        let endpoints = listeners.serve(
+            &gateway,
+            &metrics,
+            engine.as_ref().map(|engine| engine.metrics.clone()),
+            probes,
+            fail,
+            &stop,
+        )?;
         write_endpoints(&endpoints_file, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
         Ok(Self { endpoints, endpoints_file, engine, threads, stop, failures })
@@ -136,9 +136,15 @@ impl Node {
 
     /// Waits for the first part that fails.
     pub async fn failed(&mut self) -> NodeError {
+        let engine = async {
+            match &mut self.engine {
+                Some(engine) => engine.stopped.wait().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Some(error) = self.failures.recv() => error,
-            ended = self.engine.stopped.wait() => match ended {
+            ended = engine => match ended {
                 Err(error) => NodeError::EngineFailed(error),
                 Ok(()) => NodeError::Ended("consensus"),
             },
@@ -151,12 +157,14 @@ impl Node {
         if let Err(error) = remove_file(&self.endpoints_file) {
             tracing::warn!(%error, "stale endpoints stay behind");
         }
-        match tokio::time::timeout(STOP_TIMEOUT, self.engine.shutdown()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the engine did not stop cleanly"),
-            Err(_) => {
-                tracing::error!("the engine did not stop in time");
-                return;
+        if let Some(engine) = self.engine {
+            match tokio::time::timeout(STOP_TIMEOUT, engine.shutdown()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the engine did not stop cleanly"),
+                Err(_) => {
+                    tracing::error!("the engine did not stop in time");
+                    return;
+                }
             }
         }
         let join = tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|t| drop(t.join())));
@@ -166,7 +174,54 @@ impl Node {
     }
 }
 
+/// Where final blocks come from and transactions go.
+struct Fed {
+    events: mpsc::Receiver<EngineEvent>,
+    entry: Entry,
+    feed: Feed,
+    /// None for a follower.
+    engine: Option<EngineHandle>,
+}
+
 impl Shared {
+    /// Takes part in consensus.
+    async fn validate(&self, opened: &Opened, config: EngineConfig) -> Result<Fed, NodeError> {
+        self.metrics.quorum.set(gauge(opened.seats.quorum()));
+        let (waiting, waiting_rx) = watch::channel(0);
+        let builder = HubBuilder::new(
+            opened.rules(),
+            opened.config.consensus,
+            self.store.clone(),
+            self.mempool.clone(),
+            self.tip.clone(),
+            waiting_rx,
+            self.metrics.clone(),
+        );
+        let Engine { events, gossip, handle } =
+            switchyard_consensus_engine::start(config, builder.clone()).await?;
+        let ingest = self.ingest(opened, gossip, waiting);
+        let feed = Feed::Engine { status: handle.status.clone(), quorum: opened.seats.quorum() };
+        Ok(Fed { events, entry: Entry::Validator { ingest, builder }, feed, engine: Some(handle) })
+    }
+
+    /// Copies what others have made final.
+    async fn follow(&self, opened: &Opened) -> Result<Fed, NodeError> {
+        let (urls, limits, timing) = (&opened.config.sync.sources, opened.genesis.limits(), Timing::default());
+        let sources = Sources::new(urls, &limits, timing, self.metrics.clone());
+        let sources = Arc::new(sources.map_err(|fault| NodeError::Config(format!("sync: {fault}")))?);
+        let judge = opened.judge();
+        if let Some(checkpoint) = opened.config.sync.checkpoint {
+            sync::begin_at(checkpoint, self.store.as_ref(), &sources, &judge, &limits, &timing).await?;
+        }
+        let (store, mempool, metrics) = (self.store.clone(), self.mempool.clone(), self.metrics.clone());
+        let (rollups, tip) = (opened.genesis.rollup_ids(), store.tip());
+        let forward = Forward::new(sources.clone(), mempool, store, rollups, metrics.clone());
+        let Sync { events, status, run } = sync::start(SyncParts { sources, judge, limits, tip, timing, metrics });
+        self.task("sync", run);
+        self.task("expiry", forward.clone().run());
+        Ok(Fed { events, entry: Entry::Follower(forward), feed: Feed::Sync(status), engine: None })
+    }
+
     /// The way in for transactions, with its tasks.
     fn ingest(&self, opened: &Opened, gossip: GossipHandle, waiting: watch::Sender<u64>) -> Arc<Ingest> {
         let (ingest, outbox) = Ingest::new(IngestParts {
@@ -178,7 +233,7 @@ impl Shared {
             gossip: gossip.sender,
             waiting,
             rollups: opened.genesis.rollup_ids(),
-            timing: Timing::default(),
+            timing: ingest::Timing::default(),
             metrics: self.metrics.clone(),
         });
         self.task("gossip", ingest.clone().receive(gossip.receiver));
@@ -243,15 +298,17 @@ impl Shared {
     }
 
     /// Refreshes what has no event of its own.
-    fn keep_gauges(&self, status: watch::Receiver<EngineStatus>, progress: Progress) {
+    fn keep_gauges(&self, feed: Feed, progress: Progress) {
         let Self { metrics, mempool, tip, .. } = self.clone();
         self.task("gauges", async move {
             let mut tick = tokio::time::interval(GAUGES_INTERVAL);
             loop {
                 tick.tick().await;
-                let engine = *status.borrow();
-                metrics.view.set(gauge(engine.view));
-                metrics.peers.set(gauge(engine.peers_connected));
+                if let Feed::Engine { status, .. } = &feed {
+                    let engine = *status.borrow();
+                    metrics.view.set(gauge(engine.view));
+                    metrics.peers.set(gauge(engine.peers_connected));
+                }
                 let height = tip.borrow().height;
                 for (rollup, next) in &progress {
                     let lag = (height + 1).saturating_sub(next.load(Ordering::Acquire));
@@ -266,14 +323,10 @@ impl Shared {
     }
 
     /// What `/livez` and `/readyz` answer.
-    fn probes(&self, opened: &Opened, engine: &EngineHandle) -> Probes {
-        let ready = Ready {
-            engine: engine.status.clone(),
-            tip: self.tip.clone(),
-            quorum: opened.seats.quorum(),
-            heartbeat: Duration::from_millis(opened.config.consensus.heartbeat_ms),
-        };
-        Probes { live: health::live(self.parts.clone(), engine.stopped.clone()), ready: ready.probe() }
+    fn probes(&self, opened: &Opened, feed: Feed, engine: Option<Stopped>) -> Probes {
+        let heartbeat = Duration::from_millis(opened.config.consensus.heartbeat_ms);
+        let ready = Ready { feed, tip: self.tip.clone(), heartbeat };
+        Probes { live: health::live(self.parts.clone(), engine), ready: ready.probe() }
     }
 }
 

@@ -2,10 +2,12 @@
 
 use crate::{
     builder::Rules,
-    config::Config,
+    cli::light::Trust,
+    config::{Config, Network},
     error::{NodeError, io},
     genesis::Genesis,
     keys::NodeKeys,
+    sync::trust::Judge,
 };
 use std::{
     num::{NonZeroU64, NonZeroUsize},
@@ -64,6 +66,23 @@ pub(crate) struct OpenRollup {
     pub(crate) reader: Arc<EvmReader>,
 }
 
+/// What a validator has besides.
+struct OpenSeat {
+    keys: NodeKeys,
+    guard: Arc<SignGuard>,
+    network: Network,
+}
+
+impl OpenSeat {
+    /// Reads the keys, which must be those of a seat; none for a follower.
+    fn keys(config: &Config, seats: &SeatSet) -> Result<Option<(NodeKeys, Network)>, NodeError> {
+        let (Some(keys), Some(network)) = (&config.keys, &config.network) else { return Ok(None) };
+        let keys = NodeKeys::load(keys)?;
+        check_seat(seats, &keys)?;
+        Ok(Some((keys, network.clone())))
+    }
+}
+
 /// Everything checked and open.
 pub(crate) struct Opened {
     pub(crate) config: Config,
@@ -71,8 +90,8 @@ pub(crate) struct Opened {
     pub(crate) network: B256,
     pub(crate) header: Header,
     pub(crate) seats: SeatSet,
-    keys: NodeKeys,
-    guard: Arc<SignGuard>,
+    /// None for a follower.
+    seat: Option<OpenSeat>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rollups: Vec<OpenRollup>,
 }
@@ -82,16 +101,21 @@ impl Opened {
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
         let (network, header, seats) = (genesis.id()?, genesis.header()?, genesis.seats()?);
-        let keys = NodeKeys::load(&config.keys)?;
-        check_seat(&seats, &keys)?;
+        let keys = OpenSeat::keys(&config, &seats)?;
         check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
-        let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
+        let seat = match keys {
+            Some((keys, hub)) => {
+                let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
+                Some(OpenSeat { keys, guard, network: hub })
+            }
+            None => None,
+        };
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, seats, keys, guard, store: Arc::new(store), rollups })
+        Ok(Self { config, genesis, network, header, seats, seat, store: Arc::new(store), rollups })
     }
 
     /// What servers tell of the network.
@@ -104,6 +128,7 @@ impl Opened {
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
+            forwards_submissions: self.seat.is_none(),
         }
     }
 
@@ -134,17 +159,24 @@ impl Opened {
         Mempool::new(bounds, self.genesis.limits(), self.genesis.rollups.iter().map(|m| (m.id, admission(m.id))))
     }
 
-    /// The engine's configuration.
-    pub(crate) fn engine(&self) -> EngineConfig {
-        let (pace, network) = (&self.config.consensus, &self.config.network);
-        EngineConfig {
+    /// What makes a block of another node's log final.
+    pub(crate) fn judge(&self) -> Judge {
+        let (network, genesis, seats) = (self.network, self.header, self.seats.clone());
+        Judge::new(Trust { network, genesis, seats }, self.config.sync.checkpoint)
+    }
+
+    /// The engine's configuration; none for a follower.
+    pub(crate) fn engine(&self) -> Option<EngineConfig> {
+        let pace = &self.config.consensus;
+        let OpenSeat { keys, guard, network } = self.seat.as_ref()?;
+        Some(EngineConfig {
             network_id: self.network,
             seats: self.seats.clone(),
             genesis: self.header,
             limits: self.genesis.limits(),
-            identity_secret: self.keys.identity,
-            bls_secret: self.keys.bls,
-            guard: self.guard.clone(),
+            identity_secret: keys.identity,
+            bls_secret: keys.bls,
+            guard: guard.clone(),
             listen: network.listen,
             transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
@@ -157,7 +189,7 @@ impl Opened {
             history: Some(Arc::new(StoreHistory(self.store.clone()))),
             archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
             compact_from_bytes: EngineConfig::COMPACT_FROM_BYTES,
-        }
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use switchyard_consensus_core::SeatSet;
-use switchyard_primitives::{FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey};
+use switchyard_primitives::{FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey};
 use switchyard_rollup_core::{Rejection, RollupManifest, TxOutcome, evm::EvmChain};
 use tokio::sync::{broadcast, watch};
 
@@ -25,6 +25,8 @@ pub struct NetworkInfo {
     pub limits: Limits,
     /// `switchyard/VERSION`.
     pub client_version: String,
+    /// Whether submissions are handed on to a validator.
+    pub forwards_submissions: bool,
 }
 
 /// The newest final block that is durable here.
@@ -61,6 +63,15 @@ pub struct SegmentAt {
     pub transactions: Vec<Bytes>,
     /// Shows that these are all.
     pub proof: SegmentProof,
+}
+
+/// A whole final block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockAt {
+    /// The encoded block.
+    pub block: Bytes,
+    /// Its own certificate, where there is one.
+    pub certificate: Option<FinalityCertificate>,
 }
 
 /// Why the node cannot answer.
@@ -104,6 +115,13 @@ pub trait Gateway: Send + Sync + 'static {
 
     /// Proof that a block is final; none above the tip, or while no certificate above it is known.
     fn finality(&self, height: u64) -> Result<Option<FinalityProof>, GatewayError>;
+
+    /// The longest proof of finality that begins with a block: up to the last certificate that one proof can reach. None
+    /// like [`Self::finality`].
+    fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError>;
+
+    /// A whole final block; none above the tip.
+    fn block(&self, height: u64) -> Result<Option<BlockAt>, GatewayError>;
 
     /// A transaction that waits in the mempool.
     fn pending(&self, key: TxKey) -> Option<Bytes>;

@@ -104,7 +104,7 @@ impl Place {
     fn of(config: &Path) -> Result<Self, SignRecordError> {
         let config = Config::load(config)?;
         let network = Genesis::load(&config.genesis)?.id()?;
-        let key = NodeKeys::load(&config.keys)?.bls_public()?.0;
+        let key = NodeKeys::load(config.validator_keys()?)?.bls_public()?.0;
         Ok(Self { path: config.sign_record(), network, key })
     }
 

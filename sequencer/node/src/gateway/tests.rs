@@ -66,6 +66,14 @@ impl Store for Eventful {
         self.store.block(height)
     }
 
+    fn begin_at(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Stored<()> {
+        self.store.begin_at(block, certificate)
+    }
+
+    fn certificate_to(&self, height: u64) -> Stored<Option<(u64, FinalityCertificate)>> {
+        self.store.certificate_to(height)
+    }
+
     fn certificate_from(&self, height: u64) -> Stored<Option<(u64, FinalityCertificate)>> {
         self.store.certificate_from(height)
     }
@@ -126,10 +134,12 @@ impl Hub {
             rollups: Vec::new(),
             limits,
             client_version: "switchyard/test".into(),
+            forwards_submissions: false,
         };
         let (store_, mempool_) = (store.clone(), mempool.clone());
         let (chains, errors) = (HashMap::new(), RecentErrors::default());
-        let gateway = NodeGateway { info, store: store_, mempool: mempool_, ingest, builder, tip, chains, errors };
+        let entry = Entry::Validator { ingest, builder };
+        let gateway = NodeGateway { info, store: store_, mempool: mempool_, entry, tip, chains, errors };
         Self { gateway, store, mempool, genesis }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Finding, Level, OperateError, finding::report};
 use crate::{
-    config::Config,
+    config::{Config, Keys, Network, Role},
     genesis::Genesis,
     keys::{NodeKeys, read_plain},
     opened::{check_seat, check_servers},
@@ -65,24 +65,31 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
             "get the network's genesis file and name it in `genesis`",
         )),
     }
-    findings.push(keys(config, &mut checked));
+    if let Some(named) = &config.keys {
+        findings.push(keys(named, &mut checked));
+    }
     if let Some(genesis) = &checked.genesis {
         if let Err(error) = check_servers(config, genesis) {
             let remedy = "name EVM rollups of the genesis alone in [[rpc]]";
             findings.push(Finding::new("rpc", Level::Error, error.to_string(), "the node does not start", remedy));
         }
-        findings.extend(peers(config, genesis, checked.identity));
+        if let Some(network) = &config.network {
+            findings.extend(peers(network, genesis, checked.identity));
+        }
     }
+    findings.extend(sources(config));
     findings.push(addresses(config));
     findings.push(data_dir(&config.data_dir));
-    findings.push(sign_record(config));
+    if config.role == Role::Validator {
+        findings.push(sign_record(config));
+    }
     (findings, checked)
 }
 
-fn keys(config: &Config, checked: &mut Checked) -> Finding {
+fn keys(named: &Keys, checked: &mut Checked) -> Finding {
     // The identity is known even where the BLS key cannot be opened.
-    checked.identity = read_plain(&config.keys.identity).ok().map(|s| switchyard_consensus_network::identity(&s));
-    let keys = match NodeKeys::load(&config.keys) {
+    checked.identity = read_plain(&named.identity).ok().map(|s| switchyard_consensus_network::identity(&s));
+    let keys = match NodeKeys::load(named) {
         Ok(keys) => keys,
         Err(error) => {
             let means = "the node cannot sign and does not start";
@@ -107,9 +114,9 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
 }
 
 /// Peers of the configuration and of the genesis must be the same.
-fn peers(config: &Config, genesis: &Genesis, own: Option<B256>) -> Vec<Finding> {
+fn peers(network: &Network, genesis: &Genesis, own: Option<B256>) -> Vec<Finding> {
     let seats: HashSet<B256> = genesis.validators.iter().map(|validator| validator.seat.identity).collect();
-    let named: HashSet<B256> = config.network.peers.iter().map(|peer| peer.identity).collect();
+    let named: HashSet<B256> = network.peers.iter().map(|peer| peer.identity).collect();
     let mut findings = Vec::new();
     for identity in named.iter().filter(|id| !seats.contains(*id)) {
         findings.push(Finding::new(
@@ -141,13 +148,26 @@ fn peers(config: &Config, genesis: &Genesis, own: Option<B256>) -> Vec<Finding> 
     findings
 }
 
+/// Where a follower's blocks come from. With one source, that source decides how fresh this node is.
+fn sources(config: &Config) -> Option<Finding> {
+    let count = config.sync.sources.len();
+    match (config.role, count) {
+        (Role::Validator, 0) => None,
+        (_, 2..) => Some(Finding::ok("sources", format!("{count} sources of final blocks"))),
+        _ => Some(Finding::new(
+            "sources",
+            Level::Warning,
+            "one source of final blocks",
+            "it cannot make this node believe anything false, but it can keep new blocks from it, or be away",
+            "name nodes of several operators in [sync] sources",
+        )),
+    }
+}
+
 /// Every address where the node listens, and for what.
 pub(super) fn listeners(config: &Config) -> Vec<(String, SocketAddr)> {
-    let mut all = vec![
-        ("network".to_owned(), config.network.listen),
-        ("grpc".into(), config.grpc.listen),
-        ("metrics".into(), config.metrics.listen),
-    ];
+    let mut all = vec![("grpc".to_owned(), config.grpc.listen), ("metrics".into(), config.metrics.listen)];
+    all.extend(config.network.iter().map(|network| ("network".into(), network.listen)));
     all.extend(config.rpc.iter().map(|rpc| (format!("rpc of rollup {}", rpc.rollup), rpc.listen)));
     all
 }
@@ -165,7 +185,7 @@ fn addresses(config: &Config) -> Finding {
         }
         taken.push(listener);
     }
-    if config.network.listen.port() == 0 && !config.network.peers.is_empty() {
+    if config.network.as_ref().is_some_and(|network| network.listen.port() == 0 && !network.peers.is_empty()) {
         return Finding::new(
             "addresses",
             Level::Warning,

@@ -123,6 +123,9 @@ impl From<EthError> for ErrorObjectOwned {
                 // A wallet that sends again must see that nothing is left to do, in words that it matches on.
                 return Self::owned(code, format!("already known: {hash} is final in hub block {height}"), None::<()>);
             }
+            EthError::Rejected(Rejection::PassedOn { code: "already_final", message }) => {
+                return Self::owned(code, format!("already known: {message}"), None::<()>);
+            }
             _ => {}
         }
         Self::owned(code, error.to_string(), None::<()>)

@@ -8,6 +8,7 @@ mod api;
 mod blocks;
 mod calls;
 mod error;
+mod log;
 mod segments;
 mod sequencer;
 mod status;

@@ -16,7 +16,7 @@ use switchyard_primitives::{
     TxKey,
 };
 use switchyard_rollup_core::{Rejection, RollupManifest, Sealing, Vm, evm::EvmChain};
-use switchyard_rpc::{Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_rpc::{BlockAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 /// Nothing is known of the transaction.
@@ -109,6 +109,7 @@ impl FakeHub {
             rollups: ROLLUPS.map(opaque).into(),
             limits: Limits::default(),
             client_version: "switchyard/test".to_owned(),
+            forwards_submissions: false,
         };
         let tip = HubTip { height: 0, hash: genesis.hash(), timestamp_ms: genesis.timestamp_ms };
         let (blocks, tables) = (vec![Block::genesis(genesis)], vec![SegmentTable::default()]);
@@ -239,6 +240,27 @@ impl Gateway for FakeHub {
         Ok(state.certificates.range(height..).next().map(|(certified, certificate)| FinalityProof {
             headers: (height..=*certified).map(|h| state.blocks[h as usize].header).collect(),
             certificate: certificate.clone(),
+        }))
+    }
+
+    fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        let state = self.state();
+        let reach = from.saturating_add(FinalityProof::MAX_HEADERS as u64 - 1);
+        let found = state.certificates.range(from..=reach).next_back();
+        Ok(found.map(|(certified, certificate)| FinalityProof {
+            headers: (from..=*certified).map(|h| state.blocks[h as usize].header).collect(),
+            certificate: certificate.clone(),
+        }))
+    }
+
+    fn block(&self, height: u64) -> Result<Option<BlockAt>, GatewayError> {
+        if height < self.earliest() {
+            return Err(GatewayError::Pruned { height, earliest: self.earliest() });
+        }
+        let state = self.state();
+        Ok(state.blocks.get(height as usize).map(|block| BlockAt {
+            block: block.encode().into(),
+            certificate: state.certificates.get(&height).cloned(),
         }))
     }
 

@@ -1,6 +1,6 @@
 //! A small chain of hand-made blocks in memory, and a node around it.
 
-use crate::{Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use crate::{BlockAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use alloy::{
     consensus::{
         EMPTY_OMMER_ROOT_HASH, Eip658Value, Header, Receipt, ReceiptEnvelope, SignableTransaction, TxEip1559,
@@ -428,6 +428,7 @@ impl FakeNode {
             rollups: Vec::new(),
             limits: Limits::default(),
             client_version: "switchyard/0.1.0".into(),
+            forwards_submissions: false,
         };
         let tip = HubTip { height: 0, hash: B256::ZERO, timestamp_ms: 0 };
         Arc::new(Self {
@@ -493,6 +494,14 @@ impl Gateway for FakeNode {
     }
 
     fn finality(&self, _: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        Ok(None)
+    }
+
+    fn finality_run(&self, _: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        Ok(None)
+    }
+
+    fn block(&self, _: u64) -> Result<Option<BlockAt>, GatewayError> {
         Ok(None)
     }
 

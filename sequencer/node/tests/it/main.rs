@@ -6,6 +6,7 @@ mod cli;
 #[allow(clippy::cast_possible_truncation, reason = "counts of a test")]
 #[path = "../../../rpc/tests/it/fake.rs"]
 mod fake;
+mod follower;
 mod light;
 mod operate;
 mod process;

@@ -315,6 +315,3 @@ pub async fn begin_at(
          that keeps it"
     )))
 }
-
-#[cfg(test)]
-mod tests;

@@ -12,3 +12,4 @@ mod operate;
 mod process;
 mod running;
 mod startup;
+mod sync;

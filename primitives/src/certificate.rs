@@ -32,12 +32,14 @@ impl SignerBitmap {
         (0..self.seats).filter(|s| self.bits.get(*s as usize / 8).is_some_and(|b| b & (1 << (s % 8)) != 0))
     }
 
-    fn write(&self, w: &mut Writer) {
+    /// `seats u32 | bitmap`.
+    pub fn write(&self, w: &mut Writer) {
         w.u32(self.seats);
         w.raw(&self.bits);
     }
 
-    fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+    /// Reads [`Self::write`]'s layout; refuses bits beyond the last seat.
+    pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
         let seats = r.count("certificate.seats", Self::MAX_SEATS)?;
         let bits = r.bytes("certificate.signers", seats.div_ceil(8))?.to_vec();
         if seats % 8 != 0 && bits.last().is_some_and(|last| last >> (seats % 8) != 0) {

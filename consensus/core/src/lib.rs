@@ -1,10 +1,19 @@
 //! What the rest of Switchyard sees of consensus: seats, certificates and how to check them, and the traits between an
 //! engine and the node that runs it. A light client needs no more than this crate.
 
+pub mod allot;
+mod committee;
 pub mod engine;
 pub mod keys;
+mod light;
+pub mod record;
 mod seats;
+pub mod stake;
 mod verify;
+
+pub use committee::{Committee, Member, seat_of, seat_tweak};
+pub use light::{LightClient, LightError};
+pub use stake::{EpochRules, HubState};
 
 pub use engine::{Ancestors, BlockBuilder, EngineEvent, Fault, FaultKind, History, InvalidBlock};
 pub use keys::verify_possession;

@@ -79,14 +79,21 @@ fn push_varint(out: &mut Vec<u8>, mut value: u64) {
     }
 }
 
+/// What every signed message begins with: `varint(length) | namespace | kind`, the length being that of the rest. So no
+/// message of one kind can be taken for one of another.
+pub(crate) fn domain(network: B256, kind: &[u8]) -> Vec<u8> {
+    let domain = [namespace(network).as_slice(), kind].concat();
+    let mut out = Vec::with_capacity(128);
+    push_varint(&mut out, domain.len() as u64);
+    out.extend_from_slice(&domain);
+    out
+}
+
 /// The bytes that a finalize vote signs:
 /// `varint(length) | namespace | "_FINALIZE" | varint(epoch) | varint(view) | varint(parent view) | block 32`, where the
 /// length is that of `namespace | "_FINALIZE"` and varints are unsigned LEB128.
 pub fn finalize_message(network: B256, epoch: u64, view: u64, parent_view: u64, block: B256) -> Vec<u8> {
-    let domain = [namespace(network).as_slice(), b"_FINALIZE"].concat();
-    let mut out = Vec::with_capacity(128);
-    push_varint(&mut out, domain.len() as u64);
-    out.extend_from_slice(&domain);
+    let mut out = domain(network, b"_FINALIZE");
     push_varint(&mut out, epoch);
     push_varint(&mut out, view);
     push_varint(&mut out, parent_view);

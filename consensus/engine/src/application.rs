@@ -1,9 +1,8 @@
 //! Between the consensus library's proposals and the node's [`BlockBuilder`].
 
-use crate::{EPOCH, Scheme, block::HubBlock};
+use crate::{EPOCH, Runtime, Scheme, block::HubBlock};
 use commonware_consensus::{Application, marshal::ancestry::Ancestry, simplex::types::Context};
 use commonware_cryptography::{Digested, ed25519::PublicKey, keccak256::Digest};
-use commonware_runtime::tokio;
 use futures::StreamExt as _;
 use std::sync::Arc;
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
@@ -61,7 +60,7 @@ fn below(ancestry: impl Ancestry<HubBlock>) -> Ancestors {
     ancestry.map(|block| Arc::clone(block.inner().block())).boxed()
 }
 
-impl<B: BlockBuilder> Application<tokio::Context> for Chain<B> {
+impl<E: Runtime, B: BlockBuilder> Application<E> for Chain<B> {
     type SigningScheme = Scheme;
     type Context = Context<Digest, PublicKey>;
     type Block = HubBlock;
@@ -69,7 +68,7 @@ impl<B: BlockBuilder> Application<tokio::Context> for Chain<B> {
 
     async fn propose(
         &mut self,
-        (_, context): (tokio::Context, Self::Context),
+        (_, context): (E, Self::Context),
         mut ancestry: impl Ancestry<HubBlock>,
         (): (),
     ) -> Option<Digested<HubBlock>> {
@@ -84,11 +83,7 @@ impl<B: BlockBuilder> Application<tokio::Context> for Chain<B> {
         Some(HubBlock::sealed(block))
     }
 
-    async fn verify(
-        &mut self,
-        (_, context): (tokio::Context, Self::Context),
-        mut ancestry: impl Ancestry<HubBlock>,
-    ) -> bool {
+    async fn verify(&mut self, (_, context): (E, Self::Context), mut ancestry: impl Ancestry<HubBlock>) -> bool {
         // Both are there before the library asks; without them there is no verdict, so wait to be cancelled.
         let (Some(block), Some(parent)) = (ancestry.next().await, ancestry.next().await) else {
             return std::future::pending().await;

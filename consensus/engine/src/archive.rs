@@ -4,14 +4,14 @@
 //! each [`SECTION_BLOCKS`] blocks open files. What is older comes from the node's store.
 
 use crate::{
-    EngineError, Finalization, Scheme,
+    EngineError, Finalization, Runtime, Scheme,
     block::{BlockLimits, HubBlock, hash},
     certificate,
 };
 use commonware_codec::CodecShared;
 use commonware_consensus::{marshal::store, types::Height};
 use commonware_cryptography::{certificate::Verifier as _, keccak256::Digest};
-use commonware_runtime::{Handle, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
+use commonware_runtime::{Handle, buffer::paged::CacheRef};
 use commonware_storage::{
     archive::{self, Archive, Identifier, prunable},
     translator::EightCap,
@@ -33,33 +33,35 @@ pub(crate) const KEY_BUFFER: NonZeroUsize = NZUsize!(16 << 10);
 pub(crate) const VALUE_BUFFER: NonZeroUsize = NZUsize!(256 << 10);
 pub(crate) const REPLAY_BUFFER: NonZeroUsize = NZUsize!(256 << 10);
 
-type Recent<V> = prunable::Archive<EightCap, Context, Digest, V>;
+type Recent<E, V> = prunable::Archive<EightCap, E, Digest, V>;
 
 /// Certificates by height and block.
-pub(crate) struct Certificates {
-    recent: Recent<Finalization>,
-    history: Older,
+pub(crate) struct Certificates<E: Runtime> {
+    recent: Recent<E, Finalization>,
+    history: Older<E>,
 }
 
 /// Blocks by height and hash.
-pub(crate) struct Blocks {
-    recent: Recent<Arc<HubBlock>>,
-    history: Older,
+pub(crate) struct Blocks<E: Runtime> {
+    recent: Recent<E, Arc<HubBlock>>,
+    history: Older<E>,
 }
 
 /// The node's store, if it lends it.
-#[derive(Clone)]
-struct Older(Option<Arc<dyn History>>);
+struct Older<E> {
+    context: E,
+    store: Option<Arc<dyn History>>,
+}
 
-impl Older {
+impl<E: Runtime> Older<E> {
     /// Looks something up on a thread where the store may block.
     async fn get<T: Send + 'static>(
         &self,
         place: Place,
         read: impl FnOnce(&dyn History, u64) -> Option<T> + Send + 'static,
     ) -> Option<T> {
-        let history = Arc::clone(self.0.as_ref()?);
-        let found = tokio::task::spawn_blocking(move || {
+        let history = Arc::clone(self.store.as_ref()?);
+        let found = self.context.child("history").shared(true).spawn(move |_| async move {
             let height = match place {
                 Place::Height(height) => height,
                 Place::Hash(hash) => history.height_of(hash)?,
@@ -86,7 +88,7 @@ impl From<&Identifier<'_, Digest>> for Place {
     }
 }
 
-impl store::Certificates for Certificates {
+impl<E: Runtime> store::Certificates for Certificates<E> {
     type BlockDigest = Digest;
     type Commitment = Digest;
     type Scheme = Scheme;
@@ -132,7 +134,7 @@ impl store::Certificates for Certificates {
     }
 }
 
-impl store::Blocks for Blocks {
+impl<E: Runtime> store::Blocks for Blocks<E> {
     type Block = Arc<HubBlock>;
     type Error = archive::Error;
 
@@ -176,12 +178,12 @@ impl store::Blocks for Blocks {
     }
 }
 
-async fn open<V: CodecShared>(
-    context: Context,
+async fn open<E: Runtime, V: CodecShared>(
+    context: E,
     name: &'static str,
     page_cache: CacheRef,
     codec_config: V::Cfg,
-) -> Result<Recent<V>, EngineError> {
+) -> Result<Recent<E, V>, EngineError> {
     let config = prunable::Config {
         translator: EightCap,
         metadata_partition: format!("{PREFIX}-{name}-metadata"),
@@ -199,18 +201,19 @@ async fn open<V: CodecShared>(
 }
 
 /// Opens both archives.
-pub(crate) async fn open_both(
-    context: &Context,
+pub(crate) async fn open_both<E: Runtime>(
+    context: &E,
     page_cache: &CacheRef,
     limits: BlockLimits,
     history: Option<Arc<dyn History>>,
-) -> Result<(Certificates, Blocks), EngineError> {
-    let history = Older(history);
+) -> Result<(Certificates<E>, Blocks<E>), EngineError> {
+    let older = || Older { context: context.child("older"), store: history.clone() };
     let any_committee = Scheme::certificate_codec_config_unbounded();
     let certificates = Certificates {
         recent: open(context.child("certificates"), "certificates", page_cache.clone(), any_committee).await?,
-        history: history.clone(),
+        history: older(),
     };
-    let blocks = Blocks { recent: open(context.child("blocks"), "blocks", page_cache.clone(), limits).await?, history };
+    let blocks =
+        Blocks { recent: open(context.child("blocks"), "blocks", page_cache.clone(), limits).await?, history: older() };
     Ok((certificates, blocks))
 }

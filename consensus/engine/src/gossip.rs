@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use commonware_cryptography::ed25519::PublicKey;
-use commonware_p2p::{Receiver as _, Recipients, Sender as _};
+use commonware_p2p::{Receiver, Recipients, Sender};
 use commonware_runtime::IoBuf;
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use switchyard_consensus_network::{Receiver, Sender, public_key, to_b256};
+use switchyard_consensus_network::{public_key, to_b256};
 use switchyard_primitives::B256;
 use tokio::sync::mpsc;
 
@@ -109,7 +109,10 @@ pub(crate) fn channel(message_bytes_max: usize) -> (GossipHandle, Relay) {
 
 impl Relay {
     /// Carries messages until the network closes. A node that no longer listens or sends stops nothing.
-    pub(crate) async fn run(mut self, (mut sender, mut receiver): (Sender, Receiver)) {
+    pub(crate) async fn run(
+        mut self,
+        (mut sender, mut receiver): (impl Sender<PublicKey = PublicKey>, impl Receiver<PublicKey = PublicKey>),
+    ) {
         let send = async {
             while let Some((to, message)) = self.outbound.recv().await {
                 let recipients = match to {

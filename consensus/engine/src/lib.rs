@@ -28,9 +28,16 @@ mod wiring;
 
 use commonware_consensus::simplex;
 use commonware_cryptography::keccak256::Digest;
+use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 pub use config::{EngineConfig, EngineError};
 pub use gossip::{Detached, GossipHandle, GossipSender, To};
-pub use runtime::{Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, start};
+use rand_core::CryptoRng;
+pub use runtime::{Embedded, Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, embedded, start};
+
+/// What the engine needs of the runtime that it runs on: tokio's, or a deterministic one in simulations.
+pub trait Runtime: Spawner + Clock + Storage + Metrics + CryptoRng {}
+
+impl<E: Spawner + Clock + Storage + Metrics + CryptoRng> Runtime for E {}
 
 /// Seats do not change yet, so there is one epoch.
 pub(crate) const EPOCH: u64 = 0;

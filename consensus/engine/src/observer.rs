@@ -5,8 +5,8 @@ use commonware_actor::Feedback;
 use commonware_consensus::{Reporter, Viewable as _, simplex::types::Attributable as _, types::Round};
 use commonware_cryptography::certificate::Signers;
 use commonware_parallel::Sequential;
-use commonware_runtime::tokio::Context;
 use commonware_utils::sync::Mutex;
+use rand_core::CryptoRng;
 use std::sync::Arc;
 use switchyard_consensus_core::{Fault, FaultKind};
 use switchyard_consensus_guard::Kind;
@@ -14,16 +14,27 @@ use tokio::sync::{mpsc, watch};
 use tracing::error;
 
 /// Passes every report on to `inner` and keeps what the node should know.
-#[derive(Clone)]
-pub(crate) struct Observer<R> {
+pub(crate) struct Observer<R, G> {
     pub(crate) inner: R,
     pub(crate) scheme: Scheme,
-    pub(crate) rng: Arc<Mutex<Context>>,
+    pub(crate) rng: Arc<Mutex<G>>,
     pub(crate) view: watch::Sender<u64>,
     pub(crate) faults: mpsc::Sender<Fault>,
 }
 
-impl<R: Reporter<Activity = Activity>> Reporter for Observer<R> {
+impl<R: Clone, G> Clone for Observer<R, G> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            scheme: self.scheme.clone(),
+            rng: Arc::clone(&self.rng),
+            view: self.view.clone(),
+            faults: self.faults.clone(),
+        }
+    }
+}
+
+impl<R: Reporter<Activity = Activity>, G: CryptoRng + Send + 'static> Reporter for Observer<R, G> {
     type Activity = Activity;
 
     fn report(&mut self, activity: Activity) -> Feedback {
@@ -42,7 +53,7 @@ impl<R: Reporter<Activity = Activity>> Reporter for Observer<R> {
     }
 }
 
-impl<R> Observer<R> {
+impl<R, G: CryptoRng> Observer<R, G> {
     /// A certificate for a view means that the next one has begun.
     fn certified(&self, kind: Kind, round: Round, signers: &Signers) {
         self.scheme.look_for_twin(kind, round, signers);

@@ -1,11 +1,13 @@
 //! The engine's threads, and the node's handle on them.
 
 use crate::{
-    EngineConfig, EngineError, GossipHandle,
+    EngineConfig, EngineError, GossipHandle, Runtime,
     folder::Folder,
     gossip,
     wiring::{self, Ports},
 };
+use commonware_cryptography::ed25519::PublicKey;
+use commonware_p2p::{Receiver, Sender};
 use commonware_runtime::{Metrics as _, Runner as _, Supervisor as _, tokio::Config};
 use std::{
     panic::AssertUnwindSafe,
@@ -14,6 +16,7 @@ use std::{
     time::Duration,
 };
 use switchyard_consensus_core::{BlockBuilder, EngineEvent};
+use switchyard_consensus_network::{Network, Roster};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Events that wait for the node. Consensus itself never waits for it, only delivery does.
@@ -49,6 +52,46 @@ impl Stopped {
             Err(_) => Err(Arc::new(EngineError::Failed("its thread has vanished".into()))),
         }
     }
+}
+
+/// An engine on a runtime and over channels of the caller's, such as a simulation's: see [`embedded`].
+pub struct Embedded<F> {
+    /// What has happened, in order, as in [`Engine::events`].
+    pub events: mpsc::Receiver<EngineEvent>,
+    /// The transactions channel.
+    pub gossip: GossipHandle,
+    /// What the engine is doing, refreshed twice a second.
+    pub status: watch::Receiver<EngineStatus>,
+    /// Dropping it stops the engine.
+    pub stop: oneshot::Sender<()>,
+    /// Runs the engine to its end; to be spawned on the runtime.
+    pub run: F,
+}
+
+/// The engine without threads, folder and sockets of its own: the same parts, put together in the same way, on `context` and
+/// `network`. Of `config`, what concerns the folder and the sockets is not looked at; its storage is that of `context`.
+pub fn embedded<E, S, R, P>(
+    context: E,
+    config: EngineConfig,
+    builder: impl BlockBuilder,
+    network: Network<S, R, P>,
+) -> Embedded<impl Future<Output = Result<(), EngineError>> + Send>
+where
+    E: Runtime,
+    S: Sender<PublicKey = PublicKey>,
+    R: Receiver<PublicKey = PublicKey>,
+    P: Roster,
+{
+    let (events, events_out) = mpsc::channel(EVENTS);
+    let (gossip, relay) = gossip::channel(GOSSIP_BYTES_MAX);
+    let (status, status_out) = watch::channel(EngineStatus::default());
+    let (stop, stop_in) = oneshot::channel();
+    let ports = Ports { events, gossip: relay, status, stop: stop_in };
+    let run = async move {
+        config.check()?;
+        wiring::assemble(&context, config, builder, ports, network).await?.run(context).await
+    };
+    Embedded { events: events_out, gossip, status: status_out, stop, run }
 }
 
 type Encode = dyn Fn() -> String + Send + Sync;
@@ -150,7 +193,8 @@ fn run(config: EngineConfig, builder: impl BlockBuilder, ports: Ports, ready: Re
         let registry = context.child("metrics");
         let encode: Arc<Encode> = Arc::new(move || registry.encode());
         let reader = MetricsReader(Arc::downgrade(&encode));
-        let outcome = wiring::run(context, config, builder, ports, ready, reader).await;
+        let network = Network::start(context.child("p2p"), wiring::network_config(&config));
+        let outcome = wiring::run(context, config, builder, ports, network, ready, reader).await;
         drop(encode);
         outcome
     })

@@ -1,7 +1,7 @@
 //! Puts the library's parts together and runs them until one ends.
 
 use crate::{
-    EPOCH, EngineConfig, EngineError, Scheme,
+    EPOCH, EngineConfig, EngineError, Runtime, Scheme,
     application::Chain,
     archive::{self, KEY_BUFFER, PREFIX, REPLAY_BUFFER, VALUE_BUFFER},
     block::{BlockLimits, HubBlock},
@@ -33,12 +33,13 @@ use commonware_cryptography::{
     certificate::ConstantProvider,
     ed25519::PublicKey,
 };
+use commonware_p2p::{Receiver, Sender};
 use commonware_parallel::Sequential;
-use commonware_runtime::{Clock as _, Handle, Spawner as _, Supervisor as _, buffer::paged::CacheRef, tokio::Context};
+use commonware_runtime::{Handle, buffer::paged::CacheRef};
 use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize, ordered::BiMap, sync::Mutex};
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use switchyard_consensus_core::{BlockBuilder, EngineEvent, SeatSet, keys::KeyError, namespace};
-use switchyard_consensus_network::{self as network, Connected, Network, identity, public_key};
+use switchyard_consensus_network::{self as network, Connected, Network, Roster, identity, public_key};
 use switchyard_primitives::Block;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
@@ -79,15 +80,27 @@ fn participants(seats: &SeatSet) -> Result<BiMap<PublicKey, BlsPublic>, EngineEr
 }
 
 /// Runs the engine; returns when it was told to stop, or why it could not go on. `ready` is resolved once it runs.
-pub(crate) async fn run<B: BlockBuilder>(
-    context: Context,
+pub(crate) async fn run<E, B, S, R, P>(
+    context: E,
     config: EngineConfig,
     builder: B,
     ports: Ports,
+    network: Result<Network<S, R, P>, network::NetworkError>,
     ready: Ready,
     metrics: MetricsReader,
-) -> Result<(), EngineError> {
-    let engine = match assemble(&context, config, builder, ports).await {
+) -> Result<(), EngineError>
+where
+    E: Runtime,
+    B: BlockBuilder,
+    S: Sender<PublicKey = PublicKey>,
+    R: Receiver<PublicKey = PublicKey>,
+    P: Roster,
+{
+    let assembled = match network {
+        Ok(network) => assemble(&context, config, builder, ports, network).await,
+        Err(error) => Err(error.into()),
+    };
+    let engine = match assembled {
         Ok(engine) => engine,
         Err(error) => {
             let _ = ready.send(Err(error));
@@ -98,42 +111,51 @@ pub(crate) async fn run<B: BlockBuilder>(
     engine.run(context).await
 }
 
-struct Parts {
+pub(crate) struct Parts<S, R> {
     tasks: Vec<(&'static str, Handle<()>)>,
     courier: Courier,
     processed: u64,
-    gossip: (gossip::Relay, network::Channel),
+    gossip: (gossip::Relay, (S, R)),
     status: StatusKeeper,
     /// Why this validator must not go on.
     must_stop: watch::Receiver<Option<MustStop>>,
     stop: oneshot::Receiver<()>,
 }
 
-async fn assemble<B: BlockBuilder>(
-    context: &Context,
+/// The network's configuration as an engine's says it.
+pub(crate) fn network_config(config: &EngineConfig) -> network::Config {
+    let validators = u32::try_from(config.seats.seats().len()).unwrap_or(u32::MAX);
+    let limits = BlockLimits(config.limits);
+    network::Config {
+        transport: config.transport,
+        identity_secret: config.identity_secret,
+        listen: config.listen,
+        peers: config.peers.clone(),
+        namespace: namespace(config.network_id),
+        message_bytes_max: marshal::max_payload_size::<Standard<HubBlock>, Scheme>(validators, &limits)
+            .max(config.limits.block_bytes() + exchange::ENVELOPE_BYTES)
+            .max(crate::runtime::GOSSIP_BYTES_MAX),
+    }
+}
+
+pub(crate) async fn assemble<E, B, S, R, P>(
+    context: &E,
     config: EngineConfig,
     builder: B,
     ports: Ports,
-) -> Result<Parts, EngineError> {
+    network: Network<S, R, P>,
+) -> Result<Parts<S, R>, EngineError>
+where
+    E: Runtime,
+    B: BlockBuilder,
+    S: Sender<PublicKey = PublicKey>,
+    R: Receiver<PublicKey = PublicKey>,
+    P: Roster,
+{
     let scheme = scheme(&config)?;
     let me = public_key(identity(&config.identity_secret)).map_err(network::NetworkError::from)?;
     let must_stop = scheme.stop();
     let limits = BlockLimits(config.limits);
-    let validators = u32::try_from(config.seats.seats().len()).unwrap_or(u32::MAX);
-    let network = Network::start(
-        context.child("p2p"),
-        network::Config {
-            transport: config.transport,
-            identity_secret: config.identity_secret,
-            listen: config.listen,
-            peers: config.peers.clone(),
-            namespace: namespace(config.network_id),
-            message_bytes_max: marshal::max_payload_size::<Standard<HubBlock>, Scheme>(validators, &limits)
-                .max(config.limits.block_bytes() + exchange::ENVELOPE_BYTES)
-                .max(crate::runtime::GOSSIP_BYTES_MAX),
-        },
-    )?;
-
     let exchange = exchange::Config {
         me: me.clone(),
         builder: builder.clone(),
@@ -252,22 +274,24 @@ async fn assemble<B: BlockBuilder>(
     })
 }
 
-impl Parts {
-    async fn run(self, context: Context) -> Result<(), EngineError> {
+impl<S: Sender<PublicKey = PublicKey>, R: Receiver<PublicKey = PublicKey>> Parts<S, R> {
+    pub(crate) async fn run(self, context: impl Runtime) -> Result<(), EngineError> {
         let Self { tasks, courier, processed, gossip: (relay, transactions), status, mut must_stop, stop } = self;
         let courier = context.child("courier").spawn(move |_| courier.run(processed));
         let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions));
         let _status = context.child("status").spawn(move |context| status.run(context));
         let tasks = tasks.into_iter().map(|(name, task)| Box::pin(async move { (name, task.await.err()) }));
         tokio::select! {
+            // A fixed order: the simulation repeats a run exactly.
+            biased;
             // The sender's end goes with the node's handle.
             _ = stop => {
                 info!("consensus stops");
                 let _ = context.child("stop").stop(0, Some(Duration::from_secs(5))).await;
                 Ok(())
             }
-            Ok(reason) = must_stop.wait_for(Option::is_some) => {
-                Err(reason.clone().map_or_else(|| EngineError::Failed("the sign guard".into()), EngineError::from))
+            Ok(reason) = async { must_stop.wait_for(Option::is_some).await.map(|reason| reason.clone()) } => {
+                Err(reason.map_or_else(|| EngineError::Failed("the sign guard".into()), EngineError::from))
             }
             ended = courier => match ended {
                 Ok(Ended::NodeGone) => Ok(()),
@@ -291,7 +315,7 @@ struct StatusKeeper {
 }
 
 impl StatusKeeper {
-    async fn run(mut self, context: Context) {
+    async fn run(mut self, context: impl Runtime) {
         loop {
             let view = *self.view.borrow();
             let height = self.tip.borrow().height;

@@ -135,6 +135,21 @@ fn located(peers: &[(B256, SocketAddr)]) -> Result<Located, NetworkError> {
     peers.iter().map(|(identity, address)| Ok((public_key(*identity)?, *address))).collect()
 }
 
+/// Who belongs to the network, and a way to change it.
+pub trait Roster: Provider<PublicKey = PublicKey> + Blocker<PublicKey = PublicKey> {
+    /// Sets who belongs to the network from now on: the validators, this one included, and others that may follow. `id` is
+    /// the epoch; an id that is not above every earlier one is ignored. libp2p keeps the set before it too.
+    fn track(
+        &mut self,
+        id: u64,
+        validators: &[(B256, SocketAddr)],
+        followers: &[(B256, SocketAddr)],
+    ) -> Result<(), NetworkError>;
+
+    /// Changes where a peer is dialled from now on.
+    fn relocate(&mut self, identity: B256, address: SocketAddr) -> Result<(), NetworkError>;
+}
+
 impl Peers {
     pub(crate) fn own(oracle: OwnPeers, limit: usize) -> Self {
         Self(Registry::Own { oracle: Box::new(oracle), limit })
@@ -143,10 +158,10 @@ impl Peers {
     pub(crate) fn swarm(peers: swarm::Peers) -> Self {
         Self(Registry::Swarm(peers))
     }
+}
 
-    /// Sets who belongs to the network from now on: the validators, this one included, and others that may follow. `id` is
-    /// the epoch; an id that is not above every earlier one is ignored. libp2p keeps the set before it too.
-    pub fn track(
+impl Roster for Peers {
+    fn track(
         &mut self,
         id: u64,
         validators: &[(B256, SocketAddr)],
@@ -170,8 +185,7 @@ impl Peers {
         Ok(())
     }
 
-    /// Changes where a peer is dialled from now on.
-    pub fn relocate(&mut self, identity: B256, address: SocketAddr) -> Result<(), NetworkError> {
+    fn relocate(&mut self, identity: B256, address: SocketAddr) -> Result<(), NetworkError> {
         let key = public_key(identity)?;
         match &mut self.0 {
             Registry::Own { oracle, .. } => {
@@ -231,27 +245,24 @@ impl Blocker for Peers {
 }
 
 /// Tells how many validators are connected.
-pub struct Connected(Counting);
-
-enum Counting {
-    Own(OwnSender),
-    Swarm(swarm::Peers),
-}
+pub struct Connected(Box<dyn FnMut() -> Option<usize> + Send>);
 
 impl Connected {
-    pub(crate) fn own(probe: OwnSender) -> Self {
-        Self(Counting::Own(probe))
+    /// `count` may answer `None` where it is asked too often.
+    pub fn counted_by(count: impl FnMut() -> Option<usize> + Send + 'static) -> Self {
+        Self(Box::new(count))
+    }
+
+    pub(crate) fn own(mut probe: OwnSender) -> Self {
+        Self::counted_by(move || probe.check(Recipients::All).ok().map(|checked| checked.recipients().len()))
     }
 
     pub(crate) fn swarm(peers: swarm::Peers) -> Self {
-        Self(Counting::Swarm(peers))
+        Self::counted_by(move || Some(peers.connected()))
     }
 
     /// Validators with an open connection. To be asked at most a few times a second; `None` when asked more often.
     pub fn count(&mut self) -> Option<usize> {
-        match &mut self.0 {
-            Counting::Own(probe) => probe.check(Recipients::All).ok().map(|checked| checked.recipients().len()),
-            Counting::Swarm(peers) => Some(peers.connected()),
-        }
+        (self.0)()
     }
 }

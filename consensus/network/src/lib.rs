@@ -20,7 +20,7 @@ mod swarm;
 use commonware_cryptography::ed25519;
 use commonware_runtime::{Handle, Quota, tokio::Context};
 use commonware_utils::{NZU32, NZUsize};
-pub use handles::{Checked, Closed, Connected, Peers, Receiver, Sender};
+pub use handles::{Checked, Closed, Connected, Peers, Receiver, Roster, Sender};
 pub use identity::{InvalidIdentity, identity, public_key, to_b256};
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr};
@@ -169,25 +169,26 @@ pub enum NetworkError {
     Libp2p(String),
 }
 
-/// A sender and its receiver.
+/// A real network's sender and its receiver.
 pub type Channel = (Sender, Receiver);
 
-/// The channels, open once [`Network::start`] has returned.
-pub struct Network {
+/// The channels. The default types are those of a real network, open once [`Network::start`] has returned; a simulated one
+/// has others.
+pub struct Network<S = Sender, R = Receiver, P = Peers> {
     /// Single votes.
-    pub votes: Channel,
+    pub votes: (S, R),
     /// Certificates.
-    pub certificates: Channel,
+    pub certificates: (S, R),
     /// Requests for missing certificates and the answers.
-    pub resolver: Channel,
+    pub resolver: (S, R),
     /// Proposed blocks.
-    pub blocks: Channel,
+    pub blocks: (S, R),
     /// Requests for missing blocks and the answers.
-    pub backfill: Channel,
+    pub backfill: (S, R),
     /// Gossip of transactions, which the engine does not look at.
-    pub transactions: Channel,
+    pub transactions: (S, R),
     /// The validators.
-    pub peers: Peers,
+    pub peers: P,
     /// Who is connected.
     pub connected: Connected,
     /// Where it listens.

@@ -1,6 +1,10 @@
 //! Fills proposals from the mempool at the hub's pace, and judges those of others.
 
-use crate::{config, metrics::Metrics};
+use crate::{
+    config,
+    machine::{Machine, blocking},
+    metrics::Metrics,
+};
 use alloy_primitives::B256;
 use futures::StreamExt;
 use parking_lot::Mutex;
@@ -33,20 +37,32 @@ pub struct Rules {
 #[derive(Clone)]
 pub struct HubBuilder(Arc<Inner>);
 
-struct Inner {
-    rules: Rules,
-    pace: config::Consensus,
-    store: Arc<dyn Store>,
-    mempool: Arc<Mempool>,
+/// What [`HubBuilder::new`] needs.
+pub struct BuilderParts {
+    /// The rules of the network.
+    pub rules: Rules,
+    /// How fast blocks are made.
+    pub pace: config::Consensus,
+    /// The log.
+    pub store: Arc<dyn Store>,
+    /// What waits.
+    pub mempool: Arc<Mempool>,
     /// The newest block that is in the store and taken out of the mempool: the blocks above it are looked at one by one.
-    tip: watch::Receiver<HubTip>,
+    pub tip: watch::Receiver<HubTip>,
     /// Bumped whenever a transaction enters the mempool.
-    waiting: watch::Receiver<u64>,
+    pub waiting: watch::Receiver<u64>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Clock, timers and threads.
+    pub machine: Arc<dyn Machine>,
+}
+
+struct Inner {
+    parts: BuilderParts,
     /// Transaction keys of valid blocks above the tip, by block hash.
     pending: Mutex<lru::LruCache<B256, Arc<HashSet<TxKey>>>>,
     /// The height last proposed here, and how many times the byte budget is halved.
     proposed: Mutex<(u64, u32)>,
-    metrics: Arc<Metrics>,
 }
 
 /// With this part of a block's bytes to include, a block is made without regard to the minimum interval.
@@ -67,30 +83,15 @@ fn ahead(block: &Header, now_ms: u64) -> Duration {
     Duration::from_millis(block.timestamp_ms.saturating_sub(now_ms.saturating_add(MAX_CLOCK_AHEAD_MS)))
 }
 
-/// Milliseconds since 1970 by this node's clock.
-pub fn now_ms() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 fn rule(rule: &'static str, detail: impl Into<String>) -> InvalidBlock {
     InvalidBlock::Rule { rule, detail: detail.into() }
 }
 
 impl HubBuilder {
-    /// A builder over a node's store and mempool. `tip` is announced once a block is in the store and out of the mempool.
-    pub fn new(
-        rules: Rules,
-        pace: config::Consensus,
-        store: Arc<dyn Store>,
-        mempool: Arc<Mempool>,
-        tip: watch::Receiver<HubTip>,
-        waiting: watch::Receiver<u64>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    /// A builder over a node's store and mempool.
+    pub fn new(parts: BuilderParts) -> Self {
         let pending = Mutex::new(lru::LruCache::new(PENDING_BLOCKS));
-        let proposed = Mutex::default();
-        Self(Arc::new(Inner { rules, pace, store, mempool, tip, waiting, pending, proposed, metrics }))
+        Self(Arc::new(Inner { parts, pending, proposed: Mutex::default() }))
     }
 
     /// Whether one of the last valid blocks seen here holds the transaction.
@@ -110,8 +111,8 @@ impl Inner {
         if let Some(keys) = self.known_keys(&hash) {
             return Some(keys);
         }
-        let hashed = tokio::task::spawn_blocking(move || block.keys().collect::<HashSet<TxKey>>());
-        let keys = hashed.await.inspect_err(|error| tracing::error!(%error, "hashing a block failed")).ok()?;
+        let hashed = blocking(&*self.parts.machine, move || block.keys().collect::<HashSet<TxKey>>()).await;
+        let keys = hashed.inspect_err(|error| tracing::error!(%error, "hashing a block failed")).ok()?;
         let keys = Arc::new(keys);
         self.pending.lock().put(hash, keys.clone());
         Some(keys)
@@ -125,12 +126,12 @@ impl Inner {
     ) -> Option<Vec<Arc<HashSet<TxKey>>>> {
         let mut sets = Vec::new();
         let mut next = Some(parent.clone());
-        while let Some(block) = next.take().filter(|b| b.header.height > self.tip.borrow().height) {
+        while let Some(block) = next.take().filter(|b| b.header.height > self.parts.tip.borrow().height) {
             let height = block.header.height;
             sets.push(self.keys(block).await?);
             next = ancestors.next().await;
             // An ancestry that breaks off says nothing of what is below.
-            if next.is_none() && height > self.tip.borrow().height + 1 {
+            if next.is_none() && height > self.parts.tip.borrow().height + 1 {
                 return None;
             }
         }
@@ -140,8 +141,8 @@ impl Inner {
     /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
     async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>, budget: Budget) -> Option<Vec<Selected>> {
         let (inner, excluded) = (self.clone(), excluded.clone());
-        let selected = tokio::task::spawn_blocking(move || inner.mempool.select(budget, &excluded));
-        selected.await.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
+        let selected = blocking(&*self.parts.machine, move || inner.parts.mempool.select(budget, &excluded)).await;
+        selected.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
     }
 
     /// What a block at `height` may hold. Where machines are too slow for full blocks, each leader in turn would miss its
@@ -154,9 +155,9 @@ impl Inner {
             false => halvings.saturating_sub(1),
         };
         *proposed = (height, halvings);
-        let Limits { body_bytes, transaction_bytes, .. } = self.rules.limits;
+        let Limits { body_bytes, transaction_bytes, .. } = self.parts.rules.limits;
         let least = (transaction_bytes + ENVELOPE_BYTES).min(body_bytes);
-        Budget { bytes: (body_bytes >> halvings).max(least), ..Budget::from(&self.rules.limits) }
+        Budget { bytes: (body_bytes >> halvings).max(least), ..Budget::from(&self.parts.rules.limits) }
     }
 
     fn check_static(&self, block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
@@ -170,7 +171,7 @@ impl Inner {
                 return Err(rule(name, format!("{root}: nothing can back it on this network")));
             }
         }
-        match block.segments().iter().find(|s| !self.rules.rollups.contains(&s.rollup)) {
+        match block.segments().iter().find(|s| !self.parts.rules.rollups.contains(&s.rollup)) {
             Some(segment) => Err(rule("rollup", format!("unknown rollup {}", segment.rollup))),
             None => Ok(()),
         }
@@ -191,8 +192,8 @@ impl Inner {
         }
         let keys: Vec<TxKey> = keys.iter().copied().collect();
         let height = block.header.height;
-        let window = height.saturating_sub(self.rules.replay_window_blocks)..height;
-        for (key, place) in keys.iter().zip(self.store.locate_many(&keys)?) {
+        let window = height.saturating_sub(self.parts.rules.replay_window_blocks)..height;
+        for (key, place) in keys.iter().zip(self.parts.store.locate_many(&keys)?) {
             if let Some((at, _)) = place.filter(|(at, _)| window.contains(at)) {
                 return Ok(Err(rule("replay", format!("{} is in block {at}", key.hash))));
             }
@@ -206,9 +207,9 @@ impl BlockBuilder for HubBuilder {
         let inner = &self.0;
         let excluded = inner.above_tip(&parent, ancestors).await?;
         let excluded: Arc<HashSet<TxKey>> = Arc::new(excluded.iter().flat_map(|keys| keys.iter().copied()).collect());
-        let mut waiting = inner.waiting.clone();
-        let heartbeat = tokio::time::sleep(until(&parent.header, inner.pace.heartbeat_ms, now_ms()));
-        tokio::pin!(heartbeat);
+        let BuilderParts { rules, pace, machine, .. } = &inner.parts;
+        let mut waiting = inner.parts.waiting.clone();
+        let mut heartbeat = machine.sleep(until(&parent.header, pace.heartbeat_ms, machine.now_ms()));
         let budget = inner.budget(parent.header.height + 1);
         let mut due = false;
         let selected = loop {
@@ -216,18 +217,20 @@ impl BlockBuilder for HubBuilder {
             waiting.mark_unchanged();
             let selected = inner.select(&excluded, budget).await?;
             let bytes: usize = selected.iter().map(|s| s.segment.encoded_len()).sum();
-            if due || bytes >= inner.rules.limits.body_bytes / BUSY_PART {
+            if due || bytes >= rules.limits.body_bytes / BUSY_PART {
                 break selected;
             }
             if !selected.is_empty() {
-                let early = until(&parent.header, inner.pace.min_interval_ms, now_ms());
+                let early = until(&parent.header, pace.min_interval_ms, machine.now_ms());
                 if early.is_zero() {
                     break selected;
                 }
-                tokio::time::sleep(early).await;
+                machine.sleep(early).await;
                 continue;
             }
             tokio::select! {
+                // A fixed order: the simulation repeats a run exactly.
+                biased;
                 // Not everything that becomes includable says so (accounts and fees move on with execution): look again.
                 () = &mut heartbeat => due = true,
                 changed = waiting.changed() => changed.ok()?,
@@ -237,11 +240,11 @@ impl BlockBuilder for HubBuilder {
             parent: parent.hash(),
             height: parent.header.height + 1,
             epoch: parent.header.epoch,
-            timestamp_ms: now_ms().max(parent.header.timestamp_ms),
+            timestamp_ms: machine.now_ms().max(parent.header.timestamp_ms),
             ..Header::genesis(B256::ZERO, 0, B256::ZERO)
         };
         let inner = inner.clone();
-        let built = tokio::task::spawn_blocking(move || {
+        let built = blocking(&**machine, move || {
             let (segments, hashes) = selected.into_iter().map(|s| (s.segment, s.hashes)).unzip();
             let block = Block::with_hashes(header, segments, hashes);
             inner.pending.lock().put(block.hash(), Arc::new(block.keys().collect()));
@@ -251,7 +254,7 @@ impl BlockBuilder for HubBuilder {
     }
 
     fn held(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {
-        self.0.mempool.get_many(keys)
+        self.0.parts.mempool.get_many(keys)
     }
 
     async fn judge(&self, block: Arc<Block>, parent: Arc<Block>, ancestors: Ancestors) -> Result<(), InvalidBlock> {
@@ -261,7 +264,7 @@ impl BlockBuilder for HubBuilder {
                 InvalidBlock::Commitment(_) => "commitment",
                 InvalidBlock::Rule { rule, .. } => rule,
             };
-            self.0.metrics.invalid_blocks.get_or_create(&crate::metrics::ReasonLabel { reason }).inc();
+            self.0.parts.metrics.invalid_blocks.get_or_create(&crate::metrics::ReasonLabel { reason }).inc();
         }
         verdict
     }
@@ -276,11 +279,12 @@ impl HubBuilder {
     ) -> Result<(), InvalidBlock> {
         let inner = &self.0;
         inner.check_static(&block, &parent)?;
-        tokio::time::sleep(ahead(&block.header, now_ms())).await;
+        let machine = &*inner.parts.machine;
+        machine.sleep(ahead(&block.header, machine.now_ms())).await;
         // A verdict must not depend on this node's troubles: without its store it does not vote.
         let Some(above) = inner.above_tip(&parent, ancestors).await else { return std::future::pending().await };
         let worker = inner.clone();
-        let checked = tokio::task::spawn_blocking(move || {
+        let checked = blocking(machine, move || {
             let keys = block.keys().collect();
             let verdict = worker.check_replays(&block, &keys, &above);
             if matches!(verdict, Ok(Ok(()))) {

@@ -68,14 +68,10 @@ impl<D: Driver> Executor<D> {
     /// `runtime` to wait on.
     pub fn run(mut self, runtime: &tokio::runtime::Handle, stop: &CancellationToken) -> Result<(), ExecutorError> {
         let _span = tracing::info_span!("executor", rollup = self.rollup.0).entered();
-        self.next.store(self.driver.next_hub_height(), Ordering::Release);
         loop {
-            let tip = self.tip.borrow_and_update().height;
-            while self.driver.next_hub_height() <= tip {
-                if stop.is_cancelled() {
-                    return Ok(());
-                }
-                self.apply_next()?;
+            self.catch_up(|| stop.is_cancelled())?;
+            if stop.is_cancelled() {
+                return Ok(());
             }
             let more = runtime.block_on(async {
                 tokio::select! {
@@ -87,6 +83,16 @@ impl<D: Driver> Executor<D> {
                 return Ok(());
             }
         }
+    }
+
+    /// Applies what is final and not yet applied, or until `stopped` says so. Blocking.
+    pub fn catch_up(&mut self, stopped: impl Fn() -> bool) -> Result<(), ExecutorError> {
+        self.next.store(self.driver.next_hub_height(), Ordering::Release);
+        let tip = self.tip.borrow_and_update().height;
+        while self.driver.next_hub_height() <= tip && !stopped() {
+            self.apply_next()?;
+        }
+        Ok(())
     }
 
     fn apply_next(&mut self) -> Result<(), ExecutorError> {

@@ -1,7 +1,7 @@
 //! Final blocks on their way from the engine into the store, the mempool and the servers' view.
 
 use crate::{
-    builder::now_ms,
+    machine::{Machine as _, Tokio},
     metrics::{Metrics, ReasonLabel, gauge},
 };
 use std::sync::Arc;
@@ -33,27 +33,33 @@ impl Finalizer {
     /// Takes events until the engine ends. Blocking: run it on a thread of its own.
     pub fn run(mut self, mut events: mpsc::Receiver<EngineEvent>) -> Result<(), StoreError> {
         while let Some(event) = events.blocking_recv() {
-            match event {
-                EngineEvent::Final { block, certificate, ack } => {
-                    let _span = tracing::info_span!("finalize", height = block.header.height).entered();
-                    self.store.append(&block, certificate.as_ref())?;
-                    // The engine may be stopping; it delivers the block again after its restart.
-                    let _ = ack.send(());
-                    self.announce(&block);
-                    self.keep_house(block.header.height)?;
-                }
-                EngineEvent::Tip { view, .. } => {
-                    self.metrics.view.set(gauge(view));
-                }
-                EngineEvent::Fault(fault) => {
-                    let reason = match fault.kind {
-                        FaultKind::ConflictingNotarize => "conflicting_notarize",
-                        FaultKind::ConflictingFinalize => "conflicting_finalize",
-                        FaultKind::NullifyFinalize => "nullify_finalize",
-                    };
-                    self.metrics.faults.get_or_create(&ReasonLabel { reason }).inc();
-                    tracing::error!(seat = fault.seat, view = fault.view, reason, "a validator signed a contradiction");
-                }
+            self.take(event)?;
+        }
+        Ok(())
+    }
+
+    /// Does what one event asks for. Blocking.
+    pub fn take(&mut self, event: EngineEvent) -> Result<(), StoreError> {
+        match event {
+            EngineEvent::Final { block, certificate, ack } => {
+                let _span = tracing::info_span!("finalize", height = block.header.height).entered();
+                self.store.append(&block, certificate.as_ref())?;
+                // The engine may be stopping; it delivers the block again after its restart.
+                let _ = ack.send(());
+                self.announce(&block);
+                self.keep_house(block.header.height)?;
+            }
+            EngineEvent::Tip { view, .. } => {
+                self.metrics.view.set(gauge(view));
+            }
+            EngineEvent::Fault(fault) => {
+                let reason = match fault.kind {
+                    FaultKind::ConflictingNotarize => "conflicting_notarize",
+                    FaultKind::ConflictingFinalize => "conflicting_finalize",
+                    FaultKind::NullifyFinalize => "nullify_finalize",
+                };
+                self.metrics.faults.get_or_create(&ReasonLabel { reason }).inc();
+                tracing::error!(seat = fault.seat, view = fault.view, reason, "a validator signed a contradiction");
             }
         }
         Ok(())
@@ -69,7 +75,7 @@ impl Finalizer {
         self.mempool.on_final(header.height, &included);
         self.metrics.height.set(gauge(header.height));
         self.metrics.blocks.inc();
-        let latency_ms = u32::try_from(now_ms().saturating_sub(header.timestamp_ms)).unwrap_or(u32::MAX);
+        let latency_ms = u32::try_from(Tokio.now_ms().saturating_sub(header.timestamp_ms)).unwrap_or(u32::MAX);
         self.metrics.finality_seconds.observe(f64::from(latency_ms) / 1000.0);
         for segment in block.segments() {
             self.count(segment);

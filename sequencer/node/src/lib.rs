@@ -13,6 +13,7 @@ mod health;
 pub mod ingest;
 pub mod keys;
 pub mod logging;
+pub mod machine;
 pub mod metrics;
 pub mod node;
 mod opened;

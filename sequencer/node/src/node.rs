@@ -1,7 +1,7 @@
 //! Puts the parts together and takes them apart again.
 
 use crate::{
-    builder::HubBuilder,
+    builder::{BuilderParts, HubBuilder},
     config::{Config, Endpoints},
     error::{NodeError, io},
     executor::Executor,
@@ -11,6 +11,7 @@ use crate::{
     health::{self, Feed, Parts, Ready},
     ingest::{self, Ingest, IngestParts},
     logging::RecentErrors,
+    machine::Tokio,
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
@@ -188,15 +189,16 @@ impl Shared {
     async fn validate(&self, opened: &Opened, config: EngineConfig) -> Result<Fed, NodeError> {
         self.metrics.quorum.set(gauge(opened.seats.quorum()));
         let (waiting, waiting_rx) = watch::channel(0);
-        let builder = HubBuilder::new(
-            opened.rules(),
-            opened.config.consensus,
-            self.store.clone(),
-            self.mempool.clone(),
-            self.tip.clone(),
-            waiting_rx,
-            self.metrics.clone(),
-        );
+        let builder = HubBuilder::new(BuilderParts {
+            rules: opened.rules(),
+            pace: opened.config.consensus,
+            store: self.store.clone(),
+            mempool: self.mempool.clone(),
+            tip: self.tip.clone(),
+            waiting: waiting_rx,
+            metrics: self.metrics.clone(),
+            machine: Arc::new(Tokio),
+        });
         let Engine { events, gossip, handle } =
             switchyard_consensus_engine::start(config, builder.clone()).await?;
         let ingest = self.ingest(opened, gossip, waiting);

@@ -11,25 +11,23 @@ mod message;
 #[cfg(test)]
 mod tests;
 
-use crate::block::HubBlock;
+use crate::{Runtime, block::HubBlock};
 use cache::Cache;
 use commonware_consensus::{
     marshal::{core::Buffer, standard::Standard},
     types::Round,
 };
 use commonware_cryptography::{Digested, ed25519::PublicKey, keccak256::Digest};
-use commonware_p2p::{Provider as _, Receiver as _, Recipients, Sender as _};
+use commonware_p2p::{Provider, Receiver, Recipients, Sender};
 use commonware_runtime::{
-    Handle, Spawner as _, Supervisor as _,
+    Handle,
     telemetry::metrics::{CounterFamily, EncodeStruct, MetricsExt as _},
-    tokio::Context,
 };
 use commonware_utils::{channel::oneshot, sync::Mutex};
 use desk::{Desk, Outcome};
 pub(crate) use message::ENVELOPE_BYTES;
 use std::sync::Arc;
 use switchyard_consensus_core::BlockBuilder;
-use switchyard_consensus_network::{Channel, Peers};
 use switchyard_primitives::Limits;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -48,7 +46,7 @@ pub(crate) struct Exchange {
 }
 
 /// What the exchange is told at its start.
-pub(crate) struct Config<B> {
+pub(crate) struct Config<B, P> {
     pub(crate) me: PublicKey,
     /// Asked for the transactions that compact blocks name.
     pub(crate) builder: B,
@@ -56,12 +54,16 @@ pub(crate) struct Config<B> {
     /// Blocks whose encoding is shorter are sent whole.
     pub(crate) compact_from_bytes: usize,
     /// Whose blocks are taken.
-    pub(crate) validators: Peers,
+    pub(crate) validators: P,
 }
 
 impl Exchange {
     /// Starts to exchange blocks on `channel`, until the engine stops or the network ends.
-    pub(crate) fn start<B: BlockBuilder>(context: &Context, config: Config<B>, channel: Channel) -> (Self, Handle<()>) {
+    pub(crate) fn start<B: BlockBuilder, P: Provider<PublicKey = PublicKey>>(
+        context: &impl Runtime,
+        config: Config<B, P>,
+        channel: (impl Sender<PublicKey = PublicKey>, impl Receiver<PublicKey = PublicKey>),
+    ) -> (Self, Handle<()>) {
         let cache = Arc::new(Mutex::new(Cache::new(BLOCKS_PER_VALIDATOR)));
         let (outbound, queue) = mpsc::channel(OUTBOUND);
         let Config { me, builder, limits, compact_from_bytes, validators } = config;
@@ -123,20 +125,26 @@ impl From<Outcome> for Label {
     }
 }
 
-struct Task<B> {
+struct Task<B, P> {
     desk: Desk<B>,
     cache: Arc<Mutex<Cache>>,
     queue: mpsc::Receiver<(HubBlock, Recipients<PublicKey>)>,
-    validators: Peers,
+    validators: P,
     messages: CounterFamily<Label>,
 }
 
-impl<B: BlockBuilder> Task<B> {
-    async fn run(mut self, context: Context, (mut sender, mut receiver): Channel) {
+impl<B: BlockBuilder, P: Provider<PublicKey = PublicKey>> Task<B, P> {
+    async fn run(
+        mut self,
+        context: impl Runtime,
+        (mut sender, mut receiver): (impl Sender<PublicKey = PublicKey>, impl Receiver<PublicKey = PublicKey>),
+    ) {
         let mut updates = self.validators.subscribe().await;
         let mut stopped = context.stopped();
         loop {
             tokio::select! {
+                // A fixed order: the simulation repeats a run exactly.
+                biased;
                 _ = &mut stopped => return,
                 update = updates.recv() => match update {
                     Some(update) => self.cache.lock().set_validators(update.all.primary),

@@ -6,7 +6,7 @@ use super::{
     network,
     roster::{Outbound, Peers, key_of, peer_id},
 };
-use crate::{CHANNELS, Config, Network, Transport, identity, public_key};
+use crate::{CHANNELS, Config, Network, Roster as _, Transport, identity, public_key};
 use commonware_cryptography::ed25519::PublicKey;
 use commonware_p2p::{Blocker as _, Receiver as _, Recipients, Sender as _, UnlimitedSender as _};
 use commonware_runtime::{IoBuf, Metrics as _, Runner as _, Supervisor as _, tokio::Context};

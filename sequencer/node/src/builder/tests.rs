@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::Tokio;
 use alloy_primitives::{Address, U256};
 use futures::stream;
 use proptest::prelude::*;
@@ -13,6 +14,10 @@ const OPAQUE: RollupId = RollupId(7);
 const OTHER: RollupId = RollupId(9);
 const HOUR_MS: u64 = 3_600_000;
 const WINDOW: u64 = 4;
+
+fn now_ms() -> u64 {
+    Tokio.now_ms()
+}
 
 /// A rollup whose transactions are `sender u8 | nonce u64 | anything`, and whose accounts are rich.
 #[derive(Default)]
@@ -104,15 +109,16 @@ impl Hub {
         let (tip, waiting, metrics) = (watch::Sender::new(tip), watch::Sender::new(0), Arc::new(Metrics::default()));
         let rules = Rules { limits, rollups: [NUMBERED, OPAQUE, OTHER].into(), replay_window_blocks: WINDOW };
         let pace = config::Consensus { heartbeat_ms, min_interval_ms, ..config::Consensus::default() };
-        let builder = HubBuilder::new(
+        let builder = HubBuilder::new(BuilderParts {
             rules,
             pace,
-            store.clone(),
-            mempool.clone(),
-            tip.subscribe(),
-            waiting.subscribe(),
-            metrics.clone(),
-        );
+            store: store.clone(),
+            mempool: mempool.clone(),
+            tip: tip.subscribe(),
+            waiting: waiting.subscribe(),
+            metrics: metrics.clone(),
+            machine: Arc::new(Tokio),
+        });
         let chain = vec![Arc::new(Block::genesis(genesis))];
         Self { builder, store, mempool, rollup, tip, waiting, metrics, chain }
     }

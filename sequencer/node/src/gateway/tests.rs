@@ -1,8 +1,9 @@
 use super::*;
 use crate::{
-    builder::Rules,
+    builder::{BuilderParts, Rules},
     config,
     ingest::{IngestParts, Timing},
+    machine::Tokio,
     metrics::Metrics,
 };
 use parking_lot::Mutex;
@@ -113,7 +114,16 @@ impl Hub {
         let rules = Rules { limits, rollups: [ROLLUP].into(), replay_window_blocks: 100 };
         let pace = config::Consensus::default();
         let (store_, mempool_) = (store.clone(), mempool.clone());
-        let builder = HubBuilder::new(rules, pace, store_, mempool_, tip.clone(), waiting_rx, metrics.clone());
+        let builder = HubBuilder::new(BuilderParts {
+            rules,
+            pace,
+            store: store_,
+            mempool: mempool_,
+            tip: tip.clone(),
+            waiting: waiting_rx,
+            metrics: metrics.clone(),
+            machine: Arc::new(Tokio),
+        });
         let (ingest, _) = Ingest::new(IngestParts {
             mempool: mempool.clone(),
             store: store.clone(),

@@ -66,6 +66,11 @@ impl LightClient {
         self.seats.last_key_value().map_or(0, |(epoch, _)| *epoch)
     }
 
+    /// The oldest epoch whose seats are still known.
+    pub fn oldest(&self) -> u64 {
+        self.seats.first_key_value().map_or(0, |(epoch, _)| *epoch)
+    }
+
     /// The seats of an epoch, if known.
     pub fn seats(&self, epoch: u64) -> Option<&Arc<SeatSet>> {
         self.seats.get(&epoch)
@@ -74,8 +79,7 @@ impl LightClient {
     /// Checks that the first header of `proof` is final, and returns it.
     pub fn verify(&self, proof: &FinalityProof) -> Result<Header, LightError> {
         let found = proof.certificate.epoch;
-        let oldest = self.seats.first_key_value().map_or(0, |(epoch, _)| *epoch);
-        let unknown = LightError::UnknownEpoch { found, oldest, newest: self.newest() };
+        let unknown = LightError::UnknownEpoch { found, oldest: self.oldest(), newest: self.newest() };
         let seats = self.seats.get(&found).ok_or(unknown)?;
         Ok(verify_finality(self.network, seats, proof)?)
     }

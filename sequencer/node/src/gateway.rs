@@ -5,7 +5,7 @@ use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 use switchyard_mempool::Mempool;
-use switchyard_primitives::{Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
+use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
 use switchyard_rollup_core::{Rejection, evm::EvmChain};
 use switchyard_rpc::{BlockAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use switchyard_store::{Store, StoreError};
@@ -136,12 +136,18 @@ impl Gateway for NodeGateway {
     fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {
         let tip = self.store.tip().0.height;
         let reach = from.saturating_add(FinalityProof::MAX_HEADERS as u64 - 1).min(tip);
-        let found = self.store.certificate_to(reach).map_err(failed)?;
+        let Some(mut headers) = self.headers(from..=reach)? else { return Ok(None) };
+        // The seats of the next epoch are known to who has checked this one's last block, and not before.
+        if let Some(last) = headers.iter().position(|header| header.next_seats_hash != B256::ZERO && header.height > 0) {
+            headers.truncate(last + 1);
+        }
+        let Some(last) = headers.last() else { return Ok(None) };
+        let found = self.store.certificate_to(last.height).map_err(failed)?;
         let Some((certified, certificate)) = found.filter(|(certified, _)| *certified >= from) else {
             return Ok(None);
         };
-        let headers = self.headers(from..=certified)?;
-        Ok(headers.map(|headers| FinalityProof { headers, certificate }))
+        headers.truncate(usize::try_from(certified - from).map_or(usize::MAX, |count| count.saturating_add(1)));
+        Ok(Some(FinalityProof { headers, certificate }))
     }
 
     fn block(&self, height: u64) -> Result<Option<BlockAt>, GatewayError> {

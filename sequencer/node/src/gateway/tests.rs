@@ -11,7 +11,7 @@ use std::time::Instant;
 use switchyard_consensus_core::{Seat, SeatSet, keys};
 use switchyard_consensus_engine::GossipHandle;
 use switchyard_mempool::{Included, MempoolConfig, Origin};
-use switchyard_primitives::{B256, Block, FinalityCertificate, Limits, Segment, TableEntry};
+use switchyard_primitives::{Block, FinalityCertificate, Limits, Segment, TableEntry};
 use switchyard_store::MemoryStore;
 
 const ROLLUP: RollupId = RollupId(7);

@@ -424,6 +424,11 @@ impl Config {
         }
     }
 
+    /// The folder of a rollup's state.
+    pub fn rollup_state(&self, rollup: RollupId) -> PathBuf {
+        self.data_dir.join("rollups").join(rollup.to_string())
+    }
+
     /// The validator's keys; an error for a follower, which has none.
     pub fn validator_keys(&self) -> Result<&Keys, ConfigError> {
         self.keys.as_ref().ok_or(ConfigError::Follower)
@@ -499,7 +504,8 @@ mod tests {
 
     #[test]
     fn the_bls_key_is_in_a_plain_file_or_in_a_keystore_and_not_in_both() {
-        let load = |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.unwrap().bls);
+        let load =
+            |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.unwrap().bls);
         assert!(matches!(load("bls = \"a\"").unwrap(), BlsKey::Plain(path) if path.is_absolute()));
         let keystore = load("bls_keystore = \"a\"\nbls_password_file = \"b\"").unwrap();
         let BlsKey::Keystore { path, password_file: Some(password) } = keystore else { panic!("{keystore:?}") };

@@ -138,7 +138,8 @@ impl Gateway for NodeGateway {
         let reach = from.saturating_add(FinalityProof::MAX_HEADERS as u64 - 1).min(tip);
         let Some(mut headers) = self.headers(from..=reach)? else { return Ok(None) };
         // The seats of the next epoch are known to who has checked this one's last block, and not before.
-        if let Some(last) = headers.iter().position(|header| header.next_seats_hash != B256::ZERO && header.height > 0) {
+        if let Some(last) = headers.iter().position(|header| header.next_seats_hash != B256::ZERO && header.height > 0)
+        {
             headers.truncate(last + 1);
         }
         let Some(last) = headers.last() else { return Ok(None) };

@@ -199,8 +199,7 @@ impl Shared {
             metrics: self.metrics.clone(),
             machine: Arc::new(Tokio),
         });
-        let Engine { events, gossip, handle } =
-            switchyard_consensus_engine::start(config, builder.clone()).await?;
+        let Engine { events, gossip, handle } = switchyard_consensus_engine::start(config, builder.clone()).await?;
         let ingest = self.ingest(opened, gossip, waiting);
         let feed = Feed::Engine { status: handle.status.clone(), quorum: opened.seats.quorum() };
         Ok(Fed { events, entry: Entry::Validator { ingest, builder }, feed, engine: Some(handle) })

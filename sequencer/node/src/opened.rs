@@ -231,7 +231,7 @@ fn open_rollups(config: &Config, genesis: &Genesis) -> Result<Vec<OpenRollup>, N
     let mut open = Vec::new();
     for manifest in &genesis.rollups {
         let Vm::Evm { genesis } = &manifest.vm else { continue };
-        let path = config.data_dir.join("rollups").join(manifest.id.to_string());
+        let path = config.rollup_state(manifest.id);
         std::fs::create_dir_all(&path).map_err(io(&path))?;
         let evm = EvmConfig { rollup: manifest.id, genesis: genesis.clone(), sealing: manifest.sealing };
         let (driver, reader) = EvmRollup::open(&path, evm)

@@ -4,7 +4,9 @@ use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use switchyard_consensus_core::SeatSet;
-use switchyard_primitives::{FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey};
+use switchyard_primitives::{
+    FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey,
+};
 use switchyard_rollup_core::{Rejection, RollupManifest, TxOutcome, evm::EvmChain};
 use tokio::sync::{broadcast, watch};
 

@@ -51,7 +51,9 @@ pub enum StoreError {
         tip: u64,
     },
     /// A log can begin above genesis only while it is empty.
-    #[error("the log holds blocks up to {tip} and cannot begin at {height}: leave out the checkpoint, or use another data directory")]
+    #[error(
+        "the log holds blocks up to {tip} and cannot begin at {height}: leave out the checkpoint, or use another data directory"
+    )]
     NotEmpty {
         /// The first block's height.
         height: u64,

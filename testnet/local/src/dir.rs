@@ -15,7 +15,9 @@ use std::{
 use switchyard_consensus_core::{Seat, keys};
 use switchyard_consensus_network::{Transport, identity as public_identity};
 use switchyard_node::{
-    config::{BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, Role, RollupRpc, Store, Sync},
+    config::{
+        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, Role, RollupRpc, Store, Sync,
+    },
     genesis::{Genesis, GenesisLimits, GenesisValidator},
 };
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
@@ -391,7 +393,10 @@ mod tests {
                 .filter(|i| *i != index)
                 .map(|i| (genesis.validators[i].seat.identity, configs[i].network.as_ref().unwrap().listen))
                 .collect();
-            assert_eq!(config.network.as_ref().unwrap().peers.iter().map(|p| (p.identity, p.address)).collect::<BTreeSet<_>>(), others);
+            assert_eq!(
+                config.network.as_ref().unwrap().peers.iter().map(|p| (p.identity, p.address)).collect::<BTreeSet<_>>(),
+                others
+            );
         }
     }
 

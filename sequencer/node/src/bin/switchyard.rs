@@ -60,6 +60,8 @@ enum Cmd {
     Doctor(operate::DoctorArgs),
     /// The record of what this validator has signed: export, import, begin.
     SignRecord(cli::SignRecordArgs),
+    /// A rollup's state as a file: create, restore.
+    Snapshot(cli::SnapshotArgs),
     /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
     #[command(external_subcommand)]
     External(Vec<String>),
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(2, error),
         },
+        Cmd::Snapshot(args) => snapshot(args),
         Cmd::External(words) => external(&words),
     }
 }
@@ -108,6 +111,17 @@ fn doctor(args: operate::DoctorArgs) -> ExitCode {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => operated(runtime.block_on(operate::doctor(args, &mut std::io::stdout()))),
         Err(error) => refuse(1, format!("cannot start: {error}")),
+    }
+}
+
+fn snapshot(args: cli::SnapshotArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(1, format!("cannot start: {error}")),
+    };
+    match runtime.block_on(cli::snapshot(args, &mut std::io::stdout())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(error.exit_code(), error),
     }
 }
 

@@ -5,12 +5,14 @@
 
 pub mod light;
 mod sign_record;
+mod snapshot;
 mod status;
 mod stream;
 mod submit;
 mod verify;
 
 pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};
+pub use snapshot::{SnapshotArgs, SnapshotCommandError, snapshot};
 pub use status::{StatusArgs, status};
 pub use stream::{StreamArgs, stream};
 pub use submit::{SubmitArgs, submit};

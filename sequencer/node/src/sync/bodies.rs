@@ -129,7 +129,8 @@ pub(super) async fn trusted(
         let mut blocks = client.stream_blocks(request).await?.into_inner();
         blocks.message().await?.ok_or_else(|| Fault::bad("gap", "the stream ended before the block"))
     };
-    let answer = tokio::time::timeout(timing.chunk, answer).await.map_err(|_| Fault::slow("a block", timing.chunk))??;
+    let answer =
+        tokio::time::timeout(timing.chunk, answer).await.map_err(|_| Fault::slow("a block", timing.chunk))??;
     let block = Block::decode(answer.block.into(), limits)?;
     if block.hash() != hash || block.header.height != height {
         return Err(Fault::bad("checkpoint", format!("block {height} is {} there", block.hash())));

@@ -102,7 +102,10 @@ async fn message(
                 return Err(Fault::bad("stale", format!("others have proven block {next}, this one has not")));
             }
         } else if claimed >= next && since.elapsed() > timing.silent {
-            return Err(Fault::bad("unproven", format!("says that its tip is {claimed} and does not prove block {next}")));
+            return Err(Fault::bad(
+                "unproven",
+                format!("says that its tip is {claimed} and does not prove block {next}"),
+            ));
         }
     }
 }

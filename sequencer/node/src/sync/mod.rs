@@ -21,7 +21,11 @@ pub mod trust;
 
 pub use sources::{Source, Sources};
 
-use crate::{config::Checkpoint, error::NodeError, metrics::{Metrics, gauge}};
+use crate::{
+    config::Checkpoint,
+    error::NodeError,
+    metrics::{Metrics, gauge},
+};
 use fault::Fault;
 use plan::Plan;
 use skeleton::Skeleton;

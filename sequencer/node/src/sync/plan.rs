@@ -2,12 +2,7 @@
 
 use super::skeleton::Skeleton;
 use parking_lot::Mutex;
-use std::{
-    collections::BTreeMap,
-    ops::RangeInclusive,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration};
 use switchyard_primitives::{Block, FinalityCertificate};
 use tokio::time::Instant;
 

@@ -163,6 +163,15 @@ impl BlockService for Liar {
         Err(Status::unimplemented(""))
     }
 
+    type StreamSnapshotStream = Answers<v1::StreamSnapshotResponse>;
+
+    async fn stream_snapshot(
+        self: Arc<Self>,
+        _: Request<v1::StreamSnapshotRequest>,
+    ) -> Answer<Self::StreamSnapshotStream> {
+        Err(Status::unimplemented(""))
+    }
+
     type StreamFinalityStream = Answers<Finality>;
 
     async fn stream_finality(
@@ -394,7 +403,8 @@ async fn a_source_that_serves_other_blocks_is_left_alone() {
 
 #[tokio::test]
 async fn a_source_that_sends_garbage_or_without_end_is_left_alone_or_does_no_harm() {
-    check_lie("garbage", |liar| liar.finality = |_, proof| proof.headers[0] = bytes::Bytes::from_static(&[1; 188])).await;
+    check_lie("garbage", |liar| liar.finality = |_, proof| proof.headers[0] = bytes::Bytes::from_static(&[1; 188]))
+        .await;
     check_lie("garbage", |liar| liar.finality = |_, proof| proof.headers.clear()).await;
     check_lie("garbage", |liar| liar.block = |_, answer| answer.block = answer.block.slice(1..)).await;
     check_lie("garbage", |liar| liar.block = |_, answer| answer.block = vec![0; 8 << 20].into()).await;

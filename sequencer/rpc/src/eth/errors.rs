@@ -98,7 +98,9 @@ impl From<EvmError> for EthError {
         match error {
             EvmError::Revert(data) => Self::Reverted(data),
             EvmError::Storage(detail) => Self::Internal(detail),
-            EvmError::NoState(_) | EvmError::Halt(_) | EvmError::InvalidCall(_) => Self::Failed(error.to_string()),
+            EvmError::NoState(_) | EvmError::Halt(_) | EvmError::InvalidCall(_) | EvmError::Busy(_) => {
+                Self::Failed(error.to_string())
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use super::{
     api::{Api, below_tip, block_ref, block_segment, present},
     log,
     segments::{self, Cursor},
+    snapshot,
 };
 use futures::stream::BoxStream;
 use std::{ops::RangeInclusive, sync::Arc};
@@ -104,6 +105,18 @@ impl v1::block_service_server::BlockService for Api {
         self.check_kept(*heights.start())?;
         let slot = self.stream_slot()?;
         Ok(Response::new(log::stream(self, heights, slot, log::block)))
+    }
+
+    type StreamSnapshotStream = BoxStream<'static, Result<v1::StreamSnapshotResponse, Status>>;
+
+    async fn stream_snapshot(
+        self: Arc<Self>,
+        request: Request<v1::StreamSnapshotRequest>,
+    ) -> Result<Response<Self::StreamSnapshotStream>, Status> {
+        let rollup = self.writable_rollup(request.into_inner().rollup_id)?;
+        let chain = self.gateway.evm(rollup).ok_or(ApiError::NotExecutedHere(rollup))?;
+        let slot = self.snapshot_slot()?;
+        Ok(Response::new(snapshot::stream(&self, chain, slot)))
     }
 }
 

@@ -17,7 +17,10 @@ use tonic::Status;
 type Read<T> = fn(&dyn Gateway, u64) -> Result<Option<(T, u64)>, ApiError>;
 
 /// As many headers as one certificate covers.
-pub(super) fn finality(gateway: &dyn Gateway, from: u64) -> Result<Option<(v1::StreamFinalityResponse, u64)>, ApiError> {
+pub(super) fn finality(
+    gateway: &dyn Gateway,
+    from: u64,
+) -> Result<Option<(v1::StreamFinalityResponse, u64)>, ApiError> {
     let Some(proof) = gateway.finality_run(from)? else { return Ok(None) };
     let count = proof.headers.len() as u64;
     Ok(Some((v1::StreamFinalityResponse { finality: Some((&proof).into()) }, from.saturating_add(count))))
@@ -48,7 +51,9 @@ impl<T: Send + 'static> Cursor<T> {
                 return Err(ApiError::Stopping);
             }
             let (tip, next, read) = (self.tip.borrow_and_update().height, self.next, self.read);
-            if next <= tip && let Some((message, next)) = self.api.read(move |gateway| read(gateway, next)).await? {
+            if next <= tip
+                && let Some((message, next)) = self.api.read(move |gateway| read(gateway, next)).await?
+            {
                 // Nothing is above the highest height there can be.
                 let ended = next <= self.next;
                 (self.next, self.last) = if ended { (1, 0) } else { (next, self.last) };

@@ -288,6 +288,10 @@ impl EvmChain for FakeChain {
         self.levels.read().get(&level).copied().unwrap_or_default()
     }
 
+    fn write_snapshot(&self, _: &mut dyn std::io::Write) -> Result<(), EvmError> {
+        Err(EvmError::Busy("no state".into()))
+    }
+
     fn next_base_fee(&self) -> u64 {
         self.head().header.base_fee_per_gas.unwrap().checked_add_signed(*self.base_fee_step.read()).unwrap()
     }

@@ -9,13 +9,14 @@ use serde::Serialize;
 use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    num::NonZeroU64,
     num::NonZeroUsize,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 use switchyard_consensus_core::{
-    Ancestors, BlockBuilder, EngineEvent, InvalidBlock, Seat, SeatSet, keys::bls_public_key,
+    Ancestors, BlockBuilder, EngineEvent, EpochRules, InvalidBlock, Seat, SeatSet, SingleEpoch, keys::bls_public_key,
     keys::bls_secret_from_entropy,
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, start};
@@ -186,7 +187,8 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
         let guard = Arc::new(SignGuard::open(&record, network_id, bls_public_key(&bls_secret)?.0)?);
         let config = EngineConfig {
             network_id,
-            seats: seats.clone(),
+            committees: Arc::new(SingleEpoch::new(seats.clone())?),
+            epochs: EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 },
             genesis,
             limits,
             identity_secret,

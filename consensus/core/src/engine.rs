@@ -1,7 +1,8 @@
 //! Between a consensus engine and the node: who fills and judges proposals, and what comes out.
 
+use crate::{Committee, SeatError, SeatSet};
 use futures::stream::BoxStream;
-use std::{future::Future, sync::Arc};
+use std::{future::Future, net::SocketAddr, sync::Arc};
 use switchyard_primitives::{B256, Block, BlockError, Bytes, FinalityCertificate, TxKey};
 use tokio::sync::oneshot;
 
@@ -56,8 +57,43 @@ pub trait History: Send + Sync + 'static {
     /// The certificate for the very block at a height, not for a descendant.
     fn certificate(&self, height: u64) -> Option<FinalityCertificate>;
 
+    /// The hash of the block at a height; kept for every final block.
+    fn hash_of(&self, height: u64) -> Option<B256>;
+
     /// The height of a block. Asked for nearly every proposal before it has arrived, so a miss must be cheap.
     fn height_of(&self, hash: B256) -> Option<u64>;
+}
+
+/// Who signs in each epoch and where they are, as far as the node's log tells. Both methods are called on the engine's threads:
+/// they neither block nor read from disk.
+pub trait Committees: Send + Sync + 'static {
+    /// The committee of an epoch; `None` where the log does not tell it yet, or not any more. The epoch of the block after the
+    /// newest acknowledged one, and the epoch after that, are always told.
+    fn committee(&self, epoch: u64) -> Option<Arc<Committee>>;
+
+    /// Every validator of the stake table, with its address if the log tells one.
+    fn addresses(&self) -> Vec<(B256, Option<SocketAddr>)>;
+}
+
+/// One committee for ever, for engines without a node.
+#[derive(Clone, Debug)]
+pub struct SingleEpoch(Arc<Committee>);
+
+impl SingleEpoch {
+    /// The committee of epoch 0, which must be so long that it does not end.
+    pub fn new(seats: SeatSet) -> Result<Self, SeatError> {
+        Ok(Self(Arc::new(Committee::of_equals(0, seats.seats().iter().cloned())?)))
+    }
+}
+
+impl Committees for SingleEpoch {
+    fn committee(&self, epoch: u64) -> Option<Arc<Committee>> {
+        (epoch == 0).then(|| self.0.clone())
+    }
+
+    fn addresses(&self) -> Vec<(B256, Option<SocketAddr>)> {
+        self.0.members().iter().map(|m| (m.seat.identity, None)).collect()
+    }
 }
 
 /// What an engine reports, in order.
@@ -84,11 +120,13 @@ pub enum EngineEvent {
     Fault(Fault),
 }
 
-/// Proof that a seat signed two things that exclude each other.
+/// A validator has signed two things that exclude each other.
 #[derive(Clone, Debug)]
 pub struct Fault {
-    /// Index of the seat in its epoch's set.
-    pub seat: u32,
+    /// The validator's identity.
+    pub validator: B256,
+    /// The epoch in which it had a seat.
+    pub epoch: u64,
     /// What it did.
     pub kind: FaultKind,
     /// The view in which it did it.

@@ -15,7 +15,9 @@ pub use committee::{Committee, Member, seat_of, seat_tweak};
 pub use light::{LightClient, LightError};
 pub use stake::{EpochRules, HubState};
 
-pub use engine::{Ancestors, BlockBuilder, EngineEvent, Fault, FaultKind, History, InvalidBlock};
+pub use engine::{
+    Ancestors, BlockBuilder, Committees, EngineEvent, Fault, FaultKind, History, InvalidBlock, SingleEpoch,
+};
 pub use keys::verify_possession;
 pub use seats::{Seat, SeatError, SeatSet};
 pub use verify::{CertificateError, VOTE_DST, finalize_message, namespace, verify_certificate, verify_finality};

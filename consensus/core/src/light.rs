@@ -66,11 +66,6 @@ impl LightClient {
         self.seats.last_key_value().map_or(0, |(epoch, _)| *epoch)
     }
 
-    /// The oldest epoch whose seats are still known.
-    pub fn oldest(&self) -> u64 {
-        self.seats.first_key_value().map_or(0, |(epoch, _)| *epoch)
-    }
-
     /// The seats of an epoch, if known.
     pub fn seats(&self, epoch: u64) -> Option<&Arc<SeatSet>> {
         self.seats.get(&epoch)
@@ -79,7 +74,8 @@ impl LightClient {
     /// Checks that the first header of `proof` is final, and returns it.
     pub fn verify(&self, proof: &FinalityProof) -> Result<Header, LightError> {
         let found = proof.certificate.epoch;
-        let unknown = LightError::UnknownEpoch { found, oldest: self.oldest(), newest: self.newest() };
+        let oldest = self.seats.first_key_value().map_or(0, |(epoch, _)| *epoch);
+        let unknown = LightError::UnknownEpoch { found, oldest, newest: self.newest() };
         let seats = self.seats.get(&found).ok_or(unknown)?;
         Ok(verify_finality(self.network, seats, proof)?)
     }

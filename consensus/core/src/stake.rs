@@ -91,6 +91,12 @@ impl HubState {
         Ok(state.with_root())
     }
 
+    /// This state as it is at a later height if nothing changes it until then; `None` if an epoch ends between.
+    pub fn unchanged_until(self, next: u64) -> Option<Self> {
+        let same = next >= self.next && self.rules.epoch_of(next) == self.current().epoch();
+        same.then_some(Self { next, ..self })
+    }
+
     /// The rules of epochs.
     pub fn rules(&self) -> &EpochRules {
         &self.rules

@@ -1,11 +1,11 @@
 //! Between the consensus library's proposals and the node's [`BlockBuilder`].
 
-use crate::{EPOCH, Runtime, Scheme, block::HubBlock};
+use crate::{Runtime, Scheme, block::HubBlock};
 use commonware_consensus::{Application, marshal::ancestry::Ancestry, simplex::types::Context};
 use commonware_cryptography::{Digested, ed25519::PublicKey, keccak256::Digest};
 use futures::StreamExt as _;
 use std::sync::Arc;
-use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, EpochRules, InvalidBlock};
 use switchyard_primitives::{Block, Limits};
 use tracing::{debug, error, warn};
 
@@ -14,10 +14,11 @@ use tracing::{debug, error, warn};
 pub(crate) struct Chain<B> {
     pub(crate) builder: B,
     pub(crate) limits: Limits,
+    pub(crate) epochs: EpochRules,
 }
 
 /// The rules that need no state.
-fn check_structure(block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
+fn check_structure(block: &Block, parent: &Block, epochs: &EpochRules) -> Result<(), InvalidBlock> {
     let rule = |rule, detail| Err(InvalidBlock::Rule { rule, detail });
     let (header, parent) = (&block.header, &parent.header);
     if header.parent != parent.hash() {
@@ -26,8 +27,9 @@ fn check_structure(block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
     if parent.height.checked_add(1) != Some(header.height) {
         return rule("height", format!("height {} on a parent of height {}", header.height, parent.height));
     }
-    if header.epoch != EPOCH {
-        return rule("epoch", format!("epoch {} in epoch {EPOCH}", header.epoch));
+    let epoch = epochs.epoch_of(header.height);
+    if header.epoch != epoch {
+        return rule("epoch", format!("epoch {} at height {}, which is in epoch {epoch}", header.epoch, header.height));
     }
     Ok(())
 }
@@ -74,7 +76,7 @@ impl<E: Runtime, B: BlockBuilder> Application<E> for Chain<B> {
     ) -> Option<Digested<HubBlock>> {
         let parent = Arc::clone(ancestry.next().await?.inner().block());
         let block = self.builder.build(Arc::clone(&parent), below(ancestry)).await?;
-        let checked = check_structure(&block, &parent).and_then(|()| check_limits(&block, &self.limits));
+        let checked = check_structure(&block, &parent, &self.epochs).and_then(|()| check_limits(&block, &self.limits));
         if let Err(reason) = checked {
             error!(round = %context.round, %reason, "built an invalid block; the view is given up");
             return None;
@@ -89,7 +91,8 @@ impl<E: Runtime, B: BlockBuilder> Application<E> for Chain<B> {
             return std::future::pending().await;
         };
         let (block, parent) = (Arc::clone(block.inner().block()), Arc::clone(parent.inner().block()));
-        let verdict = match check_structure(&block, &parent).and_then(|()| Ok(block.check_commitments()?)) {
+        let verdict = match check_structure(&block, &parent, &self.epochs).and_then(|()| Ok(block.check_commitments()?))
+        {
             Ok(()) => self.builder.judge(Arc::clone(&block), parent, below(ancestry)).await,
             refused => refused,
         };

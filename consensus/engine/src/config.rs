@@ -1,9 +1,9 @@
 //! What the engine is told at its start, and why it may refuse.
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
-use switchyard_consensus_core::{History, SeatSet, keys};
+use switchyard_consensus_core::{Committees, EpochRules, History, keys};
 use switchyard_consensus_guard::{Kind, Refusal, SignGuard};
-use switchyard_consensus_network::{NetworkError, Transport, identity};
+use switchyard_consensus_network::{NetworkError, Transport};
 use switchyard_primitives::{B256, Header, Limits};
 
 /// What the engine is told at its start.
@@ -11,8 +11,10 @@ use switchyard_primitives::{B256, Header, Limits};
 pub struct EngineConfig {
     /// The network's id: the domain of every signature.
     pub network_id: B256,
-    /// The validators. Their proofs of possession have been checked.
-    pub seats: SeatSet,
+    /// Who signs in each epoch. Their proofs of possession have been checked.
+    pub committees: Arc<dyn Committees>,
+    /// How the log is cut into epochs.
+    pub epochs: EpochRules,
     /// The block of height 0.
     pub genesis: Header,
     /// Bounds of a block; the same on every validator.
@@ -27,7 +29,7 @@ pub struct EngineConfig {
     pub listen: SocketAddr,
     /// What carries messages between the validators; the same on all of them.
     pub transport: Transport,
-    /// Identities and addresses of the other validators.
+    /// Addresses of other validators, for those of which the log tells none.
     pub peers: Vec<(B256, SocketAddr)>,
     /// A folder of the engine's own. Losing it and starting again may make this validator sign twice.
     pub data_dir: PathBuf,
@@ -67,18 +69,6 @@ pub enum EngineError {
         certification_ms: u128,
         /// `skip_timeout`.
         skip_ms: u128,
-    },
-    /// This validator's identity has no seat.
-    #[error("identity {identity} has no seat in this network; check keys.identity")]
-    NoSeat {
-        /// The identity of the configured secret.
-        identity: B256,
-    },
-    /// The seat of this identity votes with another BLS key.
-    #[error("the BLS secret does not belong to the seat of {identity}; check keys.bls")]
-    OtherBlsKey {
-        /// The identity of the configured secret.
-        identity: B256,
     },
     /// The BLS secret is out of range, or a seat's key is not one.
     #[error(transparent)]
@@ -182,18 +172,10 @@ impl EngineConfig {
             });
         }
         let genesis = &self.genesis;
-        if genesis.height != 0 || genesis.epoch != crate::EPOCH || genesis.parent != self.network_id {
+        if genesis.height != 0 || genesis.epoch != 0 || genesis.parent != self.network_id {
             return Err(EngineError::Genesis { network: self.network_id });
         }
-        let identity = identity(&self.identity_secret);
-        let seat = self
-            .seats
-            .index_of(&identity)
-            .and_then(|i| self.seats.seats().get(usize::try_from(i).ok()?))
-            .ok_or(EngineError::NoSeat { identity })?;
-        if keys::bls_public_key(&self.bls_secret)? != seat.bls {
-            return Err(EngineError::OtherBlsKey { identity });
-        }
+        keys::bls_public_key(&self.bls_secret)?;
         Ok(())
     }
 }

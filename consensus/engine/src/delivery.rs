@@ -62,6 +62,8 @@ pub(crate) struct Courier {
     archive_blocks: Option<u64>,
     /// What the node has been given and has not acknowledged, oldest first.
     waiting: VecDeque<Waiting>,
+    /// The newest height that the node has acknowledged.
+    acknowledged: watch::Sender<u64>,
 }
 
 /// Why the courier ended.
@@ -98,7 +100,7 @@ struct Waiting {
 
 impl Courier {
     /// `acknowledged` is the highest block that the node already has; `archive_blocks` how many of those that it has stay in
-    /// the archive, or all.
+    /// the archive, or all. The channel tells the newest height that the node has acknowledged.
     pub(crate) fn new(
         mailroom: Mailroom,
         faults: mpsc::Receiver<Fault>,
@@ -106,10 +108,11 @@ impl Courier {
         marshal: Mailbox<Scheme, Standard<HubBlock>>,
         acknowledged: u64,
         archive_blocks: Option<u64>,
-    ) -> Self {
+    ) -> (Self, watch::Receiver<u64>) {
         let Mailroom { blocks, tip } = mailroom;
         let next = acknowledged.saturating_add(1);
-        Self {
+        let (acknowledged, acknowledged_out) = watch::channel(acknowledged);
+        let courier = Self {
             blocks,
             tip,
             faults,
@@ -118,7 +121,9 @@ impl Courier {
             next,
             archive_blocks,
             waiting: VecDeque::with_capacity(PENDING.get()),
-        }
+            acknowledged,
+        };
+        (courier, acknowledged_out)
     }
 
     /// Runs until one side ends. `processed` is the height up to which the library takes the node to be done.
@@ -141,6 +146,7 @@ impl Courier {
             biased;
             acknowledged = acknowledged(&mut self.waiting) => {
                 let height = acknowledged?;
+                self.acknowledged.send_replace(height);
                 // Once a section, and early enough to drop one that has just become superfluous.
                 if let Some(kept) = self.archive_blocks && height % SECTION_BLOCKS == 1 {
                     self.marshal.prune(Height::new(height.saturating_sub(kept)));
@@ -182,7 +188,8 @@ impl Courier {
             let block = self.marshal.get_block(Height::new(height)).await.ok_or(Ended::Missing { height })?;
             self.send(&block, None).await?;
             while self.waiting.len() >= PENDING.get() {
-                acknowledged(&mut self.waiting).await?;
+                let height = acknowledged(&mut self.waiting).await?;
+                self.acknowledged.send_replace(height);
             }
         }
         Ok(())

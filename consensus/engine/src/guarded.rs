@@ -1,15 +1,20 @@
 //! The library's signature scheme behind the sign guard: a vote is signed once the guard has written down what it says.
 
 use crate::EngineError;
+use commonware_codec::types::lazy::Lazy;
 use commonware_consensus::{
     simplex::{scheme::bls12381_multisig, types::Subject},
     types::Round,
 };
 use commonware_cryptography::{
-    Digest,
-    bls12381::primitives::{group, variant::MinPk},
+    Digest, Signer as _,
+    bls12381::primitives::{
+        group,
+        ops::compute_public,
+        variant::{MinPk, Variant},
+    },
     certificate::{AssemblyError, Attestation, Membership, Scheme, Signers, Subject as _, Verification, Verifier},
-    ed25519::PublicKey,
+    ed25519::{self, PublicKey},
 };
 use commonware_parallel::Strategy;
 use commonware_utils::{
@@ -52,19 +57,22 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    /// A scheme that signs with `secret`, if a participant has its public key.
-    pub(crate) fn signer(
+    /// A scheme that signs with `secret` where a participant has its public key, and verifies in any case. `stop` becomes the
+    /// reason when this validator must not go on: its record cannot be written, or its key signs elsewhere too.
+    pub(crate) fn new(
         namespace: &[u8],
         participants: BiMap<PublicKey, BlsPublic>,
-        secret: group::Private,
+        secret: Option<group::Private>,
         guard: Arc<SignGuard>,
-    ) -> Option<Self> {
-        Some(Self { inner: Inner::signer(namespace, participants, secret)?, guard, stop: watch::Sender::default() })
+        stop: watch::Sender<Option<MustStop>>,
+    ) -> Self {
+        let signer = secret.and_then(|secret| Inner::signer(namespace, participants.clone(), secret));
+        Self { inner: signer.unwrap_or_else(|| Inner::verifier(namespace, participants)), guard, stop }
     }
 
-    /// Becomes the reason when this validator must not go on: its record cannot be written, or its key signs elsewhere too.
-    pub(crate) fn stop(&self) -> watch::Receiver<Option<MustStop>> {
-        self.stop.subscribe()
+    #[cfg(test)]
+    pub(crate) fn must_stop(&self) -> Option<MustStop> {
+        self.stop.borrow().clone()
     }
 
     /// Looks whether a certificate that was verified holds a vote of this key that is not in its record: then another process
@@ -78,6 +86,30 @@ impl Guarded {
         if self.guard.has_signed(kind, 0, Position { epoch, number: view }) == Some(false) {
             self.stop.send_replace(Some(MustStop::Twin { kind, view }));
         }
+    }
+}
+
+/// Moves a validator's signatures to those of one of its further seats.
+pub(crate) struct Tweak(Inner);
+
+impl Tweak {
+    /// By a scalar that everyone knows.
+    pub(crate) fn new(namespace: &[u8], scalar: group::Private) -> Option<Self> {
+        // A scheme of one participant, for the bytes that it signs.
+        let key = compute_public::<MinPk>(&scalar);
+        let stand_in = ed25519::PrivateKey::from_seed(0).public_key();
+        Inner::signer(namespace, BiMap::try_from(vec![(stand_in, key)]).ok()?, scalar).map(Self)
+    }
+
+    /// The seat's signature of what the validator has signed; `None` if its signature does not decode.
+    pub(crate) fn moved<D: Digest>(
+        &self,
+        subject: Subject<'_, D>,
+        own: &Attestation<Guarded>,
+    ) -> Option<Lazy<<MinPk as Variant>::Signature>> {
+        let part = self.0.sign(subject)?;
+        let sum = *own.signature.get()? + part.signature.get()?;
+        Some(Lazy::from(sum))
     }
 }
 
@@ -243,7 +275,7 @@ pub(crate) mod tests {
         simplex::types::{Finalize, Notarize, Nullify, Proposal},
         types::{Epoch, Round, View},
     };
-    use commonware_cryptography::{Signer as _, bls12381::primitives::ops::compute_public, ed25519, keccak256::Digest};
+    use commonware_cryptography::keccak256::Digest;
     use commonware_runtime::Runner as _;
     use switchyard_primitives::B256;
 
@@ -256,7 +288,7 @@ pub(crate) mod tests {
     fn scheme() -> Guarded {
         let secret = group::Private::decode(bytes::Bytes::from(vec![1; 32])).unwrap();
         let seat = (ed25519::PrivateKey::from_seed(0).public_key(), compute_public::<MinPk>(&secret));
-        Guarded::signer(b"test", BiMap::try_from(vec![seat]).unwrap(), secret, new_guard()).unwrap()
+        Guarded::new(b"test", BiMap::try_from(vec![seat]).unwrap(), Some(secret), new_guard(), watch::Sender::default())
     }
 
     fn proposal(view: u64, payload: u8) -> Proposal<Digest> {

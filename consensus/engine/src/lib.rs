@@ -16,14 +16,17 @@ mod application;
 mod archive;
 mod block;
 mod certificate;
+mod committee;
 mod config;
 mod delivery;
+mod epochs;
 mod exchange;
 mod folder;
 mod gossip;
 mod guarded;
 mod observer;
 mod runtime;
+mod votes;
 mod wiring;
 
 use commonware_consensus::simplex;
@@ -38,9 +41,6 @@ pub use runtime::{Embedded, Engine, EngineHandle, EngineStatus, MetricsReader, S
 pub trait Runtime: Spawner + Clock + Storage + Metrics + CryptoRng {}
 
 impl<E: Spawner + Clock + Storage + Metrics + CryptoRng> Runtime for E {}
-
-/// Seats do not change yet, so there is one epoch.
-pub(crate) const EPOCH: u64 = 0;
 
 pub(crate) type Scheme = guarded::Guarded;
 pub(crate) type Finalization = simplex::types::Finalization<Scheme, Digest>;

@@ -8,7 +8,7 @@ use commonware_parallel::Sequential;
 use commonware_utils::sync::Mutex;
 use rand_core::CryptoRng;
 use std::sync::Arc;
-use switchyard_consensus_core::{Fault, FaultKind};
+use switchyard_consensus_core::{Committee, Fault, FaultKind};
 use switchyard_consensus_guard::Kind;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
@@ -17,8 +17,10 @@ use tracing::error;
 pub(crate) struct Observer<R, G> {
     pub(crate) inner: R,
     pub(crate) scheme: Scheme,
+    pub(crate) committee: Arc<Committee>,
     pub(crate) rng: Arc<Mutex<G>>,
-    pub(crate) view: watch::Sender<u64>,
+    /// The newest epoch and view.
+    pub(crate) view: watch::Sender<(u64, u64)>,
     pub(crate) faults: mpsc::Sender<Fault>,
 }
 
@@ -27,6 +29,7 @@ impl<R: Clone, G> Clone for Observer<R, G> {
         Self {
             inner: self.inner.clone(),
             scheme: self.scheme.clone(),
+            committee: self.committee.clone(),
             rng: Arc::clone(&self.rng),
             view: self.view.clone(),
             faults: self.faults.clone(),
@@ -57,7 +60,7 @@ impl<R, G: CryptoRng> Observer<R, G> {
     /// A certificate for a view means that the next one has begun.
     fn certified(&self, kind: Kind, round: Round, signers: &Signers) {
         self.scheme.look_for_twin(kind, round, signers);
-        let next = round.view().get().saturating_add(1);
+        let next = (round.epoch().get(), round.view().get().saturating_add(1));
         self.view.send_if_modified(|seen| {
             let newer = *seen < next;
             *seen = (*seen).max(next);
@@ -76,7 +79,10 @@ impl<R, G: CryptoRng> Observer<R, G> {
             Activity::NullifyFinalize(e) => (e.signer(), FaultKind::NullifyFinalize, e.view()),
             _ => return,
         };
-        let fault = Fault { seat: seat.get(), kind, view: view.get() };
+        // A validator's further seats say what its first seat says: once is enough.
+        let Some((member, 0)) = self.committee.owner(seat.get()) else { return };
+        let (validator, epoch) = (member.seat.identity, self.committee.epoch());
+        let fault = Fault { validator, epoch, kind, view: view.get() };
         error!(?fault, "a validator has signed what no honest one signs");
         // Never waits: consensus must not depend on how fast the node reads. The log line remains where it is full.
         let _ = self.faults.try_send(fault);
@@ -106,6 +112,8 @@ mod tests {
     };
     use commonware_runtime::{Runner as _, Supervisor as _, tokio::Runner};
     use commonware_utils::{non_empty, ordered::BiMap};
+    use switchyard_consensus_core::{Seat, keys::bls_public_key};
+    use switchyard_consensus_network::to_b256;
 
     /// Takes every report.
     #[derive(Clone)]
@@ -126,8 +134,18 @@ mod tests {
             .map(|(i, k)| (ed25519::PrivateKey::from_seed(i).public_key(), compute_public::<MinPk>(k)))
             .collect();
         let seats = BiMap::try_from(seats).unwrap();
-        let signer = |key| Scheme::signer(b"test", seats.clone(), key, guarded::tests::new_guard()).unwrap();
+        let signer =
+            |key| Scheme::new(b"test", seats.clone(), Some(key), guarded::tests::new_guard(), watch::Sender::default());
         keys.into_iter().map(signer).collect()
+    }
+
+    /// The same seats.
+    fn committee() -> Committee {
+        let seat = |(i, secret): (u64, u8)| Seat {
+            identity: to_b256(&ed25519::PrivateKey::from_seed(i).public_key()),
+            bls: bls_public_key(&[secret; 32]).unwrap(),
+        };
+        Committee::of_equals(0, (0..).zip(1..=4).map(seat)).unwrap()
     }
 
     fn proposal(view: u64, payload: u8) -> Proposal<Digest> {
@@ -147,10 +165,11 @@ mod tests {
         Runner::new(runtime).start(|context| async move {
             let schemes = schemes();
             let (faults, mut out) = mpsc::channel(8);
-            let (view, seen) = watch::channel(0);
+            let (view, seen) = watch::channel((0, 0));
             let mut observer = Observer {
                 inner: Sink,
                 scheme: schemes[0].clone(),
+                committee: Arc::new(committee()),
                 rng: Arc::new(Mutex::new(context.child("rng"))),
                 view,
                 faults,
@@ -158,7 +177,7 @@ mod tests {
             for activity in reports(&schemes) {
                 observer.report(activity);
             }
-            let (view, must_stop) = (*seen.borrow(), observer.scheme.stop().borrow().clone());
+            let ((_, view), must_stop) = (*seen.borrow(), observer.scheme.must_stop());
             drop(observer);
             let mut faults = Vec::new();
             while let Some(fault) = out.recv().await {
@@ -188,8 +207,10 @@ mod tests {
                 Activity::NullifyFinalize(NullifyFinalize::new(nullify, finalize(1))),
             ]
         });
-        let seat = schemes()[2].me().unwrap().index().get();
-        let told: Vec<_> = faults.iter().map(|f| (f.seat, f.kind, f.view)).collect();
+        let committee = committee();
+        let (member, _) = committee.owner(schemes()[2].me().unwrap().index().get()).unwrap();
+        let seat = member.seat.identity;
+        let told: Vec<_> = faults.iter().map(|f| (f.validator, f.kind, f.view)).collect();
         assert_eq!(
             told,
             [

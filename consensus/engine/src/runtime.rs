@@ -31,7 +31,11 @@ const STACK_BYTES: usize = 4 << 20;
 /// What the engine is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EngineStatus {
-    /// The newest view that this validator has entered; 0 until the first certificate is seen.
+    /// The epoch that runs.
+    pub epoch: u64,
+    /// This validator's seats in it; without any it follows.
+    pub seats: u32,
+    /// The newest view of the epoch that this validator has entered; 0 until the first certificate is seen.
     pub view: u64,
     /// The newest height known to be final.
     pub finalized_height: u64,

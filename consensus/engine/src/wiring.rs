@@ -1,18 +1,18 @@
 //! Puts the library's parts together and runs them until one ends.
 
 use crate::{
-    EPOCH, EngineConfig, EngineError, Runtime, Scheme,
+    EngineConfig, EngineError, Runtime, Scheme,
     application::Chain,
     archive::{self, KEY_BUFFER, PREFIX, REPLAY_BUFFER, VALUE_BUFFER},
     block::{BlockLimits, HubBlock},
+    committee::Schemes,
     delivery::{self, Courier, Ended, PENDING},
+    epochs::{Epochs, MAILBOX, Muxed, Part, VIEW_RETENTION},
     exchange::{self, Exchange},
     gossip,
     guarded::MustStop,
-    observer::Observer,
     runtime::{EngineStatus, MetricsReader, Ready},
 };
-use commonware_codec::{Copying, DecodeExt as _};
 use commonware_consensus::{
     marshal::{
         self, Start,
@@ -20,34 +20,20 @@ use commonware_consensus::{
         resolver::p2p as backfill,
         standard::{Inline, Standard},
     },
-    simplex::{
-        self, ForwardPolicy, SkipPolicy,
-        config::{Floor, SkipBudget},
-        elector::RoundRobin,
-    },
-    types::{Epoch, FixedEpocher, ViewDelta},
+    types::FixedEpocher,
 };
-use commonware_cryptography::{
-    Digestible as _, Sha256,
-    bls12381::primitives::{group, variant::Variant},
-    certificate::ConstantProvider,
-    ed25519::PublicKey,
-};
+use commonware_cryptography::ed25519::PublicKey;
 use commonware_p2p::{Receiver, Sender};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Handle, buffer::paged::CacheRef};
-use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize, ordered::BiMap, sync::Mutex};
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_consensus_core::{BlockBuilder, EngineEvent, SeatSet, keys::KeyError, namespace};
-use switchyard_consensus_network::{self as network, Connected, Network, Roster, identity, public_key};
+use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize};
+use std::time::Duration;
+use switchyard_consensus_core::{BlockBuilder, EngineEvent, allot, namespace};
+use switchyard_consensus_network::{self as network, Connected, Network, Roster, public_key};
 use switchyard_primitives::Block;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
 
-/// Messages that wait for one of the library's actors before its overflow policy applies.
-const MAILBOX: NonZeroUsize = NZUsize!(1024);
-/// Views for which votes and undecided blocks are kept, for peers that are a little behind.
-const VIEW_RETENTION: ViewDelta = ViewDelta::new(64);
 /// How often status is refreshed.
 const STATUS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -57,26 +43,6 @@ pub(crate) struct Ports {
     pub(crate) gossip: gossip::Relay,
     pub(crate) status: watch::Sender<EngineStatus>,
     pub(crate) stop: oneshot::Receiver<()>,
-}
-
-fn scheme(config: &EngineConfig) -> Result<Scheme, EngineError> {
-    let secret = group::Private::decode(Copying(&config.bls_secret)).map_err(|_| KeyError::Secret)?;
-    let participants = participants(&config.seats)?;
-    let identity = identity(&config.identity_secret);
-    Scheme::signer(&namespace(config.network_id), participants, secret, config.guard.clone())
-        .ok_or(EngineError::OtherBlsKey { identity })
-}
-
-type BlsPublic = <commonware_cryptography::bls12381::primitives::variant::MinPk as Variant>::Public;
-
-fn participants(seats: &SeatSet) -> Result<BiMap<PublicKey, BlsPublic>, EngineError> {
-    let mut keys = Vec::with_capacity(seats.seats().len());
-    for seat in seats.seats() {
-        let bls = BlsPublic::decode(Copying(seat.bls.as_slice())).map_err(|_| KeyError::Secret)?;
-        keys.push((public_key(seat.identity).map_err(network::NetworkError::from)?, bls));
-    }
-    // Both kinds of key are unique in a seat set.
-    BiMap::try_from(keys).map_err(|e| EngineError::Failed(format!("seats: {e}")))
 }
 
 /// Runs the engine; returns when it was told to stop, or why it could not go on. `ready` is resolved once it runs.
@@ -111,8 +77,9 @@ where
     engine.run(context).await
 }
 
-pub(crate) struct Parts<S, R> {
+pub(crate) struct Parts<E: Runtime, B: BlockBuilder, S: Sender<PublicKey = PublicKey>, R, P> {
     tasks: Vec<(&'static str, Handle<()>)>,
+    epochs: Epochs<E, B, S, P>,
     courier: Courier,
     processed: u64,
     gossip: (gossip::Relay, (S, R)),
@@ -124,7 +91,8 @@ pub(crate) struct Parts<S, R> {
 
 /// The network's configuration as an engine's says it.
 pub(crate) fn network_config(config: &EngineConfig) -> network::Config {
-    let validators = u32::try_from(config.seats.seats().len()).unwrap_or(u32::MAX);
+    // The same on all peers, whatever the committee of the day.
+    let validators = allot::SEATS_MAX;
     let limits = BlockLimits(config.limits);
     network::Config {
         transport: config.transport,
@@ -144,7 +112,7 @@ pub(crate) async fn assemble<E, B, S, R, P>(
     builder: B,
     ports: Ports,
     network: Network<S, R, P>,
-) -> Result<Parts<S, R>, EngineError>
+) -> Result<Parts<E, B, S, R, P>, EngineError>
 where
     E: Runtime,
     B: BlockBuilder,
@@ -152,9 +120,9 @@ where
     R: Receiver<PublicKey = PublicKey>,
     P: Roster,
 {
-    let scheme = scheme(&config)?;
-    let me = public_key(identity(&config.identity_secret)).map_err(network::NetworkError::from)?;
-    let must_stop = scheme.stop();
+    let schemes = Schemes::new(&config)?;
+    let me = public_key(schemes.me()).map_err(network::NetworkError::from)?;
+    let must_stop = schemes.stop();
     let limits = BlockLimits(config.limits);
     let exchange = exchange::Config {
         me: me.clone(),
@@ -184,13 +152,14 @@ where
     let (certificates, blocks) =
         archive::open_both(&context.child("archive"), &page_cache, limits, config.history.clone()).await?;
     let genesis = HubBlock::sealed(Block::genesis(config.genesis));
-    let epocher = FixedEpocher::new(NZU64!(u64::MAX));
+    let rules = config.epochs;
+    let epocher = FixedEpocher::new(rules.blocks);
     let (actor, mailbox, floor) = Actor::init(
         context.child("marshal"),
         certificates,
         blocks,
         marshal::Config {
-            provider: ConstantProvider::<_, Epoch>::new(scheme.clone()),
+            provider: schemes.clone(),
             epocher: epocher.clone(),
             start: Start::Genesis(genesis.clone()),
             partition_prefix: PREFIX.to_string(),
@@ -211,61 +180,52 @@ where
     let processed = floor.processed().map_or(0, |p: Processed| p.height().get());
     info!(processed, node = config.acknowledged_height, "consensus archive open");
     let (inbox, mailroom) = delivery::inbox();
+    let tip = mailroom.tip.clone();
     let actor = actor.start(inbox, exchange, resolver);
 
-    let chain = Chain { builder, limits: config.limits };
-    let inline = Inline::new(context.child("chain"), chain, mailbox.clone(), epocher);
-    let (view, view_out) = watch::channel(0);
+    let chain = Chain { builder, limits: config.limits, epochs: rules };
+    let chain = Inline::new(context.child("chain"), chain, mailbox.clone(), epocher);
+    let (view, view_out) = watch::channel((0, 0));
+    let (part, part_out) = watch::channel(Part::default());
     let (faults, faults_out) = mpsc::channel(64);
-    let observer = Observer {
-        inner: inline.clone(),
-        scheme: scheme.clone(),
-        rng: Arc::new(Mutex::new(context.child("observer"))),
+    let (channels, cuts) = Muxed::start(&context.child("cut"), network.votes, network.certificates, network.resolver);
+    let (courier, acknowledged) = Courier::new(
+        mailroom,
+        faults_out,
+        ports.events,
+        mailbox.clone(),
+        config.acknowledged_height,
+        config.history.is_some().then_some(config.archive_blocks),
+    );
+    let status = StatusKeeper {
+        view: view_out,
+        part: part_out,
+        tip: tip.clone(),
+        connected: network.connected,
+        status: ports.status,
+    };
+    let epochs = Epochs {
+        genesis: config.genesis.hash(),
+        config,
+        rules,
+        schemes,
+        marshal: mailbox,
+        chain,
+        peers: network.peers,
+        channels,
+        page_cache,
+        acknowledged,
+        tip,
         view,
+        part,
         faults,
     };
-    let simplex = simplex::Engine::new(
-        context.child("simplex"),
-        simplex::Config {
-            scheme,
-            elector: RoundRobin::<Sha256>::default(),
-            blocker: network.peers.clone(),
-            automaton: inline.clone(),
-            relay: inline,
-            reporter: observer,
-            track_historical_votes: false,
-            strategy: Sequential,
-            partition: format!("simplex-{EPOCH}"),
-            mailbox_size: MAILBOX,
-            epoch: Epoch::new(EPOCH),
-            floor: Floor::Genesis(genesis.digest()),
-            replay_buffer: REPLAY_BUFFER,
-            write_buffer: KEY_BUFFER,
-            page_cache,
-            leader_timeout: config.leader_timeout,
-            certification_timeout: config.certification_timeout,
-            timeout_retry: config.leader_timeout,
-            view_retention: VIEW_RETENTION,
-            skip: SkipPolicy::Enabled { timeout: config.skip_timeout, budget: SkipBudget::Participants },
-            fetch_timeout: NZDuration!(Duration::from_secs(1)),
-            fetch_retry_delay: Duration::from_millis(100),
-            // A leader's connection either carries its block or breaks; who misses one asks for it.
-            forward: ForwardPolicy::Disabled,
-        },
-    );
-    let simplex = simplex.start(network.votes, network.certificates, network.resolver);
-    let status =
-        StatusKeeper { view: view_out, tip: mailroom.tip.clone(), connected: network.connected, status: ports.status };
+    let mut tasks = vec![("marshal", actor), ("blocks", blocks_task), ("network", network.task)];
+    tasks.extend(cuts.into_iter().map(|cut| ("channels", cut)));
     Ok(Parts {
-        tasks: vec![("simplex", simplex), ("marshal", actor), ("blocks", blocks_task), ("network", network.task)],
-        courier: Courier::new(
-            mailroom,
-            faults_out,
-            ports.events,
-            mailbox,
-            config.acknowledged_height,
-            config.history.is_some().then_some(config.archive_blocks),
-        ),
+        tasks,
+        epochs,
+        courier,
         processed,
         gossip: (ports.gossip, network.transactions),
         status,
@@ -274,10 +234,19 @@ where
     })
 }
 
-impl<S: Sender<PublicKey = PublicKey>, R: Receiver<PublicKey = PublicKey>> Parts<S, R> {
-    pub(crate) async fn run(self, context: impl Runtime) -> Result<(), EngineError> {
-        let Self { tasks, courier, processed, gossip: (relay, transactions), status, mut must_stop, stop } = self;
+impl<E, B, S, R, P> Parts<E, B, S, R, P>
+where
+    E: Runtime,
+    B: BlockBuilder,
+    S: Sender<PublicKey = PublicKey>,
+    R: Receiver<PublicKey = PublicKey>,
+    P: Roster,
+{
+    pub(crate) async fn run(self, context: E) -> Result<(), EngineError> {
+        let Self { tasks, epochs, courier, processed, gossip: (relay, transactions), status, mut must_stop, stop } =
+            self;
         let courier = context.child("courier").spawn(move |_| courier.run(processed));
+        let epochs = context.child("epochs").spawn(move |context| epochs.run(context, processed));
         let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions));
         let _status = context.child("status").spawn(move |context| status.run(context));
         let tasks = tasks.into_iter().map(|(name, task)| Box::pin(async move { (name, task.await.err()) }));
@@ -292,6 +261,9 @@ impl<S: Sender<PublicKey = PublicKey>, R: Receiver<PublicKey = PublicKey>> Parts
             }
             Ok(reason) = async { must_stop.wait_for(Option::is_some).await.map(|reason| reason.clone()) } => {
                 Err(reason.map_or_else(|| EngineError::Failed("the sign guard".into()), EngineError::from))
+            }
+            ended = epochs => {
+                Err(ended.unwrap_or_else(|e| EngineError::Failed(format!("epochs: {e}"))))
             }
             ended = courier => match ended {
                 Ok(Ended::NodeGone) => Ok(()),
@@ -308,7 +280,8 @@ impl<S: Sender<PublicKey = PublicKey>, R: Receiver<PublicKey = PublicKey>> Parts
 
 /// Keeps [`EngineStatus`] fresh.
 struct StatusKeeper {
-    view: watch::Receiver<u64>,
+    view: watch::Receiver<(u64, u64)>,
+    part: watch::Receiver<Part>,
     tip: watch::Receiver<delivery::Tip>,
     connected: Connected,
     status: watch::Sender<EngineStatus>,
@@ -317,11 +290,14 @@ struct StatusKeeper {
 impl StatusKeeper {
     async fn run(mut self, context: impl Runtime) {
         loop {
-            let view = *self.view.borrow();
+            let (_, view) = *self.view.borrow();
+            let Part { epoch, seats } = *self.part.borrow();
             let height = self.tip.borrow().height;
             let connected = self.connected.count();
             self.status.send_if_modified(|status| {
                 let new = EngineStatus {
+                    epoch,
+                    seats,
                     view,
                     finalized_height: height,
                     peers_connected: connected.unwrap_or(status.peers_connected),
@@ -332,39 +308,5 @@ impl StatusKeeper {
             });
             context.sleep(STATUS_INTERVAL).await;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use commonware_codec::Encode as _;
-    use commonware_cryptography::bls12381::primitives::{ops::compute_public, variant::MinPk};
-    use proptest::prelude::*;
-    use switchyard_consensus_core::keys::bls_public_key;
-
-    fn same_key(secret: [u8; 32]) {
-        let library = group::Private::decode(Copying(&secret)).ok().map(|k| compute_public::<MinPk>(&k).encode());
-        let ours = bls_public_key(&secret).ok();
-        assert_eq!(library.as_deref(), ours.as_ref().map(|k| k.as_slice()));
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(64))]
-        #[test]
-        fn a_secret_is_the_same_key_here_and_in_the_library(secret in any::<[u8; 32]>()) {
-            same_key(secret);
-        }
-    }
-
-    #[test]
-    fn secrets_at_the_ends_of_the_range_are_the_same_key_here_and_in_the_library() {
-        let order = "73eda753299d7d483339d80809a1d80553bda402fffe5bfeffffffff00000001";
-        let mut secret: switchyard_primitives::B256 = order.parse().unwrap();
-        same_key(secret.0);
-        secret.0[31] -= 1;
-        assert!(bls_public_key(&secret.0).is_ok());
-        same_key(secret.0);
-        same_key([0; 32]);
     }
 }

@@ -137,12 +137,15 @@ pub enum Rejection {
         /// How long it waited.
         seconds: u64,
     },
-    /// Too few validators have confirmed that they hold it; it may still be included.
-    #[error("not replicated: {held} of {need} validators hold it")]
+    /// A record of the system rollup that the hub's state does not allow.
+    #[error("record refused: {0}")]
+    Record(String),
+    /// Validators with too few seats have confirmed that they hold it; it may still be included.
+    #[error("not replicated: validators with {held} of {need} seats hold it")]
     NotReplicated {
-        /// Validators that hold it.
+        /// Seats of the validators that hold it.
         held: usize,
-        /// Validators that must.
+        /// Seats that must.
         need: usize,
     },
     /// The node is stopping or behind.
@@ -215,6 +218,7 @@ impl Rejection {
             Self::PoolFull { .. } => "pool_full",
             Self::Replaced { .. } => "replaced",
             Self::Expired { .. } => "expired",
+            Self::Record(_) => "record",
             Self::NotReplicated { .. } => "not_replicated",
             Self::Unavailable(_) => "unavailable",
             Self::PassedOn { code, .. } => code,

@@ -202,7 +202,7 @@ impl Mempool {
     }
 
     fn rules(&self, rollup: RollupId) -> Result<&Rules, Rejection> {
-        self.rollups.get(&rollup).filter(|_| rollup != RollupId::SYSTEM).ok_or(Rejection::UnknownRollup(rollup))
+        self.rollups.get(&rollup).ok_or(Rejection::UnknownRollup(rollup))
     }
 
     /// What a rollup that was idle is ahead of the others by: the length of one transaction.

@@ -2,16 +2,17 @@
 
 use crate::{
     config,
+    hub::HubStates,
     machine::{Machine, blocking},
     metrics::Metrics,
 };
-use alloy_primitives::B256;
+use alloy_primitives::{B256, keccak256};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, HubState, InvalidBlock};
 use switchyard_mempool::{Budget, Mempool, Selected};
-use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, TxKey};
+use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, Segment, TxKey};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ pub struct BuilderParts {
     pub pace: config::Consensus,
     /// The log.
     pub store: Arc<dyn Store>,
+    /// The hub's state.
+    pub hub: HubStates,
     /// What waits.
     pub mempool: Arc<Mempool>,
     /// The newest block that is in the store and taken out of the mempool: the blocks above it are looked at one by one.
@@ -87,6 +90,25 @@ fn rule(rule: &'static str, detail: impl Into<String>) -> InvalidBlock {
     InvalidBlock::Rule { rule, detail: detail.into() }
 }
 
+/// What lies between the tip and a new block.
+struct Above {
+    /// The keys of the transactions in each block.
+    keys: Vec<Arc<HashSet<TxKey>>>,
+    /// The hub's state after all of it.
+    state: Arc<HubState>,
+}
+
+/// Of the system rollup's records only those that the state allows, one after the other.
+fn admissible(state: &HubState, selected: Selected) -> Option<Selected> {
+    if selected.segment.rollup != RollupId::SYSTEM {
+        return Some(selected);
+    }
+    let Selected { segment, hashes } = selected;
+    let kept: Vec<Bytes> = state.admissible(segment.transactions);
+    let hashes = hashes.into_iter().filter(|hash| kept.iter().any(|tx| keccak256(tx) == *hash)).collect();
+    (!kept.is_empty()).then(|| Selected { segment: Segment { transactions: kept, ..segment }, hashes })
+}
+
 impl HubBuilder {
     /// A builder over a node's store and mempool.
     pub fn new(parts: BuilderParts) -> Self {
@@ -118,24 +140,42 @@ impl Inner {
         Some(keys)
     }
 
-    /// The keys of `parent` and of its ancestors above the tip, which may rise meanwhile.
-    async fn above_tip(
-        self: &Arc<Self>,
-        parent: &Arc<Block>,
-        mut ancestors: Ancestors,
-    ) -> Option<Vec<Arc<HashSet<TxKey>>>> {
-        let mut sets = Vec::new();
+    /// What the blocks from `parent` down to the tip, which may rise meanwhile, hold and lead to.
+    async fn above_tip(self: &Arc<Self>, parent: &Arc<Block>, mut ancestors: Ancestors) -> Option<Above> {
+        let (mut keys, mut blocks) = (Vec::new(), Vec::new());
         let mut next = Some(parent.clone());
         while let Some(block) = next.take().filter(|b| b.header.height > self.parts.tip.borrow().height) {
             let height = block.header.height;
-            sets.push(self.keys(block).await?);
+            keys.push(self.keys(block.clone()).await?);
+            blocks.push(block);
             next = ancestors.next().await;
             // An ancestry that breaks off says nothing of what is below.
             if next.is_none() && height > self.parts.tip.borrow().height + 1 {
                 return None;
             }
         }
-        Some(sets)
+        let state = match self.parts.hub.after(parent) {
+            Some(state) => state,
+            None => {
+                let inner = self.clone();
+                let followed = blocking(&*self.parts.machine, move || inner.state_after(&blocks));
+                followed.await.inspect_err(|error| tracing::error!(%error, "following blocks failed")).ok()??
+            }
+        };
+        Some(Above { keys, state })
+    }
+
+    /// The state after the newest of these blocks, which come newest first and down to the tip. `None` if the tip has risen
+    /// past them: then nobody waits for an answer any more.
+    fn state_after(&self, blocks: &[Arc<Block>]) -> Option<Arc<HubState>> {
+        let hub = &self.parts.hub;
+        let known = blocks.iter().enumerate().find_map(|(i, block)| Some((i, hub.after(block)?)));
+        let (above, mut state) = known.unwrap_or_else(|| (blocks.len(), hub.tip()));
+        for block in blocks[..above].iter().rev() {
+            let followed = hub.follow(&state, block);
+            state = followed.inspect_err(|error| tracing::debug!(%error, "an ancestor does not follow")).ok()?;
+        }
+        Some(state)
     }
 
     /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
@@ -161,17 +201,16 @@ impl Inner {
     }
 
     fn check_static(&self, block: &Block, parent: &Block) -> Result<(), InvalidBlock> {
-        let Header { timestamp_ms, origins_root, system_root, next_seats_hash, .. } = block.header;
+        let Header { timestamp_ms, origins_root, .. } = block.header;
         if timestamp_ms < parent.header.timestamp_ms {
             let detail = format!("{timestamp_ms} is before the parent's {}", parent.header.timestamp_ms);
             return Err(rule("timestamp", detail));
         }
-        for (name, root) in [("origins", origins_root), ("system", system_root), ("next_seats", next_seats_hash)] {
-            if root != B256::ZERO {
-                return Err(rule(name, format!("{root}: nothing can back it on this network")));
-            }
+        if origins_root != B256::ZERO {
+            return Err(rule("origins", format!("{origins_root}: nothing can back it on this network")));
         }
-        match block.segments().iter().find(|s| !self.parts.rules.rollups.contains(&s.rollup)) {
+        let known = |id| id == RollupId::SYSTEM || self.parts.rules.rollups.contains(&id);
+        match block.segments().iter().find(|s| !known(s.rollup)) {
             Some(segment) => Err(rule("rollup", format!("unknown rollup {}", segment.rollup))),
             None => Ok(()),
         }
@@ -205,8 +244,8 @@ impl Inner {
 impl BlockBuilder for HubBuilder {
     async fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> Option<Block> {
         let inner = &self.0;
-        let excluded = inner.above_tip(&parent, ancestors).await?;
-        let excluded: Arc<HashSet<TxKey>> = Arc::new(excluded.iter().flat_map(|keys| keys.iter().copied()).collect());
+        let Above { keys, state } = inner.above_tip(&parent, ancestors).await?;
+        let excluded: Arc<HashSet<TxKey>> = Arc::new(keys.iter().flat_map(|keys| keys.iter().copied()).collect());
         let BuilderParts { rules, pace, machine, .. } = &inner.parts;
         let mut waiting = inner.parts.waiting.clone();
         let mut heartbeat = machine.sleep(until(&parent.header, pace.heartbeat_ms, machine.now_ms()));
@@ -236,16 +275,20 @@ impl BlockBuilder for HubBuilder {
                 changed = waiting.changed() => changed.ok()?,
             }
         };
+        let (epoch, system_root, next_seats_hash) = state.header_fields();
         let header = Header {
             parent: parent.hash(),
             height: parent.header.height + 1,
-            epoch: parent.header.epoch,
+            epoch,
+            system_root,
+            next_seats_hash,
             timestamp_ms: machine.now_ms().max(parent.header.timestamp_ms),
             ..Header::genesis(B256::ZERO, 0, B256::ZERO)
         };
         let inner = inner.clone();
         let built = blocking(&**machine, move || {
-            let (segments, hashes) = selected.into_iter().map(|s| (s.segment, s.hashes)).unzip();
+            let selected = selected.into_iter().filter_map(|s| admissible(&state, s));
+            let (segments, hashes) = selected.map(|s| (s.segment, s.hashes)).unzip();
             let block = Block::with_hashes(header, segments, hashes);
             inner.pending.lock().put(block.hash(), Arc::new(block.keys().collect()));
             block
@@ -282,11 +325,15 @@ impl HubBuilder {
         let machine = &*inner.parts.machine;
         machine.sleep(ahead(&block.header, machine.now_ms())).await;
         // A verdict must not depend on this node's troubles: without its store it does not vote.
-        let Some(above) = inner.above_tip(&parent, ancestors).await else { return std::future::pending().await };
+        let above = inner.above_tip(&parent, ancestors).await;
+        let Some(Above { keys: above, state }) = above else { return std::future::pending().await };
         let worker = inner.clone();
         let checked = blocking(machine, move || {
             let keys = block.keys().collect();
-            let verdict = worker.check_replays(&block, &keys, &above);
+            let verdict = match worker.parts.hub.follow(&state, &block) {
+                Ok(_) => worker.check_replays(&block, &keys, &above),
+                Err(error) => Ok(Err(rule("hub_state", error.to_string()))),
+            };
             if matches!(verdict, Ok(Ok(()))) {
                 worker.pending.lock().put(block.hash(), Arc::new(keys));
             }

@@ -222,9 +222,12 @@ pub struct Network {
     /// What carries messages: the same on all validators of a network.
     #[serde(default)]
     pub transport: Transport,
-    /// Where the other validators listen.
+    /// Where the other validators listen, as far as the log does not say so.
     #[serde(default)]
     pub peers: Vec<Peer>,
+    /// Whether this node may run with an identity that is not in the stake table yet: a validator that is about to join.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joining: bool,
 }
 
 /// Another validator.

@@ -1,6 +1,6 @@
 //! Why a node does not start, or stopped.
 
-use crate::{executor::ExecutorError, genesis::GenesisError, keys::KeyError};
+use crate::{executor::ExecutorError, genesis::GenesisError, hub::HubError, keys::KeyError};
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use switchyard_consensus_engine::EngineError;
 use switchyard_consensus_guard::GuardError;
@@ -51,6 +51,9 @@ pub enum NodeError {
     /// The store.
     #[error("store: {0}")]
     Store(#[from] StoreError),
+    /// The hub's state.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A rollup's state cannot be opened.
     #[error("rollup {rollup}: {source}")]
     Rollup {

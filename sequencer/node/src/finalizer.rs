@@ -1,13 +1,14 @@
 //! Final blocks on their way from the engine into the store, the mempool and the servers' view.
 
 use crate::{
+    hub::{HubError, HubStates},
     machine::{Machine as _, Tokio},
     metrics::{Metrics, ReasonLabel, gauge},
 };
 use std::sync::Arc;
 use switchyard_consensus_core::{EngineEvent, FaultKind};
 use switchyard_mempool::{Included, Mempool};
-use switchyard_primitives::{Block, Segment};
+use switchyard_primitives::{Block, FinalityCertificate, Segment};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
 use tokio::sync::{mpsc, watch};
@@ -19,6 +20,8 @@ const HOUSEKEEPING_BLOCKS: u64 = 64;
 pub struct Finalizer {
     /// Where blocks are kept.
     pub store: Arc<dyn Store>,
+    /// The hub's state, which moves with the log.
+    pub hub: HubStates,
     /// Told which transactions are final.
     pub mempool: Arc<Mempool>,
     /// The durable tip.
@@ -31,7 +34,7 @@ pub struct Finalizer {
 
 impl Finalizer {
     /// Takes events until the engine ends. Blocking: run it on a thread of its own.
-    pub fn run(mut self, mut events: mpsc::Receiver<EngineEvent>) -> Result<(), StoreError> {
+    pub fn run(mut self, mut events: mpsc::Receiver<EngineEvent>) -> Result<(), HubError> {
         while let Some(event) = events.blocking_recv() {
             self.take(event)?;
         }
@@ -39,11 +42,11 @@ impl Finalizer {
     }
 
     /// Does what one event asks for. Blocking.
-    pub fn take(&mut self, event: EngineEvent) -> Result<(), StoreError> {
+    pub fn take(&mut self, event: EngineEvent) -> Result<(), HubError> {
         match event {
             EngineEvent::Final { block, certificate, ack } => {
                 let _span = tracing::info_span!("finalize", height = block.header.height).entered();
-                self.store.append(&block, certificate.as_ref())?;
+                self.append(&block, certificate.as_ref())?;
                 // The engine may be stopping; it delivers the block again after its restart.
                 let _ = ack.send(());
                 self.announce(&block);
@@ -59,8 +62,24 @@ impl Finalizer {
                     FaultKind::NullifyFinalize => "nullify_finalize",
                 };
                 self.metrics.faults.get_or_create(&ReasonLabel { reason }).inc();
-                tracing::error!(seat = fault.seat, view = fault.view, reason, "a validator signed a contradiction");
+                let (epoch, view) = (fault.epoch, fault.view);
+                tracing::error!(validator = %fault.validator, epoch, view, reason, "a validator signed a contradiction");
             }
+        }
+        Ok(())
+    }
+
+    fn append(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), HubError> {
+        let state = self.hub.next(block)?;
+        if let Some(state) = &state {
+            self.hub.write(state)?;
+        }
+        self.store.append(block, certificate)?;
+        if let Some(state) = state {
+            if state.current().epoch() > block.header.epoch {
+                self.metrics.quorum.set(gauge(state.current().seats().quorum()));
+            }
+            self.hub.advance(state);
         }
         Ok(())
     }

@@ -133,6 +133,14 @@ impl Gateway for NodeGateway {
         Ok(headers.map(|headers| FinalityProof { headers, certificate }))
     }
 
+    fn hub_state(&self, height: u64) -> Result<Vec<u8>, GatewayError> {
+        // A log that began at a checkpoint knows the state before that block, and from there on.
+        if self.store.header(height).map_err(failed)?.is_none() {
+            self.check_kept(height.saturating_add(1))?;
+        }
+        Ok(self.store.hub_state(height).map_err(failed)?.unwrap_or_default())
+    }
+
     fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {
         let tip = self.store.tip().0.height;
         let reach = from.saturating_add(FinalityProof::MAX_HEADERS as u64 - 1).min(tip);

@@ -2,10 +2,16 @@
 
 use alloy_primitives::{B256, FixedBytes, keccak256};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
-use switchyard_consensus_core::{Seat, SeatSet, keys};
+use std::{net::SocketAddr, num::NonZeroU64, path::Path};
+use switchyard_consensus_core::{
+    EpochRules, HubState, Seat, SeatSet, keys,
+    stake::{Registration, VALIDATORS_MAX},
+};
 use switchyard_primitives::{Header, Limits, RollupId};
 use switchyard_rollup_core::RollupManifest;
+
+/// Fewest blocks of an epoch: the next one's seats are known one epoch ahead, and validators need that time to connect.
+pub const EPOCH_BLOCKS_MIN: u64 = 8;
 
 /// Longest transaction that a gossip batch can carry beside its others.
 pub const TRANSACTION_BYTES_MAX: usize = 128 << 10;
@@ -18,8 +24,11 @@ pub struct Genesis {
     pub name: String,
     /// Timestamp of the genesis block in milliseconds.
     pub timestamp_ms: u64,
-    /// The validators, one seat each.
+    /// The validators.
     pub validators: Vec<GenesisValidator>,
+    /// How the log is cut into epochs.
+    #[serde(default)]
+    pub epochs: GenesisEpochs,
     /// The rollups.
     pub rollups: Vec<RollupManifest>,
     /// Block limits.
@@ -28,6 +37,24 @@ pub struct Genesis {
     /// A transaction may not be in the log twice within this many blocks.
     #[serde(default = "default_replay_window")]
     pub replay_window_blocks: u64,
+}
+
+/// [`EpochRules`] as the file has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GenesisEpochs {
+    /// Blocks of an epoch.
+    pub blocks: u64,
+    /// Seats for each validator with stake, on average.
+    pub seats_per_validator: u32,
+}
+
+impl Default for GenesisEpochs {
+    /// An hour of a hub that makes four blocks a second, which is between an idle one's and a busy one's pace. A seat each,
+    /// where stakes are equal.
+    fn default() -> Self {
+        Self { blocks: 14_400, seats_per_validator: 1 }
+    }
 }
 
 fn default_replay_window() -> u64 {
@@ -43,6 +70,16 @@ pub struct GenesisValidator {
     pub seat: Seat,
     /// Proof of possession of the BLS key, compressed G2, 96 bytes.
     pub possession: FixedBytes<96>,
+    /// Its stake: seats are allotted by it.
+    #[serde(default = "one")]
+    pub stake: u64,
+    /// Where it listens; without it, the others' configuration says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
+}
+
+fn one() -> u64 {
+    1
 }
 
 /// [`Limits`] as the file has them.
@@ -90,6 +127,13 @@ pub enum GenesisError {
     Invalid(String),
 }
 
+impl GenesisValidator {
+    /// A validator with stake 1 whose address the others' configuration tells.
+    pub fn new(seat: Seat, possession: FixedBytes<96>) -> Self {
+        Self { seat, possession, stake: one(), address: None }
+    }
+}
+
 impl Genesis {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, GenesisError> {
@@ -102,7 +146,16 @@ impl Genesis {
     }
 
     fn check(&self) -> Result<(), GenesisError> {
-        self.seats()?;
+        if self.epochs.blocks < EPOCH_BLOCKS_MIN {
+            let text = format!("epochs.blocks is {}, at least {EPOCH_BLOCKS_MIN} are needed", self.epochs.blocks);
+            return Err(GenesisError::Invalid(text));
+        }
+        if self.validators.len() > VALIDATORS_MAX {
+            return Err(GenesisError::Invalid(format!("more than {VALIDATORS_MAX} validators")));
+        }
+        SeatSet::new(self.validators.iter().map(|v| v.seat.clone()).collect())
+            .map_err(|e| GenesisError::Invalid(e.to_string()))?;
+        self.hub_state()?;
         for validator in &self.validators {
             keys::verify_possession(&validator.seat, &validator.possession)
                 .map_err(|e| GenesisError::Invalid(e.to_string()))?;
@@ -132,7 +185,23 @@ impl Genesis {
 
     /// The seat set of epoch 0.
     pub fn seats(&self) -> Result<SeatSet, GenesisError> {
-        SeatSet::new(self.validators.iter().map(|v| v.seat.clone()).collect())
+        Ok(self.hub_state()?.current().seats().clone())
+    }
+
+    /// How the log is cut into epochs.
+    pub fn epoch_rules(&self) -> Result<EpochRules, GenesisError> {
+        let GenesisEpochs { blocks, seats_per_validator } = self.epochs;
+        let blocks = NonZeroU64::new(blocks).ok_or_else(|| GenesisError::Invalid("epochs.blocks is 0".into()))?;
+        Ok(EpochRules { blocks, seats_per_validator })
+    }
+
+    /// The hub's state after the genesis block.
+    pub fn hub_state(&self) -> Result<HubState, GenesisError> {
+        let registered = |v: &GenesisValidator| {
+            let registration = Registration { bls: v.seat.bls, stake: v.stake, address: v.address, serial: 0 };
+            (v.seat.identity, registration)
+        };
+        HubState::genesis(self.id()?, self.epoch_rules()?, self.validators.iter().map(registered))
             .map_err(|e| GenesisError::Invalid(e.to_string()))
     }
 

@@ -1,6 +1,7 @@
 //! Whether the node lives, and whether it can serve: what `/livez` and `/readyz` answer.
 
 use crate::{
+    hub::HubStates,
     metrics::{Metrics, gauge},
     sync::SyncStatus,
 };
@@ -11,6 +12,7 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
+use switchyard_consensus_core::Committee;
 use switchyard_consensus_engine::{EngineStatus, Stopped};
 use switchyard_rpc::{
     HubTip,
@@ -61,8 +63,8 @@ pub(crate) enum Feed {
     Engine {
         /// What the engine does.
         status: watch::Receiver<EngineStatus>,
-        /// Signatures that a certificate needs.
-        quorum: usize,
+        /// Tells how many validators a quorum takes.
+        hub: HubStates,
     },
     /// Other nodes.
     Sync(watch::Receiver<SyncStatus>),
@@ -72,11 +74,14 @@ impl Feed {
     /// What is wrong with it.
     fn problem(&self) -> Option<Problem> {
         match self {
-            Self::Engine { status, quorum } => {
+            Self::Engine { status, hub } => {
                 let reached = status.borrow().peers_connected + 1;
+                // Which validators are connected is not known here: at least so many are needed, if they are those with
+                // most seats.
+                let quorum = fewest_of_a_quorum(hub.tip().current());
                 let message =
                     format!("{reached} of the {quorum} validators of a quorum are connected, this one included");
-                (reached < *quorum).then_some(Problem { code: "no_quorum", message })
+                (reached < quorum).then_some(Problem { code: "no_quorum", message })
             }
             Self::Sync(status) => {
                 let SyncStatus { good_sources, sources, .. } = *status.borrow();
@@ -136,6 +141,18 @@ impl Ready {
     }
 }
 
+/// Fewest validators that hold a quorum of the seats.
+fn fewest_of_a_quorum(committee: &Committee) -> usize {
+    let mut seats: Vec<usize> = committee.members().iter().map(|m| m.seats as usize).collect();
+    seats.sort_unstable_by_key(|seats| std::cmp::Reverse(*seats));
+    let mut sum = 0;
+    let below = seats.iter().take_while(|seats| {
+        sum += **seats;
+        sum < committee.seats().quorum()
+    });
+    below.count() + 1
+}
+
 /// Keeps the gauge of free space fresh. Never returns.
 pub(crate) async fn keep_disk_gauge(metrics: Arc<Metrics>, data_dir: PathBuf) {
     let mut tick = tokio::time::interval(DISK_INTERVAL);
@@ -153,15 +170,22 @@ pub(crate) async fn keep_disk_gauge(metrics: Arc<Metrics>, data_dir: PathBuf) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchyard_primitives::B256;
+    use switchyard_primitives::{B256, Header};
+    use switchyard_store::MemoryStore;
 
     const NOW_MS: u64 = 1_000_000_000;
 
+    /// A quorum is three validators.
+    fn four() -> HubStates {
+        let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
+        crate::hub::tests::of_equals(store, &[1, 2, 3, 4].map(B256::repeat_byte))
+    }
+
     /// The codes of what keeps a node from being ready whose head is `age_ms` old.
     fn codes(peers_connected: usize, height: u64, finalized_height: u64, age_ms: u64) -> Vec<&'static str> {
-        let engine = EngineStatus { view: 9, finalized_height, peers_connected };
+        let engine = EngineStatus { epoch: 0, seats: 1, view: 9, finalized_height, peers_connected };
         let tip = HubTip { height, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
-        codes_of(Feed::Engine { status: watch::channel(engine).1, quorum: 3 }, tip)
+        codes_of(Feed::Engine { status: watch::channel(engine).1, hub: four() }, tip)
     }
 
     fn codes_of(feed: Feed, tip: HubTip) -> Vec<&'static str> {

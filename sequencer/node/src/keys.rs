@@ -109,7 +109,7 @@ impl NodeKeys {
     pub fn genesis_validator(&self) -> Result<GenesisValidator, KeyError> {
         let seat = Seat { identity: self.identity_public(), bls: self.bls_public()? };
         let possession = prove_possession(&self.bls, seat.identity).map_err(|_| KeyError::Bls)?;
-        Ok(GenesisValidator { seat, possession })
+        Ok(GenesisValidator::new(seat, possession))
     }
 }
 

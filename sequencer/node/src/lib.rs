@@ -10,6 +10,7 @@ pub mod forward;
 pub mod gateway;
 pub mod genesis;
 mod health;
+pub mod hub;
 pub mod ingest;
 pub mod keys;
 pub mod logging;

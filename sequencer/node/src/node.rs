@@ -15,7 +15,7 @@ use crate::{
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
-    sync::{self, Sources, Sync, SyncParts, Timing},
+    sync::{self, Begin, Sources, Sync, SyncParts, Timing},
 };
 use futures::FutureExt;
 use std::{
@@ -31,7 +31,7 @@ use std::{
 use switchyard_consensus_core::EngineEvent;
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, Stopped};
 use switchyard_mempool::Mempool;
-use switchyard_primitives::RollupId;
+use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
 use switchyard_rpc::{HubTip, Probes};
 use switchyard_store::Store;
@@ -91,6 +91,7 @@ impl Node {
             fail,
         };
         shared.metrics.height.set(gauge(header.height));
+        shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
         let Fed { events, entry, feed, engine } = match opened.engine() {
             Some(config) => shared.validate(&opened, config).await?,
@@ -103,6 +104,7 @@ impl Node {
         shared.keep_gauges(feed.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
+            hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
             tip: announce,
             metrics: shared.metrics.clone(),
@@ -187,21 +189,22 @@ struct Fed {
 impl Shared {
     /// Takes part in consensus.
     async fn validate(&self, opened: &Opened, config: EngineConfig) -> Result<Fed, NodeError> {
-        self.metrics.quorum.set(gauge(opened.seats.quorum()));
         let (waiting, waiting_rx) = watch::channel(0);
         let builder = HubBuilder::new(BuilderParts {
             rules: opened.rules(),
             pace: opened.config.consensus,
             store: self.store.clone(),
+            hub: opened.hub.clone(),
             mempool: self.mempool.clone(),
             tip: self.tip.clone(),
             waiting: waiting_rx,
             metrics: self.metrics.clone(),
             machine: Arc::new(Tokio),
         });
+        let me = switchyard_consensus_network::identity(&config.identity_secret);
         let Engine { events, gossip, handle } = switchyard_consensus_engine::start(config, builder.clone()).await?;
-        let ingest = self.ingest(opened, gossip, waiting);
-        let feed = Feed::Engine { status: handle.status.clone(), quorum: opened.seats.quorum() };
+        let ingest = self.ingest(opened, me, gossip, waiting);
+        let feed = Feed::Engine { status: handle.status.clone(), hub: opened.hub.clone() };
         Ok(Fed { events, entry: Entry::Validator { ingest, builder }, feed, engine: Some(handle) })
     }
 
@@ -212,28 +215,33 @@ impl Shared {
         let sources = Arc::new(sources.map_err(|fault| NodeError::Config(format!("sync: {fault}")))?);
         let judge = opened.judge();
         if let Some(checkpoint) = opened.config.sync.checkpoint {
-            sync::begin_at(checkpoint, self.store.as_ref(), &sources, &judge, &limits, &timing).await?;
+            let (store, hub) = (self.store.as_ref(), &opened.hub);
+            let begin =
+                Begin { checkpoint, store, hub, sources: &sources, judge: &judge, limits: &limits, timing: &timing };
+            sync::begin_at(begin).await?;
         }
         let (store, mempool, metrics) = (self.store.clone(), self.mempool.clone(), self.metrics.clone());
-        let (rollups, tip) = (opened.genesis.rollup_ids(), store.tip());
+        let rollups = opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect();
+        let (header, tip) = (store.tip().0, self.tip.clone());
         let forward = Forward::new(sources.clone(), mempool, store, rollups, metrics.clone());
-        let Sync { events, status, run } = sync::start(SyncParts { sources, judge, limits, tip, timing, metrics });
+        let Sync { events, status, run } =
+            sync::start(SyncParts { sources, judge, limits, header, tip, timing, metrics });
         self.task("sync", run);
         self.task("expiry", forward.clone().run());
         Ok(Fed { events, entry: Entry::Follower(forward), feed: Feed::Sync(status), engine: None })
     }
 
     /// The way in for transactions, with its tasks.
-    fn ingest(&self, opened: &Opened, gossip: GossipHandle, waiting: watch::Sender<u64>) -> Arc<Ingest> {
+    fn ingest(&self, opened: &Opened, me: B256, gossip: GossipHandle, waiting: watch::Sender<u64>) -> Arc<Ingest> {
         let (ingest, outbox) = Ingest::new(IngestParts {
             mempool: self.mempool.clone(),
             store: self.store.clone(),
             limits: opened.genesis.limits(),
-            validators: opened.seats.seats().iter().map(|s| s.identity).collect(),
-            need: opened.seats.quorum(),
+            hub: opened.hub.clone(),
+            me,
             gossip: gossip.sender,
             waiting,
-            rollups: opened.genesis.rollup_ids(),
+            rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
             timing: ingest::Timing::default(),
             metrics: self.metrics.clone(),
         });

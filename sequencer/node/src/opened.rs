@@ -2,10 +2,10 @@
 
 use crate::{
     builder::Rules,
-    cli::light::Trust,
     config::{Config, Network},
     error::{NodeError, io},
     genesis::Genesis,
+    hub::{HubStates, SystemAdmission},
     keys::NodeKeys,
     sync::trust::Judge,
 };
@@ -14,11 +14,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use switchyard_consensus_core::{History, SeatSet};
+use switchyard_consensus_core::{History, HubState};
 use switchyard_consensus_engine::EngineConfig;
 use switchyard_consensus_guard::SignGuard;
 use switchyard_mempool::{Mempool, MempoolConfig};
-use switchyard_primitives::{B256, Block, FinalityCertificate, Header};
+use switchyard_primitives::{B256, Block, FinalityCertificate, Header, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
@@ -54,6 +54,10 @@ impl History for StoreHistory {
         self.read(|store| store.certificate_from(height)).filter(|(at, _)| *at == height).map(|(_, found)| found)
     }
 
+    fn hash_of(&self, height: u64) -> Option<B256> {
+        self.read(|store| Ok(store.header(height)?.map(|header| header.hash())))
+    }
+
     fn height_of(&self, hash: B256) -> Option<u64> {
         self.read(|store| store.height_of(hash))
     }
@@ -73,23 +77,13 @@ struct OpenSeat {
     network: Network,
 }
 
-impl OpenSeat {
-    /// Reads the keys, which must be those of a seat; none for a follower.
-    fn keys(config: &Config, seats: &SeatSet) -> Result<Option<(NodeKeys, Network)>, NodeError> {
-        let (Some(keys), Some(network)) = (&config.keys, &config.network) else { return Ok(None) };
-        let keys = NodeKeys::load(keys)?;
-        check_seat(seats, &keys)?;
-        Ok(Some((keys, network.clone())))
-    }
-}
-
 /// Everything checked and open.
 pub(crate) struct Opened {
     pub(crate) config: Config,
     pub(crate) genesis: Genesis,
     pub(crate) network: B256,
     pub(crate) header: Header,
-    pub(crate) seats: SeatSet,
+    pub(crate) hub: HubStates,
     /// None for a follower.
     seat: Option<OpenSeat>,
     pub(crate) store: Arc<dyn Store>,
@@ -100,22 +94,25 @@ impl Opened {
     /// Reads, checks and opens. Blocking.
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
-        let (network, header, seats) = (genesis.id()?, genesis.header()?, genesis.seats()?);
-        let keys = OpenSeat::keys(&config, &seats)?;
+        let (network, header) = (genesis.id()?, genesis.header()?);
+        let keys = config.keys.as_ref().map(NodeKeys::load).transpose()?;
         check_servers(&config, &genesis)?;
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
-        let seat = match keys {
-            Some((keys, hub)) => {
+        let store: Arc<dyn Store> = Arc::new(store);
+        let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
+        let seat = match keys.zip(config.network.clone()) {
+            Some((keys, hubs)) => {
+                check_seat(&hub.tip(), &keys, hubs.joining)?;
                 let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
-                Some(OpenSeat { keys, guard, network: hub })
+                Some(OpenSeat { keys, guard, network: hubs })
             }
             None => None,
         };
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, seats, seat, store: Arc::new(store), rollups })
+        Ok(Self { config, genesis, network, header, hub, seat, store, rollups })
     }
 
     /// What servers tell of the network.
@@ -124,7 +121,7 @@ impl Opened {
             name: self.genesis.name.clone(),
             id: self.network,
             genesis_hash: self.header.hash(),
-            seats: self.seats.clone(),
+            seats: self.hub.tip().current().seats().clone(),
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
@@ -156,13 +153,14 @@ impl Opened {
             let rollup = self.rollups.iter().find(|r| r.manifest.id == id);
             rollup.map(|r| r.reader.clone() as Arc<dyn Admission>)
         };
-        Mempool::new(bounds, self.genesis.limits(), self.genesis.rollups.iter().map(|m| (m.id, admission(m.id))))
+        let system: Arc<dyn Admission> = Arc::new(SystemAdmission(self.hub.clone()));
+        let rollups = self.genesis.rollups.iter().map(|m| (m.id, admission(m.id)));
+        Mempool::new(bounds, self.genesis.limits(), rollups.chain([(RollupId::SYSTEM, Some(system))]))
     }
 
     /// What makes a block of another node's log final.
     pub(crate) fn judge(&self) -> Judge {
-        let (network, genesis, seats) = (self.network, self.header, self.seats.clone());
-        Judge::new(Trust { network, genesis, seats }, self.config.sync.checkpoint)
+        Judge::new(self.network, Arc::new(self.hub.clone()), self.config.sync.checkpoint)
     }
 
     /// The engine's configuration; none for a follower.
@@ -171,7 +169,8 @@ impl Opened {
         let OpenSeat { keys, guard, network } = self.seat.as_ref()?;
         Some(EngineConfig {
             network_id: self.network,
-            seats: self.seats.clone(),
+            committees: Arc::new(self.hub.clone()),
+            epochs: *self.hub.tip().rules(),
             genesis: self.header,
             limits: self.genesis.limits(),
             identity_secret: keys.identity,
@@ -202,16 +201,25 @@ fn open_guard(config: &Config, network: B256, keys: &NodeKeys, height: u64) -> R
     Ok(SignGuard::open(&path, network, keys.bls_public()?.0)?)
 }
 
-/// The keys must be those of one seat.
-pub(crate) fn check_seat(seats: &SeatSet, keys: &NodeKeys) -> Result<(), NodeError> {
+/// The keys must be those of a validator: in the stake table as far as the log is known here, or with a seat in an epoch that
+/// runs. One that joins is in neither until it has the log.
+pub(crate) fn check_seat(state: &HubState, keys: &NodeKeys, joining: bool) -> Result<(), NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
     let identity = keys.identity_public();
-    let Some(seat) = seats.seats().iter().find(|seat| seat.identity == identity) else {
-        return refuse(format!("identity {identity} has no seat in this network's genesis"));
+    let committees = [state.current(), state.following()];
+    let seated = committees.iter().filter_map(|c| c.member(&identity)).map(|m| m.seat.bls);
+    let known: Vec<_> = state.validators().get(&identity).map(|v| v.bls).into_iter().chain(seated).collect();
+    let Some(first) = known.first() else {
+        if joining {
+            return Ok(());
+        }
+        return refuse(format!(
+            "identity {identity} is not a validator of this network; one that is about to join sets network.joining = true"
+        ));
     };
     let bls = keys.bls_public()?;
-    if bls != seat.bls {
-        return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {}", seat.bls));
+    if !known.contains(&bls) {
+        return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {first}"));
     }
     Ok(())
 }

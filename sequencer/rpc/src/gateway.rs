@@ -125,6 +125,10 @@ pub trait Gateway: Send + Sync + 'static {
     /// A whole final block; none above the tip.
     fn block(&self, height: u64) -> Result<Option<BlockAt>, GatewayError>;
 
+    /// The hub's encoded state after a final block, as of the last block that changed it; empty while it is that of
+    /// genesis. Above the tip: that at the tip.
+    fn hub_state(&self, height: u64) -> Result<Vec<u8>, GatewayError>;
+
     /// A transaction that waits in the mempool.
     fn pending(&self, key: TxKey) -> Option<Bytes>;
 

@@ -36,6 +36,18 @@ pub enum StoreError {
         /// The newest format this software reads.
         supported: u32,
     },
+    /// Written by software whose log has other rules.
+    #[error(
+        "{path} has format {found}, this version reads {supported}; start with a new data directory, or with the version that wrote it"
+    )]
+    OlderFormat {
+        /// The database's folder.
+        path: String,
+        /// The format found.
+        found: u32,
+        /// The format this software reads.
+        supported: u32,
+    },
     /// Another process has the database open.
     #[error("{path} is in use by another process")]
     InUse {
@@ -135,6 +147,11 @@ pub trait Store: Send + Sync + 'static {
     fn locate(&self, key: TxKey) -> Result<Option<(u64, u32)>, StoreError>;
     /// Many [`Store::locate`] at once, in the same order.
     fn locate_many(&self, keys: &[TxKey]) -> Result<Vec<Option<(u64, u32)>>, StoreError>;
+    /// Keeps the hub's state after the block of a height, which is about to be appended: no block becomes durable without
+    /// what was put before it. Only where it changes; for ever.
+    fn put_hub_state(&self, height: u64, state: &[u8]) -> Result<(), StoreError>;
+    /// The newest state that was put for a height or one below it; none where there is only that of the genesis.
+    fn hub_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError>;
     /// Removes segments, tables and index entries below `height` (never the tip's), durably and at once for readers.
     /// Headers and certificates stay. Space on disk is given back by and by.
     fn prune(&self, height: u64) -> Result<(), StoreError>;

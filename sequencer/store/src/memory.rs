@@ -22,6 +22,7 @@ struct Log {
     bodies: BTreeMap<u64, (Block, Vec<TableEntry>)>,
     certificates: BTreeMap<u64, FinalityCertificate>,
     index: HashMap<TxKey, Location>,
+    hub_states: BTreeMap<u64, Vec<u8>>,
 }
 
 impl MemoryStore {
@@ -36,6 +37,7 @@ impl MemoryStore {
             bodies: BTreeMap::from([(0, (Block::genesis(genesis), Vec::new()))]),
             certificates: BTreeMap::new(),
             index: HashMap::new(),
+            hub_states: BTreeMap::new(),
         }))
     }
 }
@@ -135,6 +137,15 @@ impl Store for MemoryStore {
     fn locate_many(&self, keys: &[TxKey]) -> Result<Vec<Option<Location>>, StoreError> {
         let log = self.0.read();
         Ok(keys.iter().map(|key| log.index.get(key).copied()).collect())
+    }
+
+    fn put_hub_state(&self, height: u64, state: &[u8]) -> Result<(), StoreError> {
+        self.0.write().hub_states.insert(height, state.to_vec());
+        Ok(())
+    }
+
+    fn hub_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.read().hub_states.range(..=height).next_back().map(|(_, state)| state.clone()))
     }
 
     fn prune(&self, height: u64) -> Result<(), StoreError> {

@@ -18,7 +18,7 @@ use switchyard_node::{
     config::{
         BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, Role, RollupRpc, Store, Sync,
     },
-    genesis::{Genesis, GenesisLimits, GenesisValidator},
+    genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisValidator},
 };
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
 
@@ -51,6 +51,8 @@ pub struct Options {
     pub sealing: Sealing,
     /// Block limits.
     pub limits: GenesisLimits,
+    /// How the log is cut into epochs.
+    pub epochs: GenesisEpochs,
     /// Blocks within which a transaction may not be in the log twice.
     pub replay_window_blocks: u64,
     /// Pace of consensus.
@@ -69,6 +71,7 @@ impl Default for Options {
             rollups: None,
             sealing: Sealing::default(),
             limits: GenesisLimits::default(),
+            epochs: GenesisEpochs::default(),
             replay_window_blocks: 8192,
             consensus: Consensus::default(),
             mempool: Mempool::default(),
@@ -152,6 +155,7 @@ impl NetworkDir {
             validators,
             rollups: options.rollups.clone().unwrap_or_else(|| default_rollups(now_ms / 1000, options.sealing)),
             limits: options.limits,
+            epochs: options.epochs,
             replay_window_blocks: options.replay_window_blocks,
         };
         let json = serde_json::to_vec_pretty(&genesis).map_err(|e| Error::Genesis(e.to_string()))?;
@@ -277,6 +281,7 @@ impl NetworkDir {
                 network: Some(Network {
                     listen: p2p(index),
                     transport: Transport::default(),
+                    joining: false,
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
                 }),
                 sync: Sync::default(),
@@ -343,7 +348,7 @@ fn write_keys(dir: &Path) -> Result<GenesisValidator, Error> {
     let genesis = |e: keys::KeyError| Error::Genesis(e.to_string());
     let bls = keys::bls_public_key(&bls_secret).map_err(genesis)?;
     let possession = keys::prove_possession(&bls_secret, identity).map_err(genesis)?;
-    Ok(GenesisValidator { seat: Seat { identity, bls }, possession })
+    Ok(GenesisValidator::new(Seat { identity, bls }, possession))
 }
 
 /// The 32 bytes in `path`, made with `make` where there is no such file.

@@ -11,7 +11,10 @@ use std::{
     },
     time::Duration,
 };
-use switchyard_consensus_core::{Ancestors, BlockBuilder, EngineEvent, History, InvalidBlock, Seat, SeatSet, keys};
+use switchyard_consensus_core::{
+    Ancestors, BlockBuilder, Committee, Committees, EngineEvent, EpochRules, History, InvalidBlock, Member, Seat,
+    SeatSet, keys,
+};
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
 use switchyard_consensus_guard::SignGuard;
 use switchyard_consensus_network::{Transport, identity};
@@ -63,6 +66,7 @@ pub(crate) struct Builder {
     /// Between blocks, so that debug builds on two cores are not busy with empty blocks only.
     pub(crate) pace: Duration,
     pub(crate) built: Arc<AtomicU64>,
+    pub(crate) epochs: EpochRules,
 }
 
 impl Builder {
@@ -74,6 +78,7 @@ impl Builder {
             holds: Vec::new(),
             pace: Duration::from_millis(15),
             built: Arc::default(),
+            epochs: one_epoch(),
         }
     }
 
@@ -95,6 +100,7 @@ impl BlockBuilder for Builder {
         let header = Header {
             parent: parent.hash(),
             height: parent.header.height + 1,
+            epoch: self.epochs.epoch_of(parent.header.height + 1),
             timestamp_ms: parent.header.timestamp_ms + 1,
             next_seats_hash: B256::ZERO,
             ..parent.header
@@ -119,10 +125,35 @@ impl BlockBuilder for Builder {
     }
 }
 
+fn one_epoch() -> EpochRules {
+    EpochRules { blocks: u64::MAX.try_into().unwrap(), seats_per_validator: 1 }
+}
+
+/// Who signs in which epoch, known ahead.
+#[derive(Clone)]
+pub(crate) struct Schedule {
+    pub(crate) rules: EpochRules,
+    committees: Vec<Vec<Member>>,
+    everyone: Vec<B256>,
+}
+
+impl Committees for Schedule {
+    fn committee(&self, epoch: u64) -> Option<Arc<Committee>> {
+        let at = usize::try_from(epoch).unwrap().min(self.committees.len() - 1);
+        Some(Arc::new(Committee::new(epoch, self.committees[at].clone()).unwrap()))
+    }
+
+    fn addresses(&self) -> Vec<(B256, Option<SocketAddr>)> {
+        self.everyone.iter().map(|id| (*id, None)).collect()
+    }
+}
+
 /// The keys and addresses of a network.
 pub(crate) struct Cluster {
     pub(crate) network_id: B256,
+    /// The seats of epoch 0.
     pub(crate) seats: SeatSet,
+    pub(crate) schedule: Schedule,
     pub(crate) genesis: Header,
     pub(crate) identities: Vec<B256>,
     transport: Transport,
@@ -145,18 +176,33 @@ impl Cluster {
     }
 
     pub(crate) fn over(transport: Transport, count: usize) -> Self {
+        let everyone: Vec<_> = (0..count).map(|i| (i, 1)).collect();
+        Self::with_epochs(transport, count, one_epoch(), &[&everyone])
+    }
+
+    /// `count` nodes of which, in each epoch, some are validators with a number of seats; the last entry holds for all later
+    /// epochs.
+    pub(crate) fn with_epochs(
+        transport: Transport,
+        count: usize,
+        rules: EpochRules,
+        committees: &[&[(usize, u32)]],
+    ) -> Self {
         let network_id = keccak256("a network for tests");
         let identities: Vec<B256> = (0..count).map(|i| identity(&identity_secret(i))).collect();
-        let seats = identities
-            .iter()
-            .enumerate()
-            .map(|(i, id)| Seat { identity: *id, bls: keys::bls_public_key(&bls_secret(i)).unwrap() });
-        let seats = SeatSet::new(seats.collect()).unwrap();
+        let member = |(i, seats): &(usize, u32)| {
+            let seat = Seat { identity: identities[*i], bls: keys::bls_public_key(&bls_secret(*i)).unwrap() };
+            Member { seat, seats: *seats }
+        };
+        let committees = committees.iter().map(|members| members.iter().map(member).collect()).collect();
+        let schedule = Schedule { rules, committees, everyone: identities.clone() };
+        let seats = schedule.committee(0).unwrap().seats().clone();
         let genesis = Header::genesis(network_id, 1_700_000_000_000, seats.hash());
         let folder = TempDir::new().unwrap();
         Self {
             network_id,
             seats,
+            schedule,
             genesis,
             identities,
             transport,
@@ -187,7 +233,8 @@ impl Cluster {
         let others = |j: &usize| *j != i;
         EngineConfig {
             network_id: self.network_id,
-            seats: self.seats.clone(),
+            committees: Arc::new(self.schedule.clone()),
+            epochs: self.schedule.rules,
             genesis: self.genesis,
             limits: Limits { body_bytes: 256 << 10, ..Limits::default() },
             identity_secret: identity_secret(i),
@@ -210,6 +257,7 @@ impl Cluster {
 
     pub(crate) async fn start(&self, builder: Builder, acknowledged_height: u64) -> Validator {
         init_logs();
+        let builder = Builder { epochs: self.schedule.rules, ..builder };
         let config = self.config(builder.name, acknowledged_height);
         Validator::new(start(config, builder).await.unwrap(), acknowledged_height)
     }
@@ -285,6 +333,10 @@ impl History for LogHistory {
 
     fn certificate(&self, height: u64) -> Option<FinalityCertificate> {
         self.log.borrow().blocks.get(&height)?.1.clone()
+    }
+
+    fn hash_of(&self, height: u64) -> Option<B256> {
+        self.log.borrow().blocks.get(&height).map(|(block, _)| block.hash())
     }
 
     fn height_of(&self, hash: B256) -> Option<u64> {

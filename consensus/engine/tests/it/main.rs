@@ -3,6 +3,7 @@
 
 mod agreement;
 mod cluster;
+mod epochs;
 mod errors;
 mod gossip;
 mod transport;

@@ -70,7 +70,9 @@ impl Dialer {
         }
         let now = Instant::now();
         let dialling = self.attempts.values().filter(|a| a.dialling).count();
-        let due = self.attempts.iter_mut().filter(|(_, a)| !a.dialling && !a.connected && a.due <= now);
+        // Port 0 stands for an address that is not known.
+        let due = |a: &Attempt| !a.dialling && !a.connected && a.due <= now && a.address.port() != 0;
+        let due = self.attempts.iter_mut().filter(|(_, a)| due(a));
         for (peer, attempt) in due.take(DIALS_MAX.saturating_sub(dialling)) {
             if swarm.is_connected(peer) {
                 continue;

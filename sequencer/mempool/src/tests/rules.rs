@@ -11,11 +11,9 @@ fn refused(offered: Result<Accepted, Rejection>, code: &str) -> Rejection {
 }
 
 #[test]
-fn an_unknown_rollup_and_the_system_rollup_are_refused() {
+fn an_unknown_rollup_is_refused() {
     let f = Fixture::new();
     assert_eq!(f.offer(RollupId(77), &opaque(1, 9)), Err(Rejection::UnknownRollup(RollupId(77))));
-    let system = Mempool::new(MempoolConfig::default(), Limits::default(), [(RollupId::SYSTEM, None)]);
-    assert_eq!(system.check(RollupId::SYSTEM, &opaque(1, 9)).err(), Some(Rejection::UnknownRollup(RollupId::SYSTEM)));
 }
 
 #[test]

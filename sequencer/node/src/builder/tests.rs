@@ -77,6 +77,7 @@ impl Admission for Numbered {
 /// A builder with everything that it works on.
 struct Hub {
     builder: HubBuilder,
+    states: HubStates,
     store: Arc<MemoryStore>,
     mempool: Arc<Mempool>,
     rollup: Arc<Numbered>,
@@ -109,10 +110,12 @@ impl Hub {
         let (tip, waiting, metrics) = (watch::Sender::new(tip), watch::Sender::new(0), Arc::new(Metrics::default()));
         let rules = Rules { limits, rollups: [NUMBERED, OPAQUE, OTHER].into(), replay_window_blocks: WINDOW };
         let pace = config::Consensus { heartbeat_ms, min_interval_ms, ..config::Consensus::default() };
+        let states = crate::hub::tests::of_equals(store.clone(), &[B256::repeat_byte(1)]);
         let builder = HubBuilder::new(BuilderParts {
             rules,
             pace,
             store: store.clone(),
+            hub: states.clone(),
             mempool: mempool.clone(),
             tip: tip.subscribe(),
             waiting: waiting.subscribe(),
@@ -120,7 +123,7 @@ impl Hub {
             machine: Arc::new(Tokio),
         });
         let chain = vec![Arc::new(Block::genesis(genesis))];
-        Self { builder, store, mempool, rollup, tip, waiting, metrics, chain }
+        Self { builder, states, store, mempool, rollup, tip, waiting, metrics, chain }
     }
 
     fn parent(&self) -> Arc<Block> {
@@ -149,6 +152,7 @@ impl Hub {
             parent: parent.hash(),
             height: parent.header.height + 1,
             timestamp_ms: parent.header.timestamp_ms,
+            system_root: self.states.tip().root(),
             ..Header::genesis(B256::ZERO, 0, B256::ZERO)
         };
         Block::new(header, segments.iter().map(segment).collect())
@@ -158,7 +162,9 @@ impl Hub {
     fn finalise(&mut self, height: u64) {
         for block in &self.chain {
             if block.header.height > self.tip.borrow().height && block.header.height <= height {
+                let state = self.states.next(block).unwrap().unwrap();
                 self.store.append(block, None).unwrap();
+                self.states.advance(state);
                 let included: Vec<Included> = block.segments().iter().map(Included::from).collect();
                 self.mempool.on_final(block.header.height, &included);
                 let Header { height, timestamp_ms, .. } = block.header;
@@ -210,24 +216,24 @@ mod judging {
         type Root = fn(&mut Header) -> &mut B256;
         let roots: [(&str, Root); 3] = [
             ("origins", |h| &mut h.origins_root),
-            ("system", |h| &mut h.system_root),
-            ("next_seats", |h| &mut h.next_seats_hash),
+            ("hub_state", |h| &mut h.system_root),
+            ("hub_state", |h| &mut h.next_seats_hash),
         ];
         for (name, root) in roots {
             let mut block = hub.block(&[(OPAQUE, &[b"a"])]);
             *root(&mut block.header) = B256::with_last_byte(1);
-            assert_eq!(hub.broken_rule(&block).await, name);
             let label = crate::metrics::ReasonLabel { reason: name };
-            assert_eq!(hub.metrics.invalid_blocks.get_or_create(&label).get(), 1);
+            let before = hub.metrics.invalid_blocks.get_or_create(&label).get();
+            assert_eq!(hub.broken_rule(&block).await, name);
+            assert_eq!(hub.metrics.invalid_blocks.get_or_create(&label).get(), before + 1);
         }
     }
 
     #[tokio::test]
-    async fn segments_of_unknown_rollups_and_of_the_system_are_refused() {
+    async fn segments_of_unknown_rollups_and_records_that_are_none_are_refused() {
         let hub = Hub::new(0);
-        for unknown in [RollupId::SYSTEM, RollupId(8)] {
-            assert_eq!(hub.broken_rule(&hub.block(&[(unknown, &[b"a"])])).await, "rollup");
-        }
+        assert_eq!(hub.broken_rule(&hub.block(&[(RollupId(8), &[b"a"])])).await, "rollup");
+        assert_eq!(hub.broken_rule(&hub.block(&[(RollupId::SYSTEM, &[b"a"])])).await, "hub_state");
     }
 
     #[tokio::test]

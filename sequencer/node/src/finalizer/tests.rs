@@ -19,8 +19,9 @@ struct Hub {
     tip: watch::Receiver<HubTip>,
     keep_from: Arc<AtomicU64>,
     events: mpsc::Sender<EngineEvent>,
-    thread: std::thread::JoinHandle<Result<(), StoreError>>,
+    thread: std::thread::JoinHandle<Result<(), HubError>>,
     newest: Block,
+    root: B256,
 }
 
 impl Hub {
@@ -31,8 +32,11 @@ impl Hub {
         let (metrics, keep_from) = (Arc::new(Metrics::default()), Arc::new(AtomicU64::new(0)));
         let (announce, tip) = watch::channel(HubTip { height: 0, hash: genesis.hash(), timestamp_ms: 0 });
         let keep = keep_from.clone();
+        let hub = crate::hub::tests::of_equals(store.clone(), &[B256::repeat_byte(1)]);
+        let root = hub.tip().root();
         let finalizer = Finalizer {
             store: store.clone(),
+            hub,
             mempool: mempool.clone(),
             tip: announce,
             metrics: metrics.clone(),
@@ -40,7 +44,7 @@ impl Hub {
         };
         let (events, queue) = mpsc::channel(8);
         let thread = std::thread::spawn(move || finalizer.run(queue));
-        Self { store, mempool, metrics, tip, keep_from, events, thread, newest: Block::genesis(genesis) }
+        Self { store, mempool, metrics, tip, keep_from, events, thread, newest: Block::genesis(genesis), root }
     }
 
     /// The next block, holding one transaction.
@@ -50,6 +54,7 @@ impl Hub {
             parent: self.newest.hash(),
             height: height + 1,
             timestamp_ms: timestamp_ms + 1,
+            system_root: self.root,
             ..Header::genesis(B256::ZERO, 0, B256::ZERO)
         };
         let transactions = vec![Bytes::copy_from_slice(payload)];
@@ -109,7 +114,7 @@ async fn a_block_that_contradicts_the_log_ends_the_finalizer_without_an_acknowle
     let other = hub.next(b"b");
     assert!(hub.deliver(&first).await);
     assert!(!hub.deliver(&other).await);
-    assert!(matches!(hub.thread.join().unwrap(), Err(StoreError::Conflict { height: 1, .. })));
+    assert!(matches!(hub.thread.join().unwrap(), Err(HubError::Store(StoreError::Conflict { height: 1, .. }))));
     assert_eq!(hub.store.tip().1, first.hash());
 }
 
@@ -139,7 +144,7 @@ async fn a_validators_contradiction_is_counted_by_kind() {
         (FaultKind::NullifyFinalize, "nullify_finalize"),
     ];
     for (kind, _) in kinds {
-        hub.events.send(EngineEvent::Fault(Fault { seat: 1, kind, view: 2 })).await.unwrap();
+        hub.events.send(EngineEvent::Fault(Fault { validator: B256::ZERO, epoch: 0, kind, view: 2 })).await.unwrap();
     }
     drop(hub.events);
     hub.thread.join().unwrap().unwrap();

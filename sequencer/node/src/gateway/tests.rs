@@ -35,6 +35,14 @@ impl Store for Eventful {
         found
     }
 
+    fn put_hub_state(&self, height: u64, state: &[u8]) -> Stored<()> {
+        self.store.put_hub_state(height, state)
+    }
+
+    fn hub_state(&self, height: u64) -> Stored<Option<Vec<u8>>> {
+        self.store.hub_state(height)
+    }
+
     fn append(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Stored<()> {
         self.store.append(block, certificate)
     }
@@ -114,10 +122,12 @@ impl Hub {
         let rules = Rules { limits, rollups: [ROLLUP].into(), replay_window_blocks: 100 };
         let pace = config::Consensus::default();
         let (store_, mempool_) = (store.clone(), mempool.clone());
+        let hub = crate::hub::tests::of_equals(store.clone(), &[B256::ZERO]);
         let builder = HubBuilder::new(BuilderParts {
             rules,
             pace,
             store: store_,
+            hub: hub.clone(),
             mempool: mempool_,
             tip: tip.clone(),
             waiting: waiting_rx,
@@ -128,8 +138,8 @@ impl Hub {
             mempool: mempool.clone(),
             store: store.clone(),
             limits,
-            validators: [B256::ZERO].into(),
-            need: 1,
+            hub: hub.clone(),
+            me: B256::ZERO,
             gossip: GossipHandle::detached(1024).0.sender,
             waiting,
             rollups: vec![ROLLUP],
@@ -155,7 +165,8 @@ impl Hub {
 
     /// The first block, with one transaction.
     fn block(&self, payload: &Bytes) -> Block {
-        let header = Header { parent: self.genesis.hash(), height: 1, next_seats_hash: B256::ZERO, ..self.genesis };
+        let parent = self.genesis.hash();
+        let header = Header { parent, height: 1, next_seats_hash: B256::ZERO, ..self.genesis };
         Block::new(header, vec![Segment { rollup: ROLLUP, transactions: vec![payload.clone()] }])
     }
 

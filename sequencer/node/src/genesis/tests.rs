@@ -26,7 +26,7 @@ fn validator() -> impl Strategy<Value = GenesisValidator> {
         let (mut bls, mut possession) = ([0; 48], [0; 96]);
         bls[..32].copy_from_slice(&bytes);
         possession[..32].copy_from_slice(&bytes);
-        GenesisValidator { seat: Seat { identity: identity.into(), bls: bls.into() }, possession: possession.into() }
+        GenesisValidator::new(Seat { identity: identity.into(), bls: bls.into() }, possession.into())
     })
 }
 
@@ -49,6 +49,7 @@ fn genesis() -> impl Strategy<Value = Genesis> {
             validators,
             rollups,
             limits,
+            epochs: GenesisEpochs::default(),
             replay_window_blocks,
         },
     )
@@ -161,9 +162,10 @@ fn an_unknown_key_is_refused_by_name_at_every_level() {
     let genesis = Genesis {
         name: "a".into(),
         timestamp_ms: 1,
-        validators: vec![GenesisValidator { seat, possession: FixedBytes::ZERO }],
+        validators: vec![GenesisValidator::new(seat, FixedBytes::ZERO)],
         rollups: vec![RollupManifest { id: RollupId(1), name: "a".into(), vm: Vm::Opaque, sealing: Sealing::HubBlock }],
         limits: GenesisLimits::default(),
+        epochs: GenesisEpochs::default(),
         replay_window_blocks: 1,
     };
     let value = serde_json::to_value(&genesis).unwrap();

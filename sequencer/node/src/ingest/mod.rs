@@ -6,7 +6,10 @@
 
 pub mod wire;
 
-use crate::metrics::{Metrics, Via};
+use crate::{
+    hub::HubStates,
+    metrics::{Metrics, Via},
+};
 use alloy_primitives::B256;
 use parking_lot::Mutex;
 use std::{
@@ -17,6 +20,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use switchyard_consensus_core::Committee;
 use switchyard_consensus_engine::{GossipSender, To};
 use switchyard_mempool::{Mempool, Origin};
 use switchyard_primitives::{Bytes, Limits, RollupId, TxHash, TxKey};
@@ -62,18 +66,32 @@ impl Default for Timing {
 struct Outgoing {
     rollup: RollupId,
     payload: Bytes,
-    /// Answered with the number of validators that hold it, this one included.
-    done: Option<oneshot::Sender<usize>>,
+    /// Answered with who holds it.
+    done: Option<oneshot::Sender<Held>>,
+}
+
+/// Seats of the validators that hold a transaction, this one's included, and of a quorum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    held: usize,
+    need: usize,
+}
+
+/// A validator's seats in a committee.
+fn seats(committee: &Committee, validator: &B256) -> usize {
+    committee.member(validator).map_or(0, |member| member.seats as usize)
 }
 
 /// A batch whose answers are awaited.
 struct InFlight {
     sent: Instant,
+    /// Whose answers count.
+    committee: Arc<Committee>,
     /// The message, until it was sent a second time.
     message: Option<Bytes>,
     answered: HashSet<B256>,
     held: Vec<usize>,
-    done: Vec<Option<oneshot::Sender<usize>>>,
+    done: Vec<Option<oneshot::Sender<Held>>>,
 }
 
 /// The node's mempool with its neighbours'.
@@ -81,9 +99,9 @@ pub struct Ingest {
     mempool: Arc<Mempool>,
     store: Arc<dyn Store>,
     limits: Limits,
-    /// Validators that must hold a transaction before it is `accepted`.
-    need: usize,
-    validators: HashSet<B256>,
+    /// Whose word counts, and how much.
+    hub: HubStates,
+    me: B256,
     gossip: GossipSender,
     outbox: mpsc::Sender<Outgoing>,
     in_flight: Mutex<HashMap<u64, InFlight>>,
@@ -106,10 +124,10 @@ pub struct IngestParts {
     pub store: Arc<dyn Store>,
     /// Block limits.
     pub limits: Limits,
-    /// The validators' identities.
-    pub validators: HashSet<B256>,
-    /// Validators that must hold a transaction.
-    pub need: usize,
+    /// Tells the validators: those with a quorum of the epoch's seats must hold a transaction.
+    pub hub: HubStates,
+    /// This node's identity.
+    pub me: B256,
     /// The way to the other validators.
     pub gossip: GossipSender,
     /// Told of every new transaction.
@@ -131,8 +149,8 @@ impl Ingest {
             mempool: parts.mempool,
             store: parts.store,
             limits: parts.limits,
-            need: parts.need,
-            validators: parts.validators,
+            hub: parts.hub,
+            me: parts.me,
             gossip: parts.gossip,
             outbox,
             in_flight: Mutex::default(),
@@ -227,10 +245,12 @@ impl Ingest {
     pub async fn submit(self: &Arc<Self>, rollup: RollupId, payloads: Vec<Bytes>) -> Vec<Result<TxHash, Rejection>> {
         let transactions: Vec<_> = payloads.iter().map(|p| (rollup, p.clone())).collect();
         let admitted = self.admit(transactions, Origin::Local).await;
+        let committee = self.hub.tip().current().clone();
+        let others = committee.seats().quorum() > seats(&committee, &self.me);
         let mut waits = Vec::with_capacity(admitted.len());
         for (result, payload) in admitted.into_iter().zip(payloads) {
             waits.push(match result {
-                Ok(key) if self.need > 1 => {
+                Ok(key) if others => {
                     let (done, held) = oneshot::channel();
                     let out = Outgoing { rollup, payload, done: Some(done) };
                     let queued = self.outbox.send(out).await;
@@ -251,10 +271,17 @@ impl Ingest {
         results
     }
 
-    async fn replicated(&self, key: TxKey, held: oneshot::Receiver<usize>) -> Result<TxHash, Rejection> {
+    /// Whether a node may send transactions: with seats in this epoch or the next, or else in the stake table.
+    fn knows(&self, node: &B256) -> bool {
+        let state = self.hub.tip();
+        let seated = |committee: &Committee| committee.member(node).is_some();
+        seated(state.current()) || seated(state.following()) || state.validators().contains_key(node)
+    }
+
+    async fn replicated(&self, key: TxKey, held: oneshot::Receiver<Held>) -> Result<TxHash, Rejection> {
         // A sender dropped without an answer means that the batch was given up.
-        let held = held.await.unwrap_or(1);
-        if held >= self.need {
+        let Held { held, need } = held.await.unwrap_or_default();
+        if held >= need && need > 0 {
             return Ok(key.hash);
         }
         let store = self.store.clone();
@@ -262,7 +289,7 @@ impl Ingest {
         if place.is_ok_and(|found| found.is_ok_and(|place| place.is_some())) {
             return Ok(key.hash);
         }
-        let rejection = Rejection::NotReplicated { held, need: self.need };
+        let rejection = Rejection::NotReplicated { held, need };
         self.metrics.rejected(rejection.code(), Via::Local);
         Err(rejection)
     }
@@ -270,12 +297,17 @@ impl Ingest {
     /// Takes what other validators send until the engine ends. A batch is admitted on a task of its own, of which each
     /// validator has a few at a time: what comes above that is dropped and counted, and nobody else waits for it.
     pub async fn receive(self: Arc<Self>, mut incoming: mpsc::Receiver<(B256, bytes::Bytes)>) {
-        let slots: HashMap<B256, Arc<Semaphore>> =
-            self.validators.iter().map(|v| (*v, Arc::new(Semaphore::new(BATCHES_AT_WORK)))).collect();
+        let mut slots: HashMap<B256, Arc<Semaphore>> = HashMap::new();
         while let Some((from, message)) = incoming.recv().await {
             match Message::decode(message.into(), &self.limits) {
                 Ok(Message::Batch { id, transactions }) => {
-                    let slot = slots.get(&from).and_then(|slots| slots.clone().try_acquire_owned().ok());
+                    if !slots.contains_key(&from) {
+                        // Validators come and go.
+                        slots.retain(|validator, _| self.knows(validator));
+                    }
+                    let own = || Arc::new(Semaphore::new(BATCHES_AT_WORK));
+                    let slot = self.knows(&from).then(|| slots.entry(from).or_insert_with(own).clone());
+                    let slot = slot.and_then(|slots| slots.try_acquire_owned().ok());
                     let Some(slot) = slot else {
                         self.metrics.gossip_dropped.inc();
                         continue;
@@ -311,16 +343,18 @@ impl Ingest {
     fn on_ack(&self, from: B256, id: u64, held: &[bool]) {
         let mut in_flight = self.in_flight.lock();
         let Some(batch) = in_flight.get_mut(&id) else { return };
-        if held.len() != batch.held.len() || !self.validators.contains(&from) || !batch.answered.insert(from) {
+        let weight = seats(&batch.committee, &from);
+        if held.len() != batch.held.len() || weight == 0 || !batch.answered.insert(from) {
             return;
         }
+        let need = batch.committee.seats().quorum();
         for ((count, done), _) in batch.held.iter_mut().zip(&mut batch.done).zip(held).filter(|(_, held)| **held) {
-            *count += 1;
-            if *count >= self.need
+            *count += weight;
+            if *count >= need
                 && let Some(done) = done.take()
             {
                 // The client may have gone.
-                let _ = done.send(*count);
+                let _ = done.send(Held { held: *count, need });
             }
         }
         if batch.done.iter().all(Option::is_none) {
@@ -341,8 +375,10 @@ impl Ingest {
                 self.metrics.gossip_dropped.inc();
                 return;
             }
-            let (held, answered, message) = (vec![1; done.len()], HashSet::new(), Some(message.clone()));
-            in_flight.insert(id, InFlight { sent: Instant::now(), message, answered, held, done });
+            let committee = self.hub.tip().current().clone();
+            let held = vec![seats(&committee, &self.me); done.len()];
+            let (answered, message) = (HashSet::new(), Some(message.clone()));
+            in_flight.insert(id, InFlight { sent: Instant::now(), committee, message, answered, held, done });
         }
         self.gossip.send(To::All, message.0);
     }
@@ -367,7 +403,7 @@ impl Ingest {
             }
             for (count, done) in batch.held.iter().zip(&mut batch.done) {
                 if let Some(done) = done.take() {
-                    let _ = done.send(*count);
+                    let _ = done.send(Held { held: *count, need: batch.committee.seats().quorum() });
                 }
             }
             false

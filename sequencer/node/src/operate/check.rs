@@ -66,7 +66,8 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
         )),
     }
     if let Some(named) = &config.keys {
-        findings.push(keys(named, &mut checked));
+        let joining = config.network.as_ref().is_some_and(|network| network.joining);
+        findings.push(keys(named, joining, &mut checked));
     }
     if let Some(genesis) = &checked.genesis {
         if let Err(error) = check_servers(config, genesis) {
@@ -86,7 +87,7 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
     (findings, checked)
 }
 
-fn keys(named: &Keys, checked: &mut Checked) -> Finding {
+fn keys(named: &Keys, joining: bool, checked: &mut Checked) -> Finding {
     // The identity is known even where the BLS key cannot be opened.
     checked.identity = read_plain(&named.identity).ok().map(|s| switchyard_consensus_network::identity(&s));
     let keys = match NodeKeys::load(named) {
@@ -101,13 +102,13 @@ fn keys(named: &Keys, checked: &mut Checked) -> Finding {
     let Some(genesis) = &checked.genesis else {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };
-    match genesis.seats().map_err(Into::into).and_then(|seats| check_seat(&seats, &keys)) {
-        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key have a seat")),
+    match genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, &keys, joining)) {
+        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key may take part")),
         Err(error) => Finding::new(
             "keys",
             Level::Error,
             error.to_string(),
-            "the node is no validator of this network and does not start",
+            "the node is no validator of this network and does not start, unless the stake table has changed since the genesis",
             "use the keys that are in the genesis, or have the output of `switchyard keys show` put into it",
         ),
     }

@@ -115,39 +115,3 @@ fn check(
     };
     Ok(Fetched { block: Arc::new(block), certificate })
 }
-
-/// Asks one source for the block of a trusted hash.
-pub(super) async fn trusted(
-    shared: &Checkpointing<'_>,
-    source: &Source,
-) -> Result<(Block, Option<FinalityCertificate>), Fault> {
-    let Checkpointing { judge, limits, timing, height, hash } = *shared;
-    source.greet(judge.network(), timing).await?;
-    let request = v1::StreamBlocksRequest { from_height: height, to_height: Some(height) };
-    let mut client = source.blocks();
-    let answer = async {
-        let mut blocks = client.stream_blocks(request).await?.into_inner();
-        blocks.message().await?.ok_or_else(|| Fault::bad("gap", "the stream ended before the block"))
-    };
-    let answer =
-        tokio::time::timeout(timing.chunk, answer).await.map_err(|_| Fault::slow("a block", timing.chunk))??;
-    let block = Block::decode(answer.block.into(), limits)?;
-    if block.hash() != hash || block.header.height != height {
-        return Err(Fault::bad("checkpoint", format!("block {height} is {} there", block.hash())));
-    }
-    block.check_commitments()?;
-    // The operator vouches for the block; a certificate is kept where it holds.
-    let certificate = FinalityCertificate::decode(&answer.certificate).ok();
-    let certificate = certificate.filter(|c| judge.check_certificate(&block.header, c).is_ok());
-    Ok((block, certificate))
-}
-
-/// What [`trusted`] needs.
-#[derive(Clone, Copy)]
-pub(super) struct Checkpointing<'a> {
-    pub(super) judge: &'a Judge,
-    pub(super) limits: &'a Limits,
-    pub(super) timing: &'a super::Timing,
-    pub(super) height: u64,
-    pub(super) hash: switchyard_primitives::B256,
-}

@@ -92,7 +92,7 @@ impl From<Untrue> for Fault {
     fn from(error: Untrue) -> Self {
         let reason = match &error {
             Untrue::Certificate(_) => "bad_certificate",
-            Untrue::Seats(_) => "unknown_epoch",
+            Untrue::Epoch(_) => "unknown_epoch",
             Untrue::Checkpoint(_) => "checkpoint",
         };
         Self::bad(reason, error.to_string())

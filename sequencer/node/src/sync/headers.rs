@@ -55,6 +55,7 @@ async fn follow_once(shared: &Arc<Shared>, source: &Source) -> Result<(), Fault>
             }
             continue;
         }
+        shared.seats_for(proof.certificate.epoch).await;
         let judge = shared.judge.clone();
         let checked = tokio::task::spawn_blocking(move || judge.check_proof(&proof).map(|()| proof)).await;
         let proof = checked.map_err(|e| Fault::away("stopping", e.to_string()))??;

@@ -11,6 +11,7 @@
 //! brings. One that lies, hides, or is slow is left alone for a while, longer each time. With no good source nothing new
 //! comes, and the node goes on serving what it has. Memory is bounded by [`plan`]'s window and [`skeleton`]'s headers.
 
+mod begin;
 mod bodies;
 pub mod fault;
 mod headers;
@@ -19,21 +20,16 @@ mod skeleton;
 mod sources;
 pub mod trust;
 
+pub use begin::{Begin, begin_at};
 pub use sources::{Source, Sources};
 
-use crate::{
-    config::Checkpoint,
-    error::NodeError,
-    metrics::{Metrics, gauge},
-};
-use fault::Fault;
+use crate::metrics::{Metrics, gauge};
 use plan::Plan;
 use skeleton::Skeleton;
 use std::{sync::Arc, time::Duration};
 use switchyard_consensus_core::EngineEvent;
-use switchyard_primitives::{B256, Header, Limits};
+use switchyard_primitives::{Header, Limits};
 use switchyard_rpc::HubTip;
-use switchyard_store::Store;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     time::Instant,
@@ -106,8 +102,10 @@ pub struct SyncParts {
     pub judge: Judge,
     /// Bounds of a block.
     pub limits: Limits,
-    /// The node's durable tip.
-    pub tip: (Header, B256),
+    /// The node's durable tip: its header.
+    pub header: Header,
+    /// The durable tip, which moves with the events that are taken.
+    pub tip: watch::Receiver<HubTip>,
     /// When things happen.
     pub timing: Timing,
     /// What is counted.
@@ -125,8 +123,21 @@ struct Shared {
     work: Notify,
     /// A block was taken in.
     arrived: Notify,
+    tip: watch::Receiver<HubTip>,
     timing: Timing,
     metrics: Arc<Metrics>,
+}
+
+impl Shared {
+    /// Waits until the seats of an epoch are known, or all proven blocks are here and they still are not.
+    async fn seats_for(&self, epoch: u64) {
+        let mut tip = self.tip.clone();
+        while !self.judge.knows(epoch) && tip.borrow_and_update().height < self.skeleton.tip().height {
+            if tip.changed().await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// Copying, to be taken apart.
@@ -141,7 +152,7 @@ pub struct Sync {
 
 /// Copying from the node's tip on. Nothing happens before `run` is polled, on a task of its own.
 pub fn start(parts: SyncParts) -> Sync {
-    let SyncParts { sources, judge, limits, tip: (header, hash), timing, metrics } = parts;
+    let SyncParts { sources, judge, limits, header, tip, timing, metrics } = parts;
     let (events, received) = mpsc::channel(EVENTS);
     let initial = SyncStatus {
         proven_height: header.height,
@@ -154,10 +165,11 @@ pub fn start(parts: SyncParts) -> Sync {
         sources,
         judge: Arc::new(judge),
         limits,
-        skeleton: Skeleton::new(&header, hash),
+        skeleton: Skeleton::new(&header, header.hash()),
         plan: Plan::new(header.height),
         work: Notify::new(),
         arrived: Notify::new(),
+        tip,
         timing,
         metrics,
     });
@@ -269,53 +281,4 @@ pub async fn caught_up(
             () = tokio::time::sleep_until(deadline) => return false,
         }
     }
-}
-
-/// Lets an empty log begin with the operator's checkpoint: finds its block at the sources. A log that has blocks must hold
-/// the checkpoint, or end below it.
-pub async fn begin_at(
-    checkpoint: Checkpoint,
-    store: &dyn Store,
-    sources: &Sources,
-    judge: &Judge,
-    limits: &Limits,
-    timing: &Timing,
-) -> Result<(), NodeError> {
-    let Checkpoint { height, hash } = checkpoint;
-    let tip = store.tip().0.height;
-    if tip > 0 {
-        return match store.header(height)? {
-            Some(header) if header.hash() != hash => Err(NodeError::Checkpoint(format!(
-                "[sync] checkpoint is {checkpoint}, but the log here has {} at that height: correct the checkpoint, or use \
-                 another data directory",
-                header.hash()
-            ))),
-            _ => Ok(()),
-        };
-    }
-    let deadline = Instant::now() + timing.checkpoint;
-    let wanted = bodies::Checkpointing { judge, limits, timing, height, hash };
-    let mut last = None;
-    while Instant::now() < deadline {
-        for source in sources.all() {
-            match bodies::trusted(&wanted, source).await {
-                Ok((block, certificate)) => {
-                    store.begin_at(&block, certificate.as_ref())?;
-                    tracing::info!(height, %hash, source = source.url(), "the log begins at the checkpoint");
-                    return Ok(());
-                }
-                Err(fault) => {
-                    let Fault { reason, detail, .. } = fault;
-                    tracing::warn!(source = source.url(), reason, detail, "has not the checkpoint's block");
-                    last = Some(format!("{}: {detail}", source.url()));
-                }
-            }
-        }
-        tokio::time::sleep(timing.away).await;
-    }
-    let why = last.unwrap_or_else(|| "there is no source".into());
-    Err(NodeError::Checkpoint(format!(
-        "no source has the block of [sync] checkpoint {checkpoint} ({why}): name a block that a source keeps, or a source \
-         that keeps it"
-    )))
 }

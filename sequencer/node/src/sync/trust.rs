@@ -1,18 +1,17 @@
 //! What makes a block final for this node: the only place where catching up knows of seats.
+//!
+//! The seats of an epoch come from the hub's state, which follows the log that was copied so far: a proof of a later epoch
+//! waits until the blocks before it are here.
 
-use crate::{cli::light::Trust, config::Checkpoint};
-use parking_lot::RwLock;
+use crate::config::Checkpoint;
 use std::sync::Arc;
-use switchyard_consensus_core::{
-    CertificateError, LightClient, LightError, SeatSet, verify_certificate, verify_finality,
-};
+use switchyard_consensus_core::{CertificateError, Committee, Committees, verify_certificate, verify_finality};
 use switchyard_primitives::{B256, FinalityCertificate, FinalityProof, Header};
 
 /// Checks what sources say against the seats.
-#[derive(Debug)]
 pub struct Judge {
     network: B256,
-    seats: RwLock<LightClient>,
+    committees: Arc<dyn Committees>,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -22,19 +21,18 @@ pub enum Untrue {
     /// The seats have not signed it.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
-    /// Signed in an epoch whose seats are not known, or the seats are not the next ones.
-    #[error(transparent)]
-    Seats(#[from] LightError),
+    /// Signed in an epoch whose seats are not known.
+    #[error("a certificate of epoch {0}, whose seats are not known")]
+    Epoch(u64),
     /// Another block than the one that the operator trusts.
     #[error("block {} is not the checkpoint's {}", .0.height, .0.hash)]
     Checkpoint(Checkpoint),
 }
 
 impl Judge {
-    /// Trusts the genesis and, where there is one, the operator's checkpoint.
-    pub fn new(trust: Trust, checkpoint: Option<Checkpoint>) -> Self {
-        let Trust { network, seats, .. } = trust;
-        Self { network, seats: RwLock::new(LightClient::new(network, seats)), checkpoint }
+    /// Trusts the seats of `committees` and, where there is one, the operator's checkpoint.
+    pub fn new(network: B256, committees: Arc<dyn Committees>, checkpoint: Option<Checkpoint>) -> Self {
+        Self { network, committees, checkpoint }
     }
 
     /// The network.
@@ -42,16 +40,18 @@ impl Judge {
         self.network
     }
 
-    /// The seats of an epoch. The lock is not held while signatures are checked.
-    fn seats(&self, epoch: u64) -> Result<Arc<SeatSet>, LightError> {
-        let known = self.seats.read();
-        let (oldest, newest) = (known.oldest(), known.newest());
-        known.seats(epoch).cloned().ok_or(LightError::UnknownEpoch { found: epoch, oldest, newest })
+    /// Whether the seats of an epoch are known.
+    pub fn knows(&self, epoch: u64) -> bool {
+        self.committees.committee(epoch).is_some()
+    }
+
+    fn committee(&self, epoch: u64) -> Result<Arc<Committee>, Untrue> {
+        self.committees.committee(epoch).ok_or(Untrue::Epoch(epoch))
     }
 
     /// That every header of the proof is final. Slow (a pairing): not on an async thread.
     pub fn check_proof(&self, proof: &FinalityProof) -> Result<(), Untrue> {
-        verify_finality(self.network, self.seats(proof.certificate.epoch)?.as_ref(), proof)?;
+        verify_finality(self.network, self.committee(proof.certificate.epoch)?.seats(), proof)?;
         match self.checkpoint {
             Some(point) if proof.headers.iter().any(|h| h.height == point.height && h.hash() != point.hash) => {
                 Err(Untrue::Checkpoint(point))
@@ -69,11 +69,6 @@ impl Judge {
         if certificate.epoch != header.epoch {
             return Err(CertificateError::Epoch { found: certificate.epoch, expected: header.epoch }.into());
         }
-        Ok(verify_certificate(self.network, self.seats(certificate.epoch)?.as_ref(), certificate)?)
-    }
-
-    /// Takes up the seats of the next epoch, which the last block of the newest known one names.
-    pub fn advance(&self, boundary: &FinalityProof, next: SeatSet) -> Result<(), Untrue> {
-        Ok(self.seats.write().advance(boundary, next)?)
+        Ok(verify_certificate(self.network, self.committee(certificate.epoch)?.seats(), certificate)?)
     }
 }

@@ -9,7 +9,7 @@ use std::{path::PathBuf, sync::Arc};
 use switchyard_consensus_core::keys::prove_possession;
 use switchyard_node::{
     cli::{self, CliError},
-    genesis::{Genesis, GenesisLimits, GenesisValidator},
+    genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisValidator},
 };
 use switchyard_primitives::{Level, RollupId, TxKey};
 use switchyard_rollup_core::{Rejection, TxOutcome};
@@ -43,7 +43,7 @@ fn genesis(timestamp_ms: u64) -> Genesis {
     let validator = |(secret, seat): (&SecretKey, _)| {
         let seat: switchyard_consensus_core::Seat = seat;
         let possession = prove_possession(&secret.to_bytes(), seat.identity).unwrap();
-        GenesisValidator { seat, possession }
+        GenesisValidator::new(seat, possession)
     };
     Genesis {
         name: "local".to_owned(),
@@ -51,6 +51,7 @@ fn genesis(timestamp_ms: u64) -> Genesis {
         validators: secrets.iter().zip(seats(&secrets)).map(validator).collect(),
         rollups: crate::fake::ROLLUPS.map(opaque).into(),
         limits: GenesisLimits::default(),
+        epochs: GenesisEpochs::default(),
         replay_window_blocks: 100,
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use switchyard_consensus_core::{Seat, keys::prove_possession};
 use switchyard_node::{
     config::Endpoints,
-    genesis::{Genesis, GenesisLimits, GenesisValidator},
+    genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisValidator},
     keys::NodeKeys,
 };
 use switchyard_primitives::RollupId;
@@ -53,7 +53,8 @@ pub(crate) fn validator_keys(byte: u8) -> NodeKeys {
 
 pub(crate) fn genesis_validator(keys: &NodeKeys) -> GenesisValidator {
     let seat = Seat { identity: keys.identity_public(), bls: keys.bls_public().unwrap() };
-    GenesisValidator { possession: prove_possession(&keys.bls, seat.identity).unwrap(), seat }
+    let possession = prove_possession(&keys.bls, seat.identity).unwrap();
+    GenesisValidator::new(seat, possession)
 }
 
 fn evm_genesis() -> Value {
@@ -95,6 +96,7 @@ impl Folder {
             validators: vec![genesis_validator(&keys)],
             rollups: vec![rollup(EVM, "evm", Vm::Evm { genesis: evm_genesis() }), rollup(7, "opaque", Vm::Opaque)],
             limits: GenesisLimits::default(),
+            epochs: GenesisEpochs::default(),
             replay_window_blocks: 100,
         });
         folder.write_keys(&keys);

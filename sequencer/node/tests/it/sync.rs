@@ -1,17 +1,17 @@
 //! Copying the log from sources of which some lie: a fake that serves real blocks and alters what it says.
 
-use crate::fake::{FakeHub, certify, secrets, segment};
+use crate::fake::{FakeHub, certify, seats, secrets, segment};
 use futures::{StreamExt, stream, stream::BoxStream};
-use std::{sync::Arc, time::Duration};
-use switchyard_consensus_core::EngineEvent;
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use switchyard_consensus_core::{EngineEvent, EpochRules, HubState, Seat, SeatSet, SingleEpoch, stake::Registration};
 use switchyard_node::{
-    cli::light::Trust,
     config::Checkpoint,
     error::NodeError,
+    hub::HubStates,
     metrics::{Metrics, ReasonLabel},
-    sync::{self, Sources, SyncParts, SyncStatus, Timing, trust::Judge},
+    sync::{self, Begin, Sources, SyncParts, SyncStatus, Timing, trust::Judge},
 };
-use switchyard_primitives::{Block, Limits};
+use switchyard_primitives::{B256, Block, Header, Limits};
 use switchyard_proto::{to_bytes, v1};
 use switchyard_rpc::{
     Gateway, HubTip, RpcMetrics,
@@ -90,6 +90,7 @@ struct Liar {
     blocks: usize,
     /// Goes on with the first block for ever.
     endless: bool,
+    hub_state: bytes::Bytes,
 }
 
 impl Liar {
@@ -102,6 +103,7 @@ impl Liar {
             proofs: usize::MAX,
             blocks: usize::MAX,
             endless: false,
+            hub_state: bytes::Bytes::new(),
         }
     }
 
@@ -161,6 +163,10 @@ impl BlockService for Liar {
         _: Request<v1::StreamSegmentsRequest>,
     ) -> Answer<Self::StreamSegmentsStream> {
         Err(Status::unimplemented(""))
+    }
+
+    async fn get_hub_state(self: Arc<Self>, _: Request<v1::GetHubStateRequest>) -> Answer<v1::GetHubStateResponse> {
+        Ok(Response::new(v1::GetHubStateResponse { state: self.hub_state.clone() }))
     }
 
     type StreamSnapshotStream = Answers<v1::StreamSnapshotResponse>;
@@ -232,7 +238,7 @@ impl Drop for Copier {
 
 fn judge(hub: &FakeHub, checkpoint: Option<Checkpoint>) -> Judge {
     let info = hub.info();
-    Judge::new(Trust { network: info.id, genesis: hub.block(0).header, seats: info.seats.clone() }, checkpoint)
+    Judge::new(info.id, Arc::new(SingleEpoch::new(info.seats.clone()).unwrap()), checkpoint)
 }
 
 fn sources(urls: &[String], metrics: &Arc<Metrics>) -> Arc<Sources> {
@@ -241,11 +247,11 @@ fn sources(urls: &[String], metrics: &Arc<Metrics>) -> Arc<Sources> {
 
 impl Copier {
     fn start(hub: &FakeHub, urls: &[String]) -> Self {
-        Self::start_on(MemoryStore::new(hub.block(0).header), hub, urls, None)
+        Self::start_on(Arc::new(MemoryStore::new(hub.block(0).header)), hub, urls, None)
     }
 
-    fn start_on(store: MemoryStore, hub: &FakeHub, urls: &[String], checkpoint: Option<Checkpoint>) -> Self {
-        let (store, metrics) = (Arc::new(store), Arc::new(Metrics::default()));
+    fn start_on(store: Arc<MemoryStore>, hub: &FakeHub, urls: &[String], checkpoint: Option<Checkpoint>) -> Self {
+        let metrics = Arc::new(Metrics::default());
         let sources = sources(urls, &metrics);
         let (header, hash) = store.tip();
         let first = HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms };
@@ -254,7 +260,8 @@ impl Copier {
             sources: sources.clone(),
             judge: judge(hub, checkpoint),
             limits: Limits::default(),
-            tip: store.tip(),
+            header,
+            tip: tip.clone(),
             timing: timing(),
             metrics: metrics.clone(),
         });
@@ -466,23 +473,57 @@ async fn a_source_that_keeps_only_the_newest_blocks_is_asked_for_those_alone() {
     copier.reaches(&archive, 200).await;
 }
 
+/// A chain whose headers commit to the hub's state, and that state.
+fn stateful() -> (Arc<FakeHub>, HubState) {
+    let (secrets, network) = (secrets(), B256::repeat_byte(0xaa));
+    let seats = seats(&secrets);
+    let rules = EpochRules { blocks: NonZeroU64::new(1 << 40).unwrap(), seats_per_validator: 1 };
+    let registered = |seat: &Seat| (seat.identity, Registration { bls: seat.bls, stake: 1, address: None, serial: 0 });
+    let state = HubState::genesis(network, rules, seats.iter().map(registered)).unwrap();
+    let seats = SeatSet::new(seats).unwrap();
+    // The blocks take over what genesis has.
+    let genesis = Header { system_root: state.root(), ..Header::genesis(network, 1_000, seats.hash()) };
+    (FakeHub::of(network, genesis, seats, secrets), state)
+}
+
 #[tokio::test]
 async fn a_log_begins_at_the_block_that_the_operator_trusts_and_no_other() {
-    let full = hub(40);
+    let (full, state) = stateful();
+    extend(&full, 40);
     let (truth, metrics) = (honest(&full).await, Arc::new(Metrics::default()));
-    let begin = async |store: &MemoryStore, checkpoint: Checkpoint, urls: &[String]| {
-        let sources = sources(urls, &metrics);
-        let judge = judge(&full, Some(checkpoint));
-        sync::begin_at(checkpoint, store, &sources, &judge, &Limits::default(), &timing()).await
+    let begin = async |store: &Arc<MemoryStore>, checkpoint: Checkpoint, urls: &[String]| {
+        let (sources, judge) = (sources(urls, &metrics), judge(&full, Some(checkpoint)));
+        let hub = HubStates::open(store.clone(), full.info().id, state.clone()).unwrap();
+        let (limits, timing) = (Limits::default(), timing());
+        let begin = Begin {
+            checkpoint,
+            store: store.as_ref(),
+            hub: &hub,
+            sources: &sources,
+            judge: &judge,
+            limits: &limits,
+            timing: &timing,
+        };
+        sync::begin_at(begin).await?;
+        assert_eq!(hub.tip().next_height(), 31);
+        Ok::<_, NodeError>(())
     };
-    let new = || MemoryStore::new(full.block(0).header);
+    let new = || Arc::new(MemoryStore::new(full.block(0).header));
     let checkpoint = Checkpoint { height: 30, hash: full.block(30).hash() };
     let wrong = Checkpoint { hash: full.block(29).hash(), ..checkpoint };
 
-    let forger = Liar { block: |hub, answer| answer.block = hub.block(29).encode().into(), ..Liar::of(&full) };
     let store = new();
-    let refused = begin(&store, checkpoint, &[forger.serve().await]).await.unwrap_err();
-    assert!(matches!(&refused, NodeError::Checkpoint(text) if text.contains("no source has the block")), "{refused}");
+    let mut other = state.clone().unchanged_until(30).unwrap().encode();
+    *other.last_mut().unwrap() ^= 1;
+    for forger in [
+        Liar { block: |hub, answer| answer.block = hub.block(29).encode().into(), ..Liar::of(&full) },
+        Liar { hub_state: vec![1; 100].into(), ..Liar::of(&full) },
+        Liar { hub_state: other.into(), ..Liar::of(&full) },
+    ] {
+        let refused = begin(&store, checkpoint, &[forger.serve().await]).await.unwrap_err();
+        let expected = "no source has the block";
+        assert!(matches!(&refused, NodeError::Checkpoint(text) if text.contains(expected)), "{refused}");
+    }
     let refused = begin(&store, wrong, &[truth.url.clone()]).await.unwrap_err();
     assert!(matches!(refused, NodeError::Checkpoint(_)));
     assert_eq!(store.tip().0.height, 0);

@@ -91,16 +91,10 @@ impl Api {
     }
 
     /// A rollup of this network, the system rollup included.
-    pub(super) fn readable_rollup(&self, id: u64) -> Result<RollupId, ApiError> {
-        let rollup = RollupId(id);
-        if rollup == RollupId::SYSTEM { Ok(rollup) } else { self.writable_rollup(id) }
-    }
-
-    /// A rollup of this network that takes transactions.
-    pub(super) fn writable_rollup(&self, id: u64) -> Result<RollupId, ApiError> {
+    pub(super) fn rollup(&self, id: u64) -> Result<RollupId, ApiError> {
         let rollup = RollupId(id);
         let known = self.gateway.info().rollups.iter().any(|manifest| manifest.id == rollup);
-        known.then_some(rollup).ok_or(ApiError::UnknownRollup(rollup))
+        (known || rollup == RollupId::SYSTEM).then_some(rollup).ok_or(ApiError::UnknownRollup(rollup))
     }
 
     /// A place for one more reading stream.

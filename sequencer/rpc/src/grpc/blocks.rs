@@ -54,7 +54,7 @@ impl v1::block_service_server::BlockService for Api {
         request: Request<v1::GetSegmentRequest>,
     ) -> Result<Response<v1::GetSegmentResponse>, Status> {
         let v1::GetSegmentRequest { rollup_id, height } = request.into_inner();
-        let rollup = self.readable_rollup(rollup_id)?;
+        let rollup = self.rollup(rollup_id)?;
         let read = self.read(move |gateway| {
             below_tip(gateway, height)?;
             let segment = present(gateway.segment(rollup, height)?, "segment", height)?;
@@ -73,7 +73,7 @@ impl v1::block_service_server::BlockService for Api {
         request: Request<v1::StreamSegmentsRequest>,
     ) -> Result<Response<Self::StreamSegmentsStream>, Status> {
         let request = request.into_inner();
-        let rollup = self.readable_rollup(request.rollup_id)?;
+        let rollup = self.rollup(request.rollup_id)?;
         check_level(request.level)?;
         let heights = self.range(request.from_height, request.to_height)?;
         self.check_kept(*heights.start())?;
@@ -107,13 +107,25 @@ impl v1::block_service_server::BlockService for Api {
         Ok(Response::new(log::stream(self, heights, slot, log::block)))
     }
 
+    async fn get_hub_state(
+        self: Arc<Self>,
+        request: Request<v1::GetHubStateRequest>,
+    ) -> Result<Response<v1::GetHubStateResponse>, Status> {
+        let height = request.into_inner().height;
+        let state = self.read(move |gateway| {
+            below_tip(gateway, height)?;
+            Ok(gateway.hub_state(height)?)
+        });
+        Ok(Response::new(v1::GetHubStateResponse { state: state.await?.into() }))
+    }
+
     type StreamSnapshotStream = BoxStream<'static, Result<v1::StreamSnapshotResponse, Status>>;
 
     async fn stream_snapshot(
         self: Arc<Self>,
         request: Request<v1::StreamSnapshotRequest>,
     ) -> Result<Response<Self::StreamSnapshotStream>, Status> {
-        let rollup = self.writable_rollup(request.into_inner().rollup_id)?;
+        let rollup = self.rollup(request.into_inner().rollup_id)?;
         let chain = self.gateway.evm(rollup).ok_or(ApiError::NotExecutedHere(rollup))?;
         let slot = self.snapshot_slot()?;
         Ok(Response::new(snapshot::stream(&self, chain, slot)))

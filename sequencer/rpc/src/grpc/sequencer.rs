@@ -100,12 +100,12 @@ impl v1::sequencer_service_server::SequencerService for Api {
 
 impl Api {
     fn key(&self, rollup_id: u64, tx_hash: &[u8]) -> Result<TxKey, ApiError> {
-        Ok(TxKey { rollup: self.readable_rollup(rollup_id)?, hash: hash("hash", tx_hash)? })
+        Ok(TxKey { rollup: self.rollup(rollup_id)?, hash: hash("hash", tx_hash)? })
     }
 
     async fn submit_batch(&self, batch: v1::SubmitRequest) -> Result<Vec<v1::SubmitResult>, ApiError> {
         let field = |description| ApiError::Field { field: "transactions", description };
-        let rollup = self.writable_rollup(batch.rollup_id)?;
+        let rollup = self.rollup(batch.rollup_id)?;
         let (count, count_max) = (batch.transactions.len(), self.limits.submit_transactions);
         if count == 0 || count > count_max {
             return Err(field(format!("{count} transactions, must be between 1 and {count_max}")));

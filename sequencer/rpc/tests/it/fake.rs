@@ -144,7 +144,8 @@ impl FakeHub {
         let parent = state.blocks.last().unwrap().header;
         let timestamp_ms = parent.timestamp_ms + 50;
         let height = parent.height + 1;
-        let block = Block::new(Header { parent: parent.hash(), height, timestamp_ms, ..parent }, segments);
+        let header = Header { parent: parent.hash(), height, timestamp_ms, next_seats_hash: B256::ZERO, ..parent };
+        let block = Block::new(header, segments);
         if certified {
             let certificate = certify(self.info.id, &self.secrets, &block.header, 3);
             state.certificates.insert(height, certificate);
@@ -241,6 +242,10 @@ impl Gateway for FakeHub {
             headers: (height..=*certified).map(|h| state.blocks[h as usize].header).collect(),
             certificate: certificate.clone(),
         }))
+    }
+
+    fn hub_state(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
+        Ok(Vec::new())
     }
 
     fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {

@@ -9,6 +9,7 @@
 //! | `segments` | height, rollup | transactions |
 //! | `certificates` | height | finality certificate |
 //! | `tx_index` | rollup, transaction hash | height, index |
+//! | `hub_states` | height | the hub's state after it, where it changed |
 //!
 //! The tip is the last key of `headers`: a block is one atomic batch over all columns, so no second record of the tip
 //! can disagree. Pruning moves one number in `meta`. What is below it is hidden from then on; table files that lie wholly
@@ -68,11 +69,20 @@ enum Column {
     Segments,
     Certificates,
     TxIndex,
+    HubStates,
 }
 
 impl Column {
-    const ALL: [Self; 7] =
-        [Self::Meta, Self::Headers, Self::Hashes, Self::Tables, Self::Segments, Self::Certificates, Self::TxIndex];
+    const ALL: [Self; 8] = [
+        Self::Meta,
+        Self::Headers,
+        Self::Hashes,
+        Self::Tables,
+        Self::Segments,
+        Self::Certificates,
+        Self::TxIndex,
+        Self::HubStates,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
@@ -83,6 +93,7 @@ impl Column {
             Self::Segments => "segments",
             Self::Certificates => "certificates",
             Self::TxIndex => "tx_index",
+            Self::HubStates => "hub_states",
         }
     }
 
@@ -356,6 +367,20 @@ impl Store for RocksStore {
             Err(e) => Err(Column::TxIndex.failed(e)),
         };
         records.into_iter().map(read).collect()
+    }
+
+    fn put_hub_state(&self, height: u64, state: &[u8]) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        batch.put_cf(self.column(Column::HubStates)?, height.to_be_bytes(), state);
+        // Durable with the block, not before it.
+        self.write(batch, false)
+    }
+
+    fn hub_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = height.to_be_bytes();
+        let newest = self.iterate(Column::HubStates, IteratorMode::From(&key, Direction::Reverse))?.next();
+        let newest = newest.transpose().map_err(|e| Column::HubStates.failed(e))?;
+        Ok(newest.map(|(_, state)| state.into_vec()))
     }
 
     fn prune(&self, height: u64) -> Result<(), StoreError> {

@@ -14,8 +14,8 @@ use std::{
 };
 use switchyard_primitives::{B256, Header};
 
-/// Format of the database; one number for all columns. 1: the first.
-const FORMAT: u32 = 1;
+/// Format of the database; one number for all columns. 1 had no hub states, and its headers no system root.
+const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 const NETWORK_KEY: &[u8] = b"network";
 pub(super) const EARLIEST_KEY: &[u8] = b"earliest";
@@ -114,7 +114,7 @@ impl RocksStore {
             return Err(StoreError::NewerFormat { path, found, supported: FORMAT });
         }
         if found != FORMAT {
-            return Err(Column::Meta.corrupt(format!("format {found} never was")));
+            return Err(StoreError::OlderFormat { path, found, supported: FORMAT });
         }
         let id = self.meta(NETWORK_KEY)?.unwrap_or_default();
         let found = B256::try_from(id.as_slice())

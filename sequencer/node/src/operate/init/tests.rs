@@ -34,6 +34,7 @@ fn genesis(validators: &[NodeKeys]) -> Genesis {
         validators: validators.iter().map(|keys| keys.genesis_validator().unwrap()).collect(),
         rollups: vec![evm(4, "one"), evm(9, "two")],
         limits: GenesisLimits::default(),
+        epochs: crate::genesis::GenesisEpochs::default(),
         replay_window_blocks: 100,
     }
 }

@@ -501,6 +501,10 @@ impl Gateway for FakeNode {
         Ok(None)
     }
 
+    fn hub_state(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
+        Ok(Vec::new())
+    }
+
     fn finality_run(&self, _: u64) -> Result<Option<FinalityProof>, GatewayError> {
         Ok(None)
     }

@@ -1,0 +1,160 @@
+//! The hub's own state beside the log: stake table and committees, at the tip and on the blocks above it.
+
+use alloy_primitives::{Address, B256};
+use parking_lot::Mutex;
+use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
+use switchyard_consensus_core::{
+    Committee, Committees, HubState,
+    record::{Record, RecordError},
+};
+use switchyard_primitives::{Block, Bytes};
+use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
+use switchyard_store::{Store, StoreError};
+
+/// States on blocks that are not final yet.
+const PENDING_STATES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
+
+/// Why a final block's state is not taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// The log breaks its own rules: a quorum of seats has, or the software differs.
+    #[error("final block {height} breaks the hub's rules: {source}; upgrade switchyard if there is a newer version")]
+    Rules {
+        /// The block's height.
+        height: u64,
+        /// How.
+        source: RecordError,
+    },
+    /// The state in the store does not decode, or is not the tip's.
+    #[error("hub state at height {height}: {detail}; restore the store, or start with an empty data directory")]
+    Corrupt {
+        /// The tip's height.
+        height: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The state at the tip and on the newest blocks. Clones share it.
+#[derive(Clone)]
+pub struct HubStates(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    states: Mutex<States>,
+}
+
+struct States {
+    /// After the newest final block here.
+    tip: Arc<HubState>,
+    /// After valid blocks that were seen, by hash.
+    after: lru::LruCache<B256, Arc<HubState>>,
+}
+
+impl HubStates {
+    /// The state at the store's tip; `genesis` is that of the genesis block. Blocking.
+    pub fn open(store: Arc<dyn Store>, network: B256, genesis: HubState) -> Result<Self, HubError> {
+        let (tip, _) = store.tip();
+        let height = tip.height;
+        let corrupt = |detail: String| HubError::Corrupt { height, detail };
+        let state = match store.hub_state(height)? {
+            Some(bytes) => HubState::decode(network, &bytes).map_err(|e| corrupt(e.to_string()))?,
+            None => genesis,
+        };
+        let at_tip = height.checked_add(1).and_then(|next| state.unchanged_until(next));
+        let state = at_tip.ok_or_else(|| corrupt("it is of another epoch".into()))?;
+        let states = States { tip: Arc::new(state), after: lru::LruCache::new(PENDING_STATES) };
+        Ok(Self(Arc::new(Inner { store, states: Mutex::new(states) })))
+    }
+
+    /// The state after the newest final block here.
+    pub fn tip(&self) -> Arc<HubState> {
+        self.0.states.lock().tip.clone()
+    }
+
+    /// The state after a block that was followed here, or after the tip.
+    pub fn after(&self, block: &Block) -> Option<Arc<HubState>> {
+        let mut states = self.0.states.lock();
+        if states.tip.next_height() == block.header.height + 1 {
+            return Some(states.tip.clone());
+        }
+        states.after.get(&block.hash()).cloned()
+    }
+
+    /// The state after a block on one whose state is known; remembered. Checks the block's header and records, which takes a
+    /// pairing for each record: not on the async threads.
+    pub fn follow(&self, on: &Arc<HubState>, block: &Block) -> Result<Arc<HubState>, RecordError> {
+        let hash = block.hash();
+        if let Some(known) = self.0.states.lock().after.get(&hash) {
+            return Ok(known.clone());
+        }
+        let state = on.follow(block)?;
+        self.0.states.lock().after.put(hash, state.clone());
+        Ok(state)
+    }
+
+    /// The state after a final block, which is the tip's child; `None` if the tip is that high already.
+    pub fn next(&self, block: &Block) -> Result<Option<Arc<HubState>>, HubError> {
+        let tip = self.tip();
+        let height = block.header.height;
+        if height < tip.next_height() {
+            return Ok(None);
+        }
+        self.follow(&tip, block).map(Some).map_err(|source| HubError::Rules { height, source })
+    }
+
+    /// Writes down what changes with the next final block; to be called before the block is appended, so that no crash
+    /// leaves the block without it. Blocking.
+    pub fn write(&self, state: &HubState) -> Result<(), HubError> {
+        if state.root() != self.tip().root() {
+            self.0.store.put_hub_state(state.next_height().saturating_sub(1), &state.encode())?;
+        }
+        Ok(())
+    }
+
+    /// Makes a state the tip's, once its block is in the store.
+    pub fn advance(&self, state: Arc<HubState>) {
+        self.0.states.lock().tip = state;
+    }
+}
+
+impl Committees for HubStates {
+    fn committee(&self, epoch: u64) -> Option<Arc<Committee>> {
+        self.0.states.lock().tip.committee(epoch).cloned()
+    }
+
+    fn addresses(&self) -> Vec<(B256, Option<SocketAddr>)> {
+        self.tip().validators().iter().map(|(identity, v)| (*identity, v.address)).collect()
+    }
+}
+
+/// The system rollup takes records that the next block could hold, or one soon after.
+pub struct SystemAdmission(pub HubStates);
+
+impl Admission for SystemAdmission {
+    fn inspect(&self, payload: &Bytes) -> Result<Option<Sequenced>, Rejection> {
+        let record = Record::decode(payload).map_err(|e| Rejection::Malformed(e.to_string()))?;
+        match self.0.tip().check(&record) {
+            Err(error) if !error.may_pass() => Err(Rejection::Record(error.to_string())),
+            _ => Ok(None),
+        }
+    }
+
+    fn account(&self, _: Address) -> Option<Account> {
+        Some(Account::default())
+    }
+
+    fn base_fee(&self) -> u64 {
+        0
+    }
+
+    fn block_gas_limit(&self) -> u64 {
+        u64::MAX
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,129 @@
+use super::*;
+use std::num::NonZeroU64;
+use switchyard_consensus_core::{
+    EpochRules,
+    keys::{bls_public_key, bls_secret_from_entropy},
+    record::{Update, UpdateKind},
+    stake::Registration,
+};
+use switchyard_primitives::{Header, RollupId, Segment};
+use switchyard_store::MemoryStore;
+
+fn secret(i: u8) -> [u8; 32] {
+    bls_secret_from_entropy(&[i; 32]).unwrap()
+}
+
+fn genesis_state(identities: &[B256], blocks: u64) -> HubState {
+    let rules = EpochRules { blocks: NonZeroU64::new(blocks).unwrap(), seats_per_validator: 1 };
+    let registered = |(i, identity): (u8, &B256)| {
+        let bls = bls_public_key(&secret(i)).unwrap();
+        (*identity, Registration { bls, stake: 1, address: None, serial: 0 })
+    };
+    HubState::genesis(B256::ZERO, rules, (1..).zip(identities).map(registered)).unwrap()
+}
+
+/// The state of a hub with these validators, who have a seat each, in one long epoch.
+pub(crate) fn of_equals(store: Arc<dyn Store>, identities: &[B256]) -> HubStates {
+    HubStates::open(store, B256::ZERO, genesis_state(identities, u64::MAX)).unwrap()
+}
+
+fn identity(i: u8) -> B256 {
+    B256::with_last_byte(i)
+}
+
+/// A short-epoch hub on a store that outlives it.
+struct Hub {
+    store: Arc<MemoryStore>,
+    states: HubStates,
+    parent: B256,
+}
+
+impl Hub {
+    fn new() -> Self {
+        let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
+        let parent = store.tip().1;
+        Self { states: Self::open(&store), store, parent }
+    }
+
+    fn open(store: &Arc<MemoryStore>) -> HubStates {
+        HubStates::open(store.clone(), B256::ZERO, genesis_state(&[identity(1), identity(2)], 4)).unwrap()
+    }
+
+    fn block(&self, records: &[Record]) -> Block {
+        let state = self.states.tip();
+        let (epoch, system_root, next_seats_hash) = state.header_fields();
+        let header = Header {
+            parent: self.parent,
+            height: state.next_height(),
+            epoch,
+            system_root,
+            next_seats_hash,
+            ..Header::genesis(B256::ZERO, 0, B256::ZERO)
+        };
+        let transactions: Vec<Bytes> = records.iter().map(Record::encode).collect();
+        let system = Segment { rollup: RollupId::SYSTEM, transactions };
+        Block::new(header, if records.is_empty() { vec![] } else { vec![system] })
+    }
+
+    /// What the finalizer does.
+    fn finalise(&mut self, block: &Block) {
+        let state = self.states.next(block).unwrap().unwrap();
+        self.states.write(&state).unwrap();
+        self.store.append(block, None).unwrap();
+        self.states.advance(state);
+        self.parent = block.hash();
+    }
+}
+
+fn moved(serial: u64) -> Record {
+    let kind = UpdateKind::Address("10.0.0.1:9".parse().unwrap());
+    Record::Update(Update::sign(B256::ZERO, identity(1), serial, kind, &secret(1)).unwrap())
+}
+
+#[test]
+fn the_state_after_a_restart_is_that_of_the_tip() {
+    let mut hub = Hub::new();
+    for height in 1..14 {
+        let records = if height % 5 == 2 { vec![moved(height / 5)] } else { vec![] };
+        hub.finalise(&hub.block(&records));
+        assert_eq!(*Hub::open(&hub.store).tip(), *hub.states.tip(), "height {height}");
+    }
+    assert_eq!(hub.states.tip().validators()[&identity(1)].serial, 3);
+    assert_eq!(hub.states.addresses()[0], (identity(1), Some("10.0.0.1:9".parse().unwrap())));
+}
+
+#[test]
+fn a_state_that_was_written_for_a_block_that_was_lost_is_not_taken() {
+    let mut hub = Hub::new();
+    hub.finalise(&hub.block(&[]));
+    let lost = hub.block(&[moved(0)]);
+    let state = hub.states.next(&lost).unwrap().unwrap();
+    hub.states.write(&state).unwrap();
+    assert_eq!(*Hub::open(&hub.store).tip(), *hub.states.tip());
+}
+
+#[test]
+fn a_final_block_that_breaks_the_rules_stops_the_node_by_name() {
+    let hub = Hub::new();
+    let mut block = hub.block(&[]);
+    block.header.system_root = B256::ZERO;
+    let error = hub.states.next(&block).unwrap_err();
+    assert!(matches!(error, HubError::Rules { height: 1, .. }), "{error}");
+    hub.store.put_hub_state(0, b"junk").unwrap();
+    let error = HubStates::open(hub.store.clone(), B256::ZERO, genesis_state(&[identity(1)], 4)).err().unwrap();
+    assert!(matches!(error, HubError::Corrupt { height: 0, .. }), "{error}");
+}
+
+#[test]
+fn the_system_rollup_takes_what_the_next_block_may_hold_or_one_soon_after() {
+    let hub = Hub::new();
+    let admission = SystemAdmission(hub.states.clone());
+    let verdict = |record: &Bytes| admission.inspect(record).err().map(|e| e.code());
+    assert_eq!(verdict(&moved(0).encode()), None);
+    assert_eq!(verdict(&moved(1).encode()), None, "the one before may be on its way");
+    assert_eq!(verdict(&Bytes::from_static(b"junk")), Some("malformed"));
+    let stranger = Update::sign(B256::ZERO, identity(7), 0, UpdateKind::Leave, &secret(7)).unwrap();
+    assert_eq!(verdict(&Record::Update(stranger).encode()), Some("record"));
+    let forged = Update::sign(B256::ZERO, identity(1), 0, UpdateKind::Leave, &secret(2)).unwrap();
+    assert_eq!(verdict(&Record::Update(forged).encode()), Some("record"));
+}

@@ -18,6 +18,7 @@ pub mod machine;
 pub mod metrics;
 pub mod node;
 mod opened;
+pub mod prepare;
 pub mod operate;
 mod servers;
 pub mod sync;

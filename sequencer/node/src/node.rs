@@ -15,7 +15,7 @@ use crate::{
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
-    sync::{self, Begin, Sources, Sync, SyncParts, Timing},
+    sync::{self, Begin, Sources, Sync, SyncParts, SyncStatus, Timing},
 };
 use futures::FutureExt;
 use std::{
@@ -50,9 +50,25 @@ pub struct Node {
     endpoints_file: PathBuf,
     /// None for a follower.
     engine: Option<EngineHandle>,
+    /// None for a validator.
+    pub(crate) copying: Option<Copying>,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     failures: mpsc::Receiver<NodeError>,
+}
+
+/// How far a follower has come.
+pub(crate) struct Copying {
+    sources: Arc<Sources>,
+    status: watch::Receiver<SyncStatus>,
+    tip: watch::Receiver<HubTip>,
+}
+
+impl Copying {
+    /// Waits until the durable tip is that of the sources; `false` if none answers for so long.
+    pub(crate) async fn caught_up(&mut self, patience: Duration) -> bool {
+        sync::caught_up(&self.sources, &mut self.status, &mut self.tip, patience).await
+    }
 }
 
 /// What every part shares.
@@ -93,7 +109,7 @@ impl Node {
         shared.metrics.height.set(gauge(header.height));
         shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
-        let Fed { events, entry, feed, engine } = match opened.engine() {
+        let Fed { events, entry, feed, engine, copying } = match opened.engine() {
             Some(config) => shared.validate(&opened, config).await?,
             None => shared.follow(&opened).await?,
         };
@@ -134,7 +150,7 @@ impl Node {
         )?;
         write_endpoints(&endpoints_file, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
-        Ok(Self { endpoints, endpoints_file, engine, threads, stop, failures })
+        Ok(Self { endpoints, endpoints_file, engine, copying, threads, stop, failures })
     }
 
     /// Waits for the first part that fails.
@@ -184,6 +200,8 @@ struct Fed {
     feed: Feed,
     /// None for a follower.
     engine: Option<EngineHandle>,
+    /// None for a validator.
+    copying: Option<Copying>,
 }
 
 impl Shared {
@@ -205,7 +223,7 @@ impl Shared {
         let Engine { events, gossip, handle } = switchyard_consensus_engine::start(config, builder.clone()).await?;
         let ingest = self.ingest(opened, me, gossip, waiting);
         let feed = Feed::Engine { status: handle.status.clone(), hub: opened.hub.clone() };
-        Ok(Fed { events, entry: Entry::Validator { ingest, builder }, feed, engine: Some(handle) })
+        Ok(Fed { events, entry: Entry::Validator { ingest, builder }, feed, engine: Some(handle), copying: None })
     }
 
     /// Copies what others have made final.
@@ -223,12 +241,15 @@ impl Shared {
         let (store, mempool, metrics) = (self.store.clone(), self.mempool.clone(), self.metrics.clone());
         let rollups = opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect();
         let (header, tip) = (store.tip().0, self.tip.clone());
+        let copied = (sources.clone(), tip.clone());
         let forward = Forward::new(sources.clone(), mempool, store, rollups, metrics.clone());
         let Sync { events, status, run } =
             sync::start(SyncParts { sources, judge, limits, header, tip, timing, metrics });
         self.task("sync", run);
         self.task("expiry", forward.clone().run());
-        Ok(Fed { events, entry: Entry::Follower(forward), feed: Feed::Sync(status), engine: None })
+        let copying = Copying { sources: copied.0, status: status.clone(), tip: copied.1 };
+        let (entry, feed) = (Entry::Follower(forward), Feed::Sync(status));
+        Ok(Fed { events, entry, feed, engine: None, copying: Some(copying) })
     }
 
     /// The way in for transactions, with its tasks.

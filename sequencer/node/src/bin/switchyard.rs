@@ -14,6 +14,7 @@ use switchyard_node::{
     config::Config,
     logging,
     node::Node,
+    prepare::catch_up,
     operate::{self, OperateError},
 };
 
@@ -144,9 +145,13 @@ fn run(path: &Path) -> ExitCode {
         let stop = stop_signal();
         tokio::pin!(stop);
         // Without an end of its own: what is half started ends with the process, as in a crash.
+        let start = async {
+            catch_up(&config, &errors).await?;
+            Node::start(config, errors).await
+        };
         let mut node = tokio::select! {
             () = &mut stop => return Ok(()),
-            node = Node::start(config, errors) => node?,
+            node = start => node?,
         };
         let outcome = tokio::select! {
             () = stop => Ok(()),

@@ -259,6 +259,13 @@ async fn keep_status(shared: Arc<Shared>, status: watch::Sender<SyncStatus>) {
     }
 }
 
+/// Asks every source once, and says how high the highest tip is that one of them claims to have.
+pub async fn ask(sources: &Sources, judge: &Judge, timing: &Timing) -> Option<u64> {
+    let greetings = sources.all().iter().map(|source| source.greet(judge.network(), timing));
+    futures::future::join_all(greetings).await;
+    sources.claimed()
+}
+
 /// Waits until the durable tip is what the sources that answer say they have, or `patience` is over without any source that
 /// answers. `false` for the latter.
 pub async fn caught_up(

@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod arrows;
+mod late;
 mod layout;
 mod network;

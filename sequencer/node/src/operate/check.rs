@@ -15,6 +15,7 @@ use std::{
 };
 use switchyard_consensus_guard::SignGuard;
 use switchyard_primitives::B256;
+use switchyard_rollup_core::Vm;
 
 /// The configuration.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -79,6 +80,7 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
         }
     }
     findings.extend(sources(config));
+    findings.extend(checked.genesis.as_ref().and_then(|genesis| snapshots(config, genesis)));
     findings.push(addresses(config));
     findings.push(data_dir(&config.data_dir));
     if config.role == Role::Validator {
@@ -147,6 +149,18 @@ fn peers(network: &Network, genesis: &Genesis, own: Option<B256>) -> Vec<Finding
         findings.push(Finding::ok("peers", format!("{} other validators have addresses", named.len())));
     }
     findings
+}
+
+/// A log that begins at a checkpoint does not hold what the rollups' states would be derived from.
+fn snapshots(config: &Config, genesis: &Genesis) -> Option<Finding> {
+    let checkpoint = config.sync.checkpoint?;
+    let evm = genesis.rollups.iter().filter(|rollup| matches!(rollup.vm, Vm::Evm { .. })).map(|rollup| rollup.id);
+    let missing: Vec<String> =
+        evm.filter(|id| !config.rollup_state(*id).exists()).map(|id| id.to_string()).collect();
+    let found = format!("the log begins at block {}, and there is no state of rollup {}", checkpoint.height, missing.join(", "));
+    let means = "the node stops when it comes to execute that rollup";
+    let remedy = "`switchyard snapshot restore` for each, of a block whose hub block is not below the checkpoint";
+    (!missing.is_empty()).then(|| Finding::new("snapshots", Level::Error, found, means, remedy))
 }
 
 /// Where a follower's blocks come from. With one source, that source decides how fresh this node is.

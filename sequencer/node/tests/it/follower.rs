@@ -20,6 +20,8 @@ fn funded() -> Folder {
     let mut genesis = folder.genesis();
     let Vm::Evm { genesis: evm } = &mut genesis.rollups[0].vm else { panic!("the first rollup is an EVM rollup") };
     evm["alloc"] = json!({ transfer(0).0.to_string(): { "balance": "0xde0b6b3a7640000" } });
+    // So that a log of seconds has many epochs.
+    genesis.epochs.blocks = 8;
     folder.write_genesis(&genesis);
     folder
 }

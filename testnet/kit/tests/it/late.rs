@@ -6,7 +6,7 @@ use switchyard_testnet_kit::{agree_on_hub, caught_up};
 use switchyard_testnet_local::{Client, Options, Testnet};
 
 /// More than a validator leaves to the engine.
-const AHEAD: u64 = 200;
+const AHEAD: u64 = 140;
 const LATE: usize = 3;
 const SECONDS_120: Duration = Duration::from_secs(120);
 

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{config::BlsKey, config::Consensus, genesis::GenesisLimits};
+use crate::{
+    config::{BlsKey, Consensus, Role},
+    genesis::GenesisLimits,
+};
 use clap::Parser;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
@@ -99,4 +102,17 @@ fn a_node_is_made_once_with_private_files_and_keys_that_stay() {
     assert!(matches!(run(), Err(OperateError::Key(KeyError::Exists { .. }))));
     std::fs::remove_file(dir.join("node.toml")).unwrap();
     assert_eq!(run().unwrap(), printed, "the keys were made anew");
+}
+
+#[test]
+fn a_followers_configuration_has_sources_and_no_keys() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("node");
+    let source = "http://192.0.2.9:7200";
+    let mut out = Vec::new();
+    init(args(&dir, &["--follower", "--source", source]), &mut out).unwrap();
+    let config = Config::load(&dir.join("node.toml")).unwrap();
+    assert_eq!((config.role, config.sync.sources), (Role::Follower, vec![source.to_owned()]));
+    assert!(config.keys.is_none() && config.network.is_none() && !dir.join("keys").exists());
+    assert!(matches!(init(args(&dir, &["--follower", "--source", source]), &mut out), Err(OperateError::Key(_))));
 }

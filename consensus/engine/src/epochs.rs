@@ -158,7 +158,7 @@ where
 
     async fn run_all(&mut self, context: &E, processed: u64) -> Result<std::convert::Infallible, EngineError> {
         // A store that is behind the archive is filled first: the epochs' seats come from it.
-        self.acknowledged_from(processed).await?;
+        self.acknowledged_from(processed).await;
         let height = *self.acknowledged.borrow();
         let mut epoch = self.rules.epoch_of(height.saturating_add(1));
         let mut told = Told::default();
@@ -166,7 +166,7 @@ where
         // Whether the others had left the epoch before.
         let mut behind = false;
         loop {
-            let committee = self.committee(epoch).await?;
+            let committee = self.committee(epoch).await;
             // What arrives for the next epoch before it begins here waits in its queues.
             let next_channels = self.channels.register(epoch.saturating_add(1)).await?;
             let part = Part { epoch, seats: committee.member(&self.schemes.me()).map_or(0, |m| m.seats) };
@@ -185,19 +185,23 @@ where
         }
     }
 
-    async fn acknowledged_from(&mut self, height: u64) -> Result<(), EngineError> {
-        let gone = |_| EngineError::Failed("the courier has ended".into());
-        self.acknowledged.wait_for(|at| *at >= height).await.map(drop).map_err(gone)
+    /// Waits until the node has acknowledged a height. The courier's end is the engine's, and told by whoever waits for it: this
+    /// one then waits for ever.
+    async fn acknowledged_from(&mut self, height: u64) {
+        if self.acknowledged.wait_for(|at| *at >= height).await.is_err() {
+            std::future::pending().await
+        }
     }
 
     /// The committee of an epoch, once the log tells it.
-    async fn committee(&mut self, epoch: u64) -> Result<Arc<Committee>, EngineError> {
+    async fn committee(&mut self, epoch: u64) -> Arc<Committee> {
         loop {
             if let Some(committee) = self.config.committees.committee(epoch) {
-                return Ok(committee);
+                return committee;
             }
             warn!(epoch, "the seats of the epoch are not known yet");
-            self.acknowledged.changed().await.map_err(|_| EngineError::Failed("the courier has ended".into()))?;
+            let next = self.acknowledged.borrow().saturating_add(1);
+            self.acknowledged_from(next).await;
         }
     }
 
@@ -331,10 +335,7 @@ where
         loop {
             tokio::select! {
                 biased;
-                over = self.acknowledged.wait_for(|at| *at >= last) => {
-                    over.map_err(|_| EngineError::Failed("the courier has ended".into()))?;
-                    return Ok(asked);
-                }
+                () = self.acknowledged_from(last) => return Ok(asked),
                 ended = &mut *instance => {
                     return Err(EngineError::Failed(ended.err().map_or_else(|| "simplex".into(), |e| format!("simplex: {e}"))));
                 }

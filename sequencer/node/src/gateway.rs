@@ -1,13 +1,14 @@
 //! The node as its servers see it.
 
-use crate::{builder::HubBuilder, forward::Forward, ingest::Ingest, logging::RecentErrors};
+use crate::{builder::HubBuilder, forward::Forward, hub::HubStates, ingest::Ingest, logging::RecentErrors};
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
+use switchyard_consensus_core::HubState;
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
 use switchyard_rollup_core::{Rejection, evm::EvmChain};
-use switchyard_rpc::{BlockAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_rpc::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use switchyard_store::{Store, StoreError};
 use tokio::sync::{broadcast, watch};
 
@@ -17,6 +18,8 @@ pub struct NodeGateway {
     pub info: NetworkInfo,
     /// The log.
     pub store: Arc<dyn Store>,
+    /// The hub's state.
+    pub hub: HubStates,
     /// What waits.
     pub mempool: Arc<Mempool>,
     /// The way in.
@@ -133,7 +136,7 @@ impl Gateway for NodeGateway {
         Ok(headers.map(|headers| FinalityProof { headers, certificate }))
     }
 
-    fn hub_state(&self, height: u64) -> Result<Vec<u8>, GatewayError> {
+    fn hub_state_at(&self, height: u64) -> Result<Vec<u8>, GatewayError> {
         // A log that began at a checkpoint knows the state before that block, and from there on.
         if self.store.header(height).map_err(failed)?.is_none() {
             self.check_kept(height.saturating_add(1))?;
@@ -165,6 +168,25 @@ impl Gateway for NodeGateway {
         let found = self.store.certificate_from(height).map_err(failed)?;
         let certificate = found.filter(|(at, _)| *at == height).map(|(_, certificate)| certificate);
         Ok(Some(BlockAt { block: block.encode().into(), certificate }))
+    }
+
+    fn hub_state(&self) -> Arc<HubState> {
+        self.hub.tip()
+    }
+
+    fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError> {
+        let state = self.hub.tip();
+        if epoch > state.current().epoch() {
+            return Ok(None);
+        }
+        let Some(before) = epoch.checked_sub(1) else {
+            let seats = self.hub.committee_of(0).map_err(|e| GatewayError::Store(e.to_string()))?.seats().clone();
+            return Ok(Some(EpochAt { epoch, first_height: 0, seats, boundary: None }));
+        };
+        let last = state.rules().last_of(before);
+        let Some(boundary) = self.finality(last)? else { return Ok(None) };
+        let seats = self.hub.committee_of(epoch).map_err(|e| GatewayError::Store(e.to_string()))?.seats().clone();
+        Ok(Some(EpochAt { epoch, first_height: last.saturating_add(1), seats, boundary: Some(boundary) }))
     }
 
     fn pending(&self, key: TxKey) -> Option<Bytes> {

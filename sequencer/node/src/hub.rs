@@ -44,6 +44,8 @@ pub struct HubStates(Arc<Inner>);
 
 struct Inner {
     store: Arc<dyn Store>,
+    network: B256,
+    genesis: HubState,
     states: Mutex<States>,
 }
 
@@ -62,17 +64,32 @@ impl HubStates {
         let corrupt = |detail: String| HubError::Corrupt { height, detail };
         let state = match store.hub_state(height)? {
             Some(bytes) => HubState::decode(network, &bytes).map_err(|e| corrupt(e.to_string()))?,
-            None => genesis,
+            None => genesis.clone(),
         };
         let at_tip = height.checked_add(1).and_then(|next| state.unchanged_until(next));
         let state = at_tip.ok_or_else(|| corrupt("it is of another epoch".into()))?;
         let states = States { tip: Arc::new(state), after: lru::LruCache::new(PENDING_STATES) };
-        Ok(Self(Arc::new(Inner { store, states: Mutex::new(states) })))
+        Ok(Self(Arc::new(Inner { store, network, genesis, states: Mutex::new(states) })))
     }
 
     /// The state after the newest final block here.
     pub fn tip(&self) -> Arc<HubState> {
         self.0.states.lock().tip.clone()
+    }
+
+    /// The committee of an epoch that has begun, however long ago. Blocking.
+    pub fn committee_of(&self, epoch: u64) -> Result<Arc<Committee>, HubError> {
+        let tip = self.tip();
+        if let Some(committee) = tip.committee(epoch) {
+            return Ok(committee.clone());
+        }
+        let height = epoch.checked_sub(1).map_or(0, |before| tip.rules().last_of(before));
+        let corrupt = |detail: String| HubError::Corrupt { height, detail };
+        let state = match self.0.store.hub_state(height)? {
+            Some(bytes) => HubState::decode(self.0.network, &bytes).map_err(|e| corrupt(e.to_string()))?,
+            None => self.0.genesis.clone(),
+        };
+        state.committee(epoch).cloned().ok_or_else(|| corrupt(format!("it does not tell the seats of epoch {epoch}")))
     }
 
     /// The state after a block that was followed here, or after the tip.

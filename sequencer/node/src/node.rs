@@ -131,6 +131,7 @@ impl Node {
         let gateway = Arc::new(NodeGateway {
             info: opened.network_info(),
             store: shared.store.clone(),
+            hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
             entry,
             tip: shared.tip.clone(),

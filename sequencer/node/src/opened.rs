@@ -97,10 +97,15 @@ impl Opened {
         let (network, header) = (genesis.id()?, genesis.header()?);
         let keys = config.keys.as_ref().map(NodeKeys::load).transpose()?;
         check_servers(&config, &genesis)?;
+        let path = config.data_dir.join("store");
+        if let (false, Some(keys), Some(hubs)) = (path.exists(), &keys, &config.network) {
+            // Nothing is made for a node that may not run.
+            check_seat(&genesis.hub_state()?, keys, hubs.joining)?;
+        }
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
         let options = RocksOptions { journal, ..RocksOptions::default() };
-        let store = RocksStore::open(&config.data_dir.join("store"), network, header, options)?;
+        let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
         let seat = match keys.zip(config.network.clone()) {
@@ -121,7 +126,6 @@ impl Opened {
             name: self.genesis.name.clone(),
             id: self.network,
             genesis_hash: self.header.hash(),
-            seats: self.hub.tip().current().seats().clone(),
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
@@ -214,7 +218,8 @@ pub(crate) fn check_seat(state: &HubState, keys: &NodeKeys, joining: bool) -> Re
             return Ok(());
         }
         return refuse(format!(
-            "identity {identity} is not a validator of this network; one that is about to join sets network.joining = true"
+            "identity {identity} has no seat in this network and is not in its stake table; a validator that is about to join sets \
+             network.joining = true"
         ));
     };
     let bls = keys.bls_public()?;

@@ -3,7 +3,7 @@
 use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use switchyard_consensus_core::SeatSet;
+use switchyard_consensus_core::{HubState, SeatSet};
 use switchyard_primitives::{
     FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey,
 };
@@ -19,8 +19,6 @@ pub struct NetworkInfo {
     pub id: B256,
     /// Hash of the genesis header.
     pub genesis_hash: B256,
-    /// The seats.
-    pub seats: SeatSet,
     /// The rollups.
     pub rollups: Vec<RollupManifest>,
     /// Block limits.
@@ -29,6 +27,19 @@ pub struct NetworkInfo {
     pub client_version: String,
     /// Whether submissions are handed on to a validator.
     pub forwards_submissions: bool,
+}
+
+/// An epoch that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EpochAt {
+    /// Its number.
+    pub epoch: u64,
+    /// Its first block's height.
+    pub first_height: u64,
+    /// Its seats.
+    pub seats: SeatSet,
+    /// Shows that the last block of the epoch before is final, whose header names the seats; none for epoch 0.
+    pub boundary: Option<FinalityProof>,
 }
 
 /// The newest final block that is durable here.
@@ -127,7 +138,13 @@ pub trait Gateway: Send + Sync + 'static {
 
     /// The hub's encoded state after a final block, as of the last block that changed it; empty while it is that of
     /// genesis. Above the tip: that at the tip.
-    fn hub_state(&self, height: u64) -> Result<Vec<u8>, GatewayError>;
+    fn hub_state_at(&self, height: u64) -> Result<Vec<u8>, GatewayError>;
+
+    /// The state after the durable tip: who signs, and with which stake.
+    fn hub_state(&self) -> Arc<HubState>;
+
+    /// An epoch; none that has not begun, or whose first block's parent has no certificate here yet.
+    fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError>;
 
     /// A transaction that waits in the mempool.
     fn pending(&self, key: TxKey) -> Option<Bytes>;

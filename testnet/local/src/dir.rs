@@ -43,6 +43,8 @@ pub enum Ports {
 pub struct Options {
     /// Number of validators: 1 to 64.
     pub validators: usize,
+    /// How many of them, the last ones, are not in the genesis: they are about to join.
+    pub joining: usize,
     /// Where they listen.
     pub ports: Ports,
     /// The rollups; none stands for [`default_rollups`] with `sealing`.
@@ -67,6 +69,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             validators: 4,
+            joining: 0,
             ports: Ports::Free,
             rollups: None,
             sealing: Sealing::default(),
@@ -147,6 +150,7 @@ impl NetworkDir {
             fs::create_dir_all(&files.dir).map_err(Error::file("create", &files.dir))?;
             validators.push(write_keys(&files.dir)?);
         }
+        validators.truncate(options.validators.saturating_sub(options.joining));
         let now_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
         let genesis = Genesis {
@@ -281,7 +285,7 @@ impl NetworkDir {
                 network: Some(Network {
                     listen: p2p(index),
                     transport: Transport::default(),
-                    joining: false,
+                    joining: index >= genesis.validators.len(),
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
                 }),
                 sync: Sync::default(),

@@ -93,6 +93,11 @@ impl Testnet {
         Ok(())
     }
 
+    /// The `switchyard` program.
+    pub fn program(&self) -> &Path {
+        &self.binary
+    }
+
     /// The network's folder.
     pub fn dir(&self) -> &NetworkDir {
         &self.dir

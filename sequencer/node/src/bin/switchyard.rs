@@ -59,6 +59,8 @@ enum Cmd {
     Config(operate::ConfigCommand),
     /// Check this machine, its peers and the running node.
     Doctor(operate::DoctorArgs),
+    /// Who validates: show it, propose, sign and send changes.
+    Stake(cli::StakeArgs),
     /// The record of what this validator has signed: export, import, begin.
     SignRecord(cli::SignRecordArgs),
     /// A rollup's state as a file: create, restore.
@@ -79,6 +81,7 @@ fn main() -> ExitCode {
         Cmd::Init(args) => operated(operate::init(args, &mut std::io::stdout())),
         Cmd::Config(command) => operated(operate::config(command, &mut std::io::stdout())),
         Cmd::Doctor(args) => doctor(args),
+        Cmd::Stake(args) => client(|out| Box::pin(cli::stake(args, out))),
         Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(2, error),

@@ -1,7 +1,8 @@
 //! The light client: checks what a node serves against the validator set alone. Pure; trusts no node.
 
 use crate::genesis::{Genesis, GenesisError};
-use switchyard_consensus_core::{CertificateError, SeatSet, verify_finality};
+use alloy_primitives::FixedBytes;
+use switchyard_consensus_core::{CertificateError, EpochRules, LightClient, LightError, Seat, SeatSet};
 use switchyard_primitives::{B256, Bytes, FinalityProof, Header, ProofError, RollupId};
 use switchyard_proto::{ConvertError, ProvenSegment, v1};
 
@@ -15,14 +16,35 @@ pub struct Trust {
     pub network: B256,
     /// The header of height 0.
     pub genesis: Header,
-    /// The seats of epoch 0.
-    pub seats: SeatSet,
+    /// How the log is cut into epochs.
+    pub epochs: EpochRules,
+    /// The seats of the epochs that were followed so far, from epoch 0 on.
+    pub client: LightClient,
 }
 
 impl Trust {
     /// The trust that a genesis file gives.
     pub fn new(genesis: &Genesis) -> Result<Self, GenesisError> {
-        Ok(Self { network: genesis.id()?, genesis: genesis.header()?, seats: genesis.seats()? })
+        let network = genesis.id()?;
+        let client = LightClient::new(network, genesis.seats()?);
+        Ok(Self { network, genesis: genesis.header()?, epochs: genesis.epoch_rules()?, client })
+    }
+
+    /// Takes up the seats of the next epoch from a node's answer about it.
+    pub fn advance(&mut self, answer: &v1::GetEpochResponse) -> Result<(), VerifyError> {
+        let seat = |seat: &v1::Seat| -> Result<Seat, ConvertError> {
+            let invalid = |field| ConvertError::Missing { field };
+            let identity = B256::try_from(seat.identity.as_ref()).map_err(|_| invalid("seat.identity"))?;
+            let bls = FixedBytes::try_from(seat.bls_key.as_ref()).map_err(|_| invalid("seat.bls_key"))?;
+            Ok(Seat { identity, bls })
+        };
+        let epoch = self.client.newest().saturating_add(1);
+        let seats: Vec<Seat> = answer.seats.iter().map(seat).collect::<Result<_, _>>()?;
+        let boundary = answer.boundary.as_ref().ok_or(ConvertError::Missing { field: "boundary" })?;
+        let boundary = FinalityProof::try_from(boundary)?;
+        let untrue = |reason: String| VerifyError::Seats { epoch, reason };
+        let seats = SeatSet::new(seats).map_err(|e| untrue(e.to_string()))?;
+        self.client.advance(&boundary, seats).map_err(|e| untrue(e.to_string()))
     }
 }
 
@@ -85,11 +107,21 @@ pub enum VerifyError {
         /// The block that the proof starts with.
         found: B256,
     },
-    /// Signed by the seats of an epoch that the genesis file does not speak of.
-    #[error("epoch {found}: the genesis file names the seats of epoch 0 only")]
+    /// Signed by the seats of an epoch that was not followed yet, or that is long past.
+    #[error("epoch {found}: its seats are not known here; epochs were followed up to {newest}")]
     Epoch {
         /// The certificate's epoch.
         found: u64,
+        /// The newest known epoch.
+        newest: u64,
+    },
+    /// The seats of an epoch are not shown to be its seats.
+    #[error("seats of epoch {epoch}: {reason}")]
+    Seats {
+        /// The epoch.
+        epoch: u64,
+        /// What is wrong.
+        reason: String,
     },
     /// The block is not shown to be final.
     #[error("block {height} is not final: {source}")]
@@ -120,6 +152,7 @@ impl VerifyError {
             Self::Genesis { .. } => "wrong_genesis",
             Self::OtherBlock { .. } => "wrong_block",
             Self::Epoch { .. } => "unknown_epoch",
+            Self::Seats { .. } => "wrong_seats",
             Self::NotFinal { .. } => "not_final",
             Self::Segment { source: ProofError::Root, .. } => "segment_proof",
             Self::Segment { source: ProofError::Rollup(_), .. } => "wrong_rollup",
@@ -143,6 +176,16 @@ impl Follower {
     pub fn new(trust: Trust, rollup: RollupId, from: u64) -> Self {
         let parent = (from == 1).then(|| trust.genesis.hash());
         Self { trust, rollup, next: from, parent }
+    }
+
+    /// What is trusted, to be advanced when an epoch is not known.
+    pub fn trust_mut(&mut self) -> &mut Trust {
+        &mut self.trust
+    }
+
+    /// What is trusted after all that was followed.
+    pub fn into_trust(self) -> Trust {
+        self.trust
     }
 
     /// The height that must come next.
@@ -195,11 +238,10 @@ impl Follower {
         let Some(last) = segments.last().map(|segment| segment.header) else {
             return Err(VerifyError::Blocks { found: 0 });
         };
-        if finality.certificate.epoch != 0 {
-            return Err(VerifyError::Epoch { found: finality.certificate.epoch });
-        }
-        let header = verify_finality(self.trust.network, &self.trust.seats, finality)
-            .map_err(|source| VerifyError::NotFinal { height: last.height, source })?;
+        let header = self.trust.client.verify(finality).map_err(|error| match error {
+            LightError::Certificate(source) => VerifyError::NotFinal { height: last.height, source },
+            _ => VerifyError::Epoch { found: finality.certificate.epoch, newest: self.trust.client.newest() },
+        })?;
         if header != last {
             return Err(VerifyError::OtherBlock { expected: last.hash(), found: header.hash() });
         }

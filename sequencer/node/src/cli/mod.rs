@@ -6,6 +6,7 @@
 pub mod light;
 mod sign_record;
 mod snapshot;
+mod stake;
 mod status;
 mod stream;
 mod submit;
@@ -13,6 +14,7 @@ mod verify;
 
 pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};
 pub use snapshot::{SnapshotArgs, SnapshotCommandError, snapshot};
+pub use stake::{StakeArgs, stake};
 pub use status::{StatusArgs, status};
 pub use stream::{StreamArgs, stream};
 pub use submit::{SubmitArgs, submit};
@@ -189,6 +191,37 @@ impl Node {
         let found = hash("network_id", &self.info.network_id)?;
         let expected = trust.network;
         if found == expected { Ok(()) } else { Err(CliError::OtherNetwork { expected, found }) }
+    }
+
+    /// Follows the seats up to an epoch.
+    async fn follow_seats(&mut self, trust: &mut light::Trust, epoch: u64) -> Result<(), CliError> {
+        while trust.client.newest() < epoch {
+            let next = Some(trust.client.newest().saturating_add(1));
+            let answer = self.blocks.get_epoch(v1::GetEpochRequest { epoch: next }).await?.into_inner();
+            trust.advance(&answer)?;
+        }
+        Ok(())
+    }
+
+    /// Follows the seats up to those of a height.
+    async fn follow_to(&mut self, trust: &mut light::Trust, height: u64) -> Result<(), CliError> {
+        let epoch = trust.epochs.epoch_of(height);
+        self.follow_seats(trust, epoch).await
+    }
+
+    /// Has a follower check a message, and follows the seats where it must.
+    async fn accept(
+        &mut self,
+        follower: &mut light::Follower,
+        message: v1::StreamSegmentsResponse,
+    ) -> Result<Vec<light::Verified>, CliError> {
+        match follower.accept(message.clone()) {
+            Err(light::VerifyError::Epoch { found, newest }) if found > newest => {
+                self.follow_seats(follower.trust_mut(), found).await?;
+                Ok(follower.accept(message)?)
+            }
+            accepted => Ok(accepted?),
+        }
     }
 
     fn tip(&self) -> Result<u64, CliError> {

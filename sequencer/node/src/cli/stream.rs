@@ -1,7 +1,7 @@
 //! `switchyard stream`: a rollup's segments from a height on.
 
 use super::{
-    CliError, Connect, Printer,
+    CliError, Connect, Node, Printer,
     light::{Follower, Trust},
 };
 use crate::genesis::Genesis;
@@ -43,9 +43,14 @@ pub struct StreamArgs {
 pub async fn stream(args: StreamArgs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     let trust = trust(&args)?;
     let mut node = args.connect.open().await?;
-    if let Some(trust) = &trust {
-        node.check_network(trust)?;
-    }
+    let trust = match trust {
+        Some(mut trust) => {
+            node.check_network(&trust)?;
+            node.follow_to(&mut trust, args.from).await?;
+            Some(trust)
+        }
+        None => None,
+    };
     let mut blocks = Blocks { next: args.from, follower: trust.map(|t| Follower::new(t, args.rollup, args.from)) };
     let mut printer = Printer { out, json: args.json };
     let request = v1::StreamSegmentsRequest {
@@ -66,7 +71,7 @@ pub async fn stream(args: StreamArgs, out: &mut (dyn Write + Send)) -> Result<()
             }
             Err(status) => return Err(ended(&blocks, status.into())),
         };
-        for block in blocks.accept(message)? {
+        for block in blocks.accept(&mut node, message).await? {
             if args.all || !block.transactions.is_empty() {
                 printer.print(|| block.human(), || block.json())?;
             }
@@ -89,10 +94,14 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn accept(&mut self, message: v1::StreamSegmentsResponse) -> Result<Vec<ShownBlock>, CliError> {
+    async fn accept(
+        &mut self,
+        node: &mut Node,
+        message: v1::StreamSegmentsResponse,
+    ) -> Result<Vec<ShownBlock>, CliError> {
         let blocks: Vec<ShownBlock> = match &mut self.follower {
             Some(follower) => {
-                let verified = follower.accept(message)?;
+                let verified = node.accept(follower, message).await?;
                 let shown = |v: super::light::Verified| ShownBlock::new(v.header, v.transactions, true);
                 verified.into_iter().map(shown).collect()
             }

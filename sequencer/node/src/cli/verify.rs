@@ -65,18 +65,20 @@ impl Summary {
 /// Verifies and prints what was proven. A node's lie is an error that names it: exit code 1.
 pub async fn verify(args: VerifyArgs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     let genesis = Genesis::load(&args.genesis)?;
-    let trust = Trust::new(&genesis)?;
+    let mut trust = Trust::new(&genesis)?;
     let mut node = args.connect.open().await?;
     node.check_network(&trust)?;
     let mut summary = Summary::default();
     match args.from {
         Some(from) => {
             let to = args.to.map_or_else(|| node.tip(), Ok)?;
-            verify_range(&mut node, trust.clone(), args.rollup, from, to, &mut summary).await?;
+            node.follow_to(&mut trust, from).await?;
+            trust = verify_range(&mut node, trust, args.rollup, from, to, &mut summary).await?;
         }
         None => {
             let height = args.height.map_or_else(|| node.tip(), Ok)?;
             let request = v1::GetSegmentRequest { rollup_id: args.rollup.0, height };
+            node.follow_to(&mut trust, height).await?;
             let answer = node.blocks.get_segment(request).await?.into_inner();
             summary.add(&verify_segment(&trust, args.rollup, height, answer)?);
         }
@@ -91,7 +93,7 @@ async fn verify_range(
     from: u64,
     to: u64,
     summary: &mut Summary,
-) -> Result<(), CliError> {
+) -> Result<Trust, CliError> {
     let request = v1::StreamSegmentsRequest {
         rollup_id: rollup.0,
         from_height: from,
@@ -104,7 +106,7 @@ async fn verify_range(
     // Stops at the last block asked for, whatever the node goes on to send.
     while summary.last.is_none_or(|(last, _)| last < to) {
         let Some(message) = messages.message().await? else { break };
-        for block in follower.accept(message)? {
+        for block in node.accept(&mut follower, message).await? {
             summary.add(&block);
         }
     }
@@ -112,7 +114,7 @@ async fn verify_range(
         let message = format!("the node ended the stream before block {}", follower.next());
         return Err(CliError::Call { code: "ended".to_owned(), message });
     }
-    Ok(())
+    Ok(follower.into_trust())
 }
 
 fn print(
@@ -123,7 +125,8 @@ fn print(
     summary: &Summary,
 ) -> Result<(), CliError> {
     let (first, (last, hash)) = (summary.first.unwrap_or_default(), summary.last.unwrap_or_default());
-    let (seats, signers) = (trust.seats.seats().len(), summary.signers_min.unwrap_or_default());
+    let seats = trust.client.seats(trust.client.newest()).map_or(0, |seats| seats.seats().len());
+    let (seats, signers) = (seats, summary.signers_min.unwrap_or_default());
     let human = || {
         let Summary { transactions, bytes, full, empty, .. } = *summary;
         [

@@ -150,7 +150,6 @@ impl Hub {
             name: "test".into(),
             id: B256::ZERO,
             genesis_hash: genesis.hash(),
-            seats,
             rollups: Vec::new(),
             limits,
             client_version: "switchyard/test".into(),
@@ -159,7 +158,7 @@ impl Hub {
         let (store_, mempool_) = (store.clone(), mempool.clone());
         let (chains, errors) = (HashMap::new(), RecentErrors::default());
         let entry = Entry::Validator { ingest, builder };
-        let gateway = NodeGateway { info, store: store_, mempool: mempool_, entry, tip, chains, errors };
+        let gateway = NodeGateway { info, store: store_, hub, mempool: mempool_, entry, tip, chains, errors };
         Self { gateway, store, mempool, genesis }
     }
 

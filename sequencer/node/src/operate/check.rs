@@ -105,7 +105,7 @@ fn keys(named: &Keys, joining: bool, checked: &mut Checked) -> Finding {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };
     match genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, &keys, joining)) {
-        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key may take part")),
+        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key have a seat")),
         Err(error) => Finding::new(
             "keys",
             Level::Error,

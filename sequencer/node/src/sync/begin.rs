@@ -99,8 +99,8 @@ impl Begin<'_> {
             let mut blocks = client.stream_blocks(request).await.map_err(refused)?.into_inner();
             let block = blocks.message().await.map_err(refused)?;
             let block = block.ok_or_else(|| Fault::bad("gap", "the stream ended before the block"))?;
-            let below = v1::GetHubStateRequest { height: height.saturating_sub(1) };
-            let state = source.blocks().get_hub_state(below).await.map_err(refused)?.into_inner().state;
+            let below = v1::GetHubStateAtRequest { height: height.saturating_sub(1) };
+            let state = source.blocks().get_hub_state_at(below).await.map_err(refused)?.into_inner().state;
             Ok::<_, Fault>((block, state))
         };
         let answers = tokio::time::timeout(self.timing.chunk, answers).await;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use prost::Message;
 use std::sync::{Arc, LazyLock};
-use switchyard_consensus_core::SeatSet;
+use switchyard_consensus_core::{EpochRules, LightClient, SeatSet};
 use switchyard_node::cli::light::{Follower, Trust, VerifyError, verify_segment};
 use switchyard_primitives::{B256, Block, FinalityProof, Header, RollupId, SegmentProof, SegmentTable, SignerBitmap};
 use switchyard_proto::{ProvenSegment, to_bytes, v1};
@@ -30,7 +30,9 @@ fn hub() -> Arc<FakeHub> {
 
 fn trust(hub: &FakeHub) -> Trust {
     let info = hub.info();
-    Trust { network: info.id, genesis: hub.block(0).header, seats: info.seats.clone() }
+    let client = LightClient::new(info.id, hub.seats().clone());
+    let epochs = EpochRules { blocks: std::num::NonZeroU64::MAX, seats_per_validator: 1 };
+    Trust { network: info.id, genesis: hub.block(0).header, epochs, client }
 }
 
 /// What an honest node serves for one rollup and block.

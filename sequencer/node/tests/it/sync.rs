@@ -165,8 +165,11 @@ impl BlockService for Liar {
         Err(Status::unimplemented(""))
     }
 
-    async fn get_hub_state(self: Arc<Self>, _: Request<v1::GetHubStateRequest>) -> Answer<v1::GetHubStateResponse> {
-        Ok(Response::new(v1::GetHubStateResponse { state: self.hub_state.clone() }))
+    async fn get_hub_state_at(
+        self: Arc<Self>,
+        _: Request<v1::GetHubStateAtRequest>,
+    ) -> Answer<v1::GetHubStateAtResponse> {
+        Ok(Response::new(v1::GetHubStateAtResponse { state: self.hub_state.clone() }))
     }
 
     type StreamSnapshotStream = Answers<v1::StreamSnapshotResponse>;

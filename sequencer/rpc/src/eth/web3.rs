@@ -25,7 +25,7 @@ pub(super) async fn net_listening(_: Arc<Node>, _: Args) -> Result<Json, EthErro
 
 /// `net_peerCount`: the other validators of the network.
 pub(super) async fn net_peer_count(node: Arc<Node>, _: Args) -> Result<Json, EthError> {
-    json(&U64::from(node.gateway.info().seats.seats().len().saturating_sub(1)))
+    json(&U64::from(node.gateway.hub_state().current().members().len().saturating_sub(1)))
 }
 
 /// `web3_clientVersion`

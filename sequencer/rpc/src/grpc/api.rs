@@ -66,7 +66,7 @@ impl Api {
         let limits = self.gateway.info().limits;
         let transactions = limits.body_bytes + limits.transactions * TRANSACTION_OVERHEAD_BYTES;
         let segments = transactions + RUN_BLOCKS * BLOCK_OVERHEAD_BYTES + FINALITY_BYTES;
-        let seats = self.gateway.info().seats.seats().len() * 96;
+        let seats = switchyard_consensus_core::allot::SEATS_MAX as usize * 96;
         let manifests: usize = self.manifests.iter().map(|json| json.len() + 128).sum();
         segments.max(seats + manifests + 1024)
     }

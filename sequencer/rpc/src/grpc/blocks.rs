@@ -7,8 +7,10 @@ use super::{
     segments::{self, Cursor},
     snapshot,
 };
+use crate::EpochAt;
 use futures::stream::BoxStream;
 use std::{ops::RangeInclusive, sync::Arc};
+use switchyard_consensus_core::{Seat, SeatSet};
 use switchyard_primitives::Level;
 use switchyard_proto::{level, to_bytes, v1};
 use tonic::{Request, Response, Status};
@@ -35,6 +37,27 @@ impl v1::block_service_server::BlockService for Api {
             present(gateway.header(height)?, "header", height)
         });
         Ok(Response::new(v1::GetHeaderResponse { header: to_bytes(header.await?.encode()) }))
+    }
+
+    async fn get_epoch(
+        self: Arc<Self>,
+        request: Request<v1::GetEpochRequest>,
+    ) -> Result<Response<v1::GetEpochResponse>, Status> {
+        let asked = request.into_inner().epoch;
+        let epoch = self.read(move |gateway| {
+            let epoch = asked.unwrap_or_else(|| gateway.hub_state().current().epoch());
+            gateway.epoch(epoch)?.ok_or(ApiError::EpochNotBegun { epoch })
+        });
+        let EpochAt { epoch, first_height, seats, boundary } = epoch.await?;
+        let boundary = boundary.as_ref().map(Into::into);
+        Ok(Response::new(v1::GetEpochResponse { epoch, first_height, seats: wire_seats(&seats), boundary }))
+    }
+
+    async fn get_hub_state(
+        self: Arc<Self>,
+        _request: Request<v1::GetHubStateRequest>,
+    ) -> Result<Response<v1::GetHubStateResponse>, Status> {
+        Ok(Response::new(v1::GetHubStateResponse { state: self.gateway.hub_state().encode().into() }))
     }
 
     async fn get_finality_proof(
@@ -107,16 +130,16 @@ impl v1::block_service_server::BlockService for Api {
         Ok(Response::new(log::stream(self, heights, slot, log::block)))
     }
 
-    async fn get_hub_state(
+    async fn get_hub_state_at(
         self: Arc<Self>,
-        request: Request<v1::GetHubStateRequest>,
-    ) -> Result<Response<v1::GetHubStateResponse>, Status> {
+        request: Request<v1::GetHubStateAtRequest>,
+    ) -> Result<Response<v1::GetHubStateAtResponse>, Status> {
         let height = request.into_inner().height;
         let state = self.read(move |gateway| {
             below_tip(gateway, height)?;
-            Ok(gateway.hub_state(height)?)
+            Ok(gateway.hub_state_at(height)?)
         });
-        Ok(Response::new(v1::GetHubStateResponse { state: state.await?.into() }))
+        Ok(Response::new(v1::GetHubStateAtResponse { state: state.await?.into() }))
     }
 
     type StreamSnapshotStream = BoxStream<'static, Result<v1::StreamSnapshotResponse, Status>>;
@@ -143,6 +166,11 @@ fn check_level(value: i32) -> Result<(), ApiError> {
     }
 }
 
+fn wire_seats(seats: &SeatSet) -> Vec<v1::Seat> {
+    let seat = |seat: &Seat| v1::Seat { identity: to_bytes(seat.identity), bls_key: to_bytes(seat.bls) };
+    seats.seats().iter().map(seat).collect()
+}
+
 impl Api {
     /// The heights that a stream is asked for.
     fn range(&self, from: u64, to: Option<u64>) -> Result<RangeInclusive<u64>, ApiError> {
@@ -165,10 +193,6 @@ impl Api {
 
     fn info(&self, include_manifests: bool) -> v1::GetInfoResponse {
         let info = self.gateway.info();
-        let seat = |seat: &switchyard_consensus_core::Seat| v1::Seat {
-            identity: to_bytes(seat.identity),
-            bls_key: to_bytes(seat.bls),
-        };
         let rollups = info.rollups.iter().zip(self.manifests()).map(|(manifest, json)| v1::Rollup {
             rollup_id: manifest.id.0,
             name: manifest.name.clone(),
@@ -180,7 +204,7 @@ impl Api {
             network: info.name.clone(),
             network_id: to_bytes(info.id),
             genesis_hash: to_bytes(info.genesis_hash),
-            seats: info.seats.seats().iter().map(seat).collect(),
+            seats: wire_seats(self.gateway.hub_state().current().seats()),
             rollups: rollups.collect(),
             limits: Some(self.wire_limits()),
             tip: Some(block_ref(tip)),

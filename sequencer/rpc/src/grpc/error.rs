@@ -32,6 +32,12 @@ pub enum ApiError {
         /// The node's tip.
         tip: u64,
     },
+    /// The epoch has not begun here, or the block before it has no certificate here yet.
+    #[error("epoch {epoch} has not begun here")]
+    EpochNotBegun {
+        /// The epoch asked for.
+        epoch: u64,
+    },
     /// A stream was to start too far above the tip.
     #[error(
         "height {height} is more than {limit} above this node's tip {tip}: the height is wrong or the node is behind"
@@ -94,6 +100,7 @@ impl ApiError {
             Self::Field { .. } => "invalid_request",
             Self::UnknownRollup(id) => Rejection::UnknownRollup(*id).code(),
             Self::AboveTip { .. } => "above_tip",
+            Self::EpochNotBegun { .. } => "epoch_not_begun",
             Self::TooFarAhead { .. } => "too_far_ahead",
             Self::CertificatePending { .. } => "certificate_pending",
             Self::Pruned { .. } => "pruned",
@@ -110,7 +117,7 @@ impl ApiError {
     pub fn code(&self) -> Code {
         match self {
             Self::Field { .. } => Code::InvalidArgument,
-            Self::UnknownRollup(_) | Self::AboveTip { .. } => Code::NotFound,
+            Self::UnknownRollup(_) | Self::AboveTip { .. } | Self::EpochNotBegun { .. } => Code::NotFound,
             Self::TooFarAhead { .. } | Self::Pruned { .. } => Code::OutOfRange,
             Self::CertificatePending { .. } | Self::Stopping => Code::Unavailable,
             Self::LevelUnavailable { .. } => Code::Unimplemented,
@@ -125,6 +132,7 @@ impl ApiError {
         let values: Vec<(&str, String)> = match self {
             Self::Field { .. } | Self::Stopping | Self::Storage => vec![],
             Self::UnknownRollup(id) | Self::NotExecutedHere(id) => vec![("rollup_id", id.to_string())],
+            Self::EpochNotBegun { epoch } => vec![("epoch", epoch.to_string())],
             Self::AboveTip { height, tip } => vec![("height", height.to_string()), ("tip", tip.to_string())],
             Self::TooFarAhead { height, tip, limit } => {
                 vec![("height", height.to_string()), ("tip", tip.to_string()), ("limit", limit.to_string())]

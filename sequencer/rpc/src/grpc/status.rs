@@ -35,7 +35,7 @@ fn status(gateway: &dyn Gateway) -> Result<v1::GetStatusResponse, ApiError> {
         tip_age_ms: age_ms(tip),
         view: certificate.as_ref().map(|c| c.view),
         signers: certificate.as_ref().map(|c| u32::try_from(c.signers.signers().count()).unwrap_or(u32::MAX)),
-        seats: u32::try_from(info.seats.seats().len()).unwrap_or(u32::MAX),
+        seats: u32::try_from(gateway.hub_state().current().seats().seats().len()).unwrap_or(u32::MAX),
         earliest_height: gateway.earliest(),
         rollups: info.rollups.iter().filter_map(|manifest| rollup_head(gateway, manifest)).collect(),
         recent_errors: gateway.recent_errors(),

@@ -3,6 +3,7 @@
 use alloy_primitives::{Address, B256, Bytes, FixedBytes};
 use blst::min_pk::{AggregateSignature, SecretKey, Signature};
 use futures::{FutureExt, future::BoxFuture};
+use std::num::NonZeroU64;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -10,13 +11,13 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
-use switchyard_consensus_core::{Seat, SeatSet, VOTE_DST, finalize_message};
+use switchyard_consensus_core::{EpochRules, HubState, Seat, SeatSet, VOTE_DST, finalize_message, stake::Registration};
 use switchyard_primitives::{
     Block, FinalityCertificate, FinalityProof, Header, Limits, RollupId, Segment, SegmentTable, SignerBitmap, TxHash,
     TxKey,
 };
 use switchyard_rollup_core::{Rejection, RollupManifest, Sealing, Vm, evm::EvmChain};
-use switchyard_rpc::{BlockAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_rpc::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 /// Nothing is known of the transaction.
@@ -71,6 +72,7 @@ struct State {
 /// The gateway.
 pub(crate) struct FakeHub {
     info: NetworkInfo,
+    seats: SeatSet,
     secrets: Vec<SecretKey>,
     state: Mutex<State>,
     tip: watch::Sender<HubTip>,
@@ -105,7 +107,6 @@ impl FakeHub {
             name: "fake".to_owned(),
             id: network,
             genesis_hash: genesis.hash(),
-            seats,
             rollups: ROLLUPS.map(opaque).into(),
             limits: Limits::default(),
             client_version: "switchyard/test".to_owned(),
@@ -116,6 +117,7 @@ impl FakeHub {
         let state = State { blocks, tables, ..State::default() };
         Arc::new(Self {
             info,
+            seats,
             secrets,
             state: Mutex::new(state),
             tip: watch::channel(tip).0,
@@ -131,6 +133,11 @@ impl FakeHub {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The seats.
+    pub(crate) fn seats(&self) -> &SeatSet {
+        &self.seats
     }
 
     /// Makes a block with a certificate the tip; returns its height.
@@ -244,7 +251,7 @@ impl Gateway for FakeHub {
         }))
     }
 
-    fn hub_state(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
+    fn hub_state_at(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
         Ok(Vec::new())
     }
 
@@ -267,6 +274,17 @@ impl Gateway for FakeHub {
             block: block.encode().into(),
             certificate: state.certificates.get(&height).cloned(),
         }))
+    }
+
+    fn hub_state(&self) -> Arc<HubState> {
+        let rules = EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 };
+        let registered =
+            |seat: &Seat| (seat.identity, Registration { bls: seat.bls, stake: 1, address: None, serial: 0 });
+        Arc::new(HubState::genesis(self.info.id, rules, self.seats.seats().iter().map(registered)).unwrap())
+    }
+
+    fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError> {
+        Ok((epoch == 0).then(|| EpochAt { epoch, first_height: 0, seats: self.seats.clone(), boundary: None }))
     }
 
     fn pending(&self, _: TxKey) -> Option<Bytes> {

@@ -113,7 +113,10 @@ impl RocksStore {
         if found > FORMAT {
             return Err(StoreError::NewerFormat { path, found, supported: FORMAT });
         }
-        if found != FORMAT {
+        if found == 0 {
+            return Err(Column::Meta.corrupt("format 0 never was"));
+        }
+        if found < FORMAT {
             return Err(StoreError::OlderFormat { path, found, supported: FORMAT });
         }
         let id = self.meta(NETWORK_KEY)?.unwrap_or_default();

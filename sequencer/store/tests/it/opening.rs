@@ -75,15 +75,24 @@ fn a_log_with_another_genesis_header_is_refused() {
 fn a_newer_format_is_refused_even_with_columns_and_a_network_that_are_unknown() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()).unwrap());
-    put_meta(dir.path(), "format", &2u32.to_be_bytes());
-    put_meta(dir.path(), "network", b"whatever format 2 has here");
+    put_meta(dir.path(), "format", &3u32.to_be_bytes());
+    put_meta(dir.path(), "network", b"whatever format 3 has here");
     let mut names = column_names(dir.path());
     names.push("of_the_future".into());
     let mut options = rocksdb::Options::default();
     options.create_missing_column_families(true);
     drop(rocksdb::DB::open_cf(&options, dir.path(), names).unwrap());
     let refused = open(dir.path());
-    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 2, supported: 1, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(StoreError::NewerFormat { found: 3, supported: 2, .. })), "{refused:?}");
+}
+
+#[test]
+fn an_older_format_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    put_meta(dir.path(), "format", &1u32.to_be_bytes());
+    let refused = open(dir.path());
+    assert!(matches!(refused, Err(StoreError::OlderFormat { found: 1, supported: 2, .. })), "{refused:?}");
 }
 
 #[test]

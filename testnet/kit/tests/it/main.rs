@@ -7,3 +7,4 @@ mod arrows;
 mod late;
 mod layout;
 mod network;
+mod validators;

@@ -1,6 +1,6 @@
 //! A small chain of hand-made blocks in memory, and a node around it.
 
-use crate::{BlockAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use crate::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use alloy::{
     consensus::{
         EMPTY_OMMER_ROOT_HASH, Eip658Value, Header, Receipt, ReceiptEnvelope, SignableTransaction, TxEip1559,
@@ -22,12 +22,13 @@ use futures::future::BoxFuture;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::{
     collections::HashMap,
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
-use switchyard_consensus_core::{Seat, SeatSet};
+use switchyard_consensus_core::{EpochRules, HubState, stake::Registration};
 use switchyard_primitives::{FinalityProof, Level, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::{
     Rejection, TxOutcome,
@@ -417,9 +418,15 @@ pub(super) struct FakeNode {
     pub(super) accepted: broadcast::Sender<TxHash>,
 }
 
-fn seat(n: u8) -> Seat {
-    let key = blst::min_pk::SecretKey::key_gen(&[n; 32], &[]).unwrap();
-    Seat { identity: B256::repeat_byte(n), bls: key.sk_to_pk().compress().into() }
+/// Four validators for ever.
+fn hub_state() -> Arc<HubState> {
+    let validator = |n: u8| {
+        let key = blst::min_pk::SecretKey::key_gen(&[n; 32], &[]).unwrap();
+        let bls = key.sk_to_pk().compress().into();
+        (B256::repeat_byte(n), Registration { bls, stake: 1, address: None, serial: 0 })
+    };
+    let rules = EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 };
+    Arc::new(HubState::genesis(B256::ZERO, rules, (1..=4).map(validator)).unwrap())
 }
 
 impl FakeNode {
@@ -428,7 +435,6 @@ impl FakeNode {
             name: "test".into(),
             id: B256::ZERO,
             genesis_hash: B256::ZERO,
-            seats: SeatSet::new((1..=4).map(seat).collect()).unwrap(),
             rollups: Vec::new(),
             limits: Limits::default(),
             client_version: "switchyard/0.1.0".into(),
@@ -501,7 +507,7 @@ impl Gateway for FakeNode {
         Ok(None)
     }
 
-    fn hub_state(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
+    fn hub_state_at(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
         Ok(Vec::new())
     }
 
@@ -510,6 +516,14 @@ impl Gateway for FakeNode {
     }
 
     fn block(&self, _: u64) -> Result<Option<BlockAt>, GatewayError> {
+        Ok(None)
+    }
+
+    fn hub_state(&self) -> Arc<HubState> {
+        hub_state()
+    }
+
+    fn epoch(&self, _: u64) -> Result<Option<EpochAt>, GatewayError> {
         Ok(None)
     }
 

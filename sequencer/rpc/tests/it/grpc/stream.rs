@@ -23,7 +23,7 @@ async fn open(server: &Server, request: v1::StreamSegmentsRequest) -> Result<Mes
 async fn next(hub: &FakeHub, messages: &mut Messages) -> Option<Vec<(u64, usize)>> {
     let message = messages.message().await.unwrap()?;
     let proof = FinalityProof::try_from(&message.finality.unwrap()).unwrap();
-    let last = verify_finality(hub.info().id, &hub.info().seats, &proof).unwrap();
+    let last = verify_finality(hub.info().id, hub.seats(), &proof).unwrap();
     let blocks: Vec<ProvenSegment> = message.blocks.into_iter().map(|b| b.try_into().unwrap()).collect();
     assert_eq!(blocks.last().unwrap().header, last);
     for pair in blocks.windows(2) {
@@ -89,7 +89,7 @@ async fn a_block_waits_for_the_certificate_that_proves_it() {
     let message = waiting.await.unwrap().unwrap().unwrap();
     let proof = FinalityProof::try_from(&message.finality.unwrap()).unwrap();
     assert_eq!(proof.headers.len(), 3);
-    assert_eq!(verify_finality(hub.info().id, &hub.info().seats, &proof), Ok(hub.block(1).header));
+    assert_eq!(verify_finality(hub.info().id, hub.seats(), &proof), Ok(hub.block(1).header));
 }
 
 #[tokio::test]

@@ -1,0 +1,365 @@
+//! `switchyard stake`: who validates, and the records that change it.
+//!
+//! A change of the stake table goes from hand to hand as files: one operator makes a proposal, those of a quorum of seats sign
+//! it, anyone sends it.
+
+use super::{CliError, Connect, Node, Printer};
+use crate::{
+    config::Config,
+    keys::{NodeKeys, read_plain},
+};
+use alloy_primitives::FixedBytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::json;
+use std::{
+    io::Write,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+use switchyard_consensus_core::{
+    HubState,
+    keys::{bls_public_key, prove_possession},
+    record::{Change, Record, StakeChange, Update, UpdateKind},
+};
+use switchyard_primitives::{B256, Level, RollupId};
+use switchyard_proto::{ConvertError, hash, to_bytes, v1};
+
+/// Longest file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How long a record may take to be final.
+const FINAL_TIMEOUT_MS: u32 = 60_000;
+
+/// Arguments of `switchyard stake`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct StakeArgs {
+    #[command(subcommand)]
+    command: StakeCommand,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum StakeCommand {
+    /// Print the epoch, the validators, their stake and their seats
+    Show {
+        /// The node.
+        #[command(flatten)]
+        connect: Connect,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a proposal of changes, to be signed by validators with a quorum of the seats before the next epoch ends
+    Propose {
+        /// The node.
+        #[command(flatten)]
+        connect: Connect,
+        /// The changes, a JSON list: {"identity", "stake"} or {"identity", "remove": true}, or the output of `keys show` with
+        /// "stake" and "address" for a validator that joins
+        #[arg(long, value_name = "FILE")]
+        changes: PathBuf,
+    },
+    /// Sign a proposal with this validator's BLS key
+    Sign {
+        /// The node's configuration, which names the key
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The proposal
+        #[arg(long, value_name = "FILE")]
+        proposal: PathBuf,
+    },
+    /// Send a proposal with the parts that validators have signed, and wait until it is final
+    Submit {
+        /// The node.
+        #[command(flatten)]
+        connect: Connect,
+        /// The proposal
+        #[arg(long, value_name = "FILE")]
+        proposal: PathBuf,
+        /// What `stake sign` has printed; once for each validator
+        #[arg(long, value_name = "FILE", required = true)]
+        part: Vec<PathBuf>,
+    },
+    /// Change something of this validator's own, and wait until it is final
+    Update {
+        /// The node.
+        #[command(flatten)]
+        connect: Connect,
+        /// The node's configuration, which names the keys
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        #[command(subcommand)]
+        what: UpdateCommand,
+    },
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum UpdateCommand {
+    /// Where this validator listens, from now on
+    Address {
+        /// IP:PORT
+        address: SocketAddr,
+    },
+    /// What it votes with from the epoch after next on
+    Keys {
+        /// The new BLS key: a file with 32 secret bytes in hex
+        #[arg(long, value_name = "FILE")]
+        new: PathBuf,
+    },
+    /// Have no seats from the epoch after next on
+    Leave,
+}
+
+/// One validator's change, as files have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ChangeEntry {
+    identity: B256,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    remove: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stake: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bls: Option<FixedBytes<48>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    possession: Option<FixedBytes<96>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Proposal {
+    network: B256,
+    epoch: u64,
+    serial: u64,
+    changes: Vec<ChangeEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    identity: B256,
+    signature: FixedBytes<96>,
+}
+
+fn problem(argument: &Path, problem: impl ToString) -> CliError {
+    CliError::Argument { argument: argument.display().to_string(), problem: problem.to_string() }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
+    let bytes = std::fs::metadata(path).map_err(|e| problem(path, e))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(problem(path, format!("{bytes} bytes, at most {FILE_BYTES_MAX} are read")));
+    }
+    serde_json::from_slice(&std::fs::read(path).map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
+}
+
+impl TryFrom<ChangeEntry> for (B256, Change) {
+    type Error = String;
+
+    fn try_from(entry: ChangeEntry) -> Result<Self, String> {
+        let ChangeEntry { identity, remove, stake, bls, possession, address } = entry;
+        let change = match (remove, stake, bls, possession, address) {
+            (true, None, None, None, None) => Change::Remove,
+            (false, Some(stake), None, None, None) => Change::Stake(stake),
+            (false, Some(stake), Some(bls), Some(possession), Some(address)) => {
+                Change::Join { bls, possession, stake, address }
+            }
+            _ => {
+                return Err(format!(
+                    "{identity}: must have either remove, or stake, or stake, bls, possession and address"
+                ));
+            }
+        };
+        Ok((identity, change))
+    }
+}
+
+/// The changes in the order that a record has.
+fn changes(entries: Vec<ChangeEntry>, path: &Path) -> Result<Vec<(B256, Change)>, CliError> {
+    let mut changes: Vec<(B256, Change)> =
+        entries.into_iter().map(TryInto::try_into).collect::<Result<_, _>>().map_err(|e: String| problem(path, e))?;
+    changes.sort_by_key(|(identity, _)| *identity);
+    if let Some([(twice, _), _]) = changes.array_windows().find(|[a, b]| a.0 == b.0) {
+        return Err(problem(path, format!("{twice} appears twice")));
+    }
+    Ok(changes)
+}
+
+/// Shows, makes, signs and sends changes of who validates.
+pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
+    match args.command {
+        StakeCommand::Show { connect, json } => {
+            let (_, state) = open(&connect).await?;
+            Printer { out, json }.print(|| show(&state), || shown(&state))
+        }
+        StakeCommand::Propose { connect, changes: path } => {
+            let (node, state) = open(&connect).await?;
+            let entries: Vec<ChangeEntry> = read(&path)?;
+            changes(entries.clone(), &path)?;
+            let network = hash("network_id", &node.info.network_id)?;
+            let (epoch, serial) = (state.current().epoch(), state.serial());
+            let proposal = Proposal { network, epoch, serial, changes: entries };
+            Printer { out, json: true }.print(String::new, || json!(proposal))
+        }
+        StakeCommand::Sign { config, proposal: path } => {
+            let proposal: Proposal = read(&path)?;
+            let keys = keys(&config)?;
+            let Proposal { network, epoch, serial, .. } = proposal;
+            let changes = changes(proposal.changes, &path)?;
+            let signature = StakeChange::sign_part(network, epoch, serial, &changes, &keys.bls);
+            let signature = signature.map_err(|e| problem(&config, e))?.into();
+            let part = Part { identity: keys.identity_public(), signature };
+            Printer { out, json: true }.print(String::new, || json!(part))
+        }
+        StakeCommand::Submit { connect, proposal: path, part } => {
+            let (mut node, state) = open(&connect).await?;
+            let proposal: Proposal = read(&path)?;
+            let parts = part.iter().map(|path| read::<Part>(path).map(|p| (p.identity, p.signature.0)));
+            let parts: Vec<_> = parts.collect::<Result<_, _>>()?;
+            let Proposal { network, epoch, serial, .. } = proposal;
+            let committee = state.committee(epoch);
+            let committee = committee.ok_or_else(|| problem(&path, format!("epoch {epoch} is past: propose anew")))?;
+            let changes = changes(proposal.changes, &path)?;
+            let record = StakeChange::combine(network, committee, serial, changes, &parts);
+            let record = Record::Stake(record.map_err(|e| problem(&path, e))?);
+            send(&mut node, &state, &record, out).await
+        }
+        StakeCommand::Update { connect, config, what } => {
+            let (mut node, state) = open(&connect).await?;
+            let keys = keys(&config)?;
+            let identity = keys.identity_public();
+            let kind = match what {
+                UpdateCommand::Address { address } => UpdateKind::Address(address),
+                UpdateCommand::Leave => UpdateKind::Leave,
+                UpdateCommand::Keys { new } => {
+                    let secret = read_plain(&new).map_err(|e| problem(&new, e))?;
+                    let bls = bls_public_key(&secret).map_err(|e| problem(&new, e))?;
+                    let possession = prove_possession(&secret, identity).map_err(|e| problem(&new, e))?;
+                    UpdateKind::Keys { bls, possession }
+                }
+            };
+            let known = state.validators().get(&identity);
+            let known = known.ok_or_else(|| problem(&config, format!("{identity} is not in the stake table")))?;
+            let network = hash("network_id", &node.info.network_id)?;
+            let update = Update::sign(network, identity, known.serial, kind, &keys.bls);
+            send(&mut node, &state, &Record::Update(update.map_err(|e| problem(&config, e))?), out).await
+        }
+    }
+}
+
+/// Connects, and reads the hub's state.
+async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
+    let mut node = connect.open().await?;
+    let network = hash("network_id", &node.info.network_id)?;
+    let answer = node.blocks.get_hub_state(v1::GetHubStateRequest {}).await?.into_inner();
+    let state = HubState::decode(network, &answer.state);
+    let state = state.map_err(|source| ConvertError::Decode { field: "state", source })?;
+    Ok((node, state))
+}
+
+fn keys(path: &Path) -> Result<NodeKeys, CliError> {
+    let config = Config::load(path).map_err(|e| problem(path, e))?;
+    NodeKeys::load(config.validator_keys().map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
+}
+
+/// Sends a record that the present state allows, and waits until it is final.
+async fn send(
+    node: &mut Node,
+    state: &HubState,
+    record: &Record,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    if let Err(error) = state.check(record) {
+        return Err(CliError::Call { code: "record".to_owned(), message: error.to_string() });
+    }
+    let rollup_id = RollupId::SYSTEM.0;
+    let request = v1::SubmitRequest { rollup_id, transactions: vec![record.encode().0] };
+    let result = node.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
+    let record = match result.ok_or(ConvertError::Missing { field: "results.result" })? {
+        v1::submit_result::Result::Hash(bytes) => hash("results.hash", &bytes)?,
+        v1::submit_result::Result::Rejection(v1::Rejection { code, message, .. }) => {
+            return Err(CliError::Call { code, message });
+        }
+    };
+    let request = v1::WatchTransactionRequest {
+        rollup_id,
+        hash: to_bytes(record),
+        until: v1::Level::from(Level::Final).into(),
+        until_outcome: false,
+        timeout_ms: FINAL_TIMEOUT_MS,
+    };
+    let mut changes = node.sequencer.watch_transaction(request).await?.into_inner();
+    let mut included = None;
+    while let Some(change) = changes.message().await? {
+        let status = change.status.ok_or(ConvertError::Missing { field: "status" })?;
+        if let Some(v1::Rejection { code, message, .. }) = status.rejection.filter(|_| status.included.is_none()) {
+            return Err(CliError::Call { code, message });
+        }
+        included = status.included.or(included);
+    }
+    let at = included.ok_or(CliError::UnknownTransaction(record))?;
+    Ok(writeln!(out, "final {record} in block {}", at.height)?)
+}
+
+fn show(state: &HubState) -> String {
+    let (epoch, rules) = (state.current().epoch(), state.rules());
+    let last = rules.last_of(epoch);
+    let mut text = format!(
+        "epoch {epoch}, blocks {} to {last}; the next block is {}",
+        last + 1 - rules.blocks.get(),
+        state.next_height()
+    );
+    text += &format!("\nchanges so far {}", state.serial());
+    for (identity, v) in state.validators() {
+        let seats = |c: &switchyard_consensus_core::Committee| c.member(identity).map_or(0, |m| m.seats);
+        let address = v.address.map_or_else(|| "no address".to_owned(), |a| a.to_string());
+        let (now, next) = (seats(state.current()), seats(state.following()));
+        text += &format!("\n{identity} stake {} seats {now} now, {next} next, {address}", v.stake);
+    }
+    text
+}
+
+fn shown(state: &HubState) -> serde_json::Value {
+    let validators = state.validators().iter().map(|(identity, v)| {
+        let seats = |c: &switchyard_consensus_core::Committee| c.member(identity).map_or(0, |m| m.seats);
+        json!({
+            "identity": identity,
+            "bls": v.bls,
+            "stake": v.stake,
+            "address": v.address,
+            "updates": v.serial,
+            "seats": seats(state.current()),
+            "next_seats": seats(state.following()),
+        })
+    });
+    json!({
+        "epoch": state.current().epoch(),
+        "epoch_blocks": state.rules().blocks,
+        "next_height": state.next_height(),
+        "changes": state.serial(),
+        "root": state.root(),
+        "validators": validators.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(text: &str) -> Result<(B256, Change), String> {
+        serde_json::from_str::<ChangeEntry>(text).map_err(|e| e.to_string())?.try_into()
+    }
+
+    #[test]
+    fn a_change_says_one_thing() {
+        let id = B256::repeat_byte(1);
+        assert_eq!(entry(&format!(r#"{{"identity":"{id}","stake":5}}"#)), Ok((id, Change::Stake(5))));
+        assert_eq!(entry(&format!(r#"{{"identity":"{id}","remove":true}}"#)), Ok((id, Change::Remove)));
+        for bad in
+            [r#""stake":5,"remove":true"#, r#""bls":"0x00""#, r#""address":"127.0.0.1:1","stake":4"#, r#""stakes":1"#]
+        {
+            assert!(entry(&format!(r#"{{"identity":"{id}",{bad}}}"#)).is_err(), "{bad}");
+        }
+        assert!(entry(&format!(r#"{{"identity":"{id}"}}"#)).is_err());
+    }
+}

@@ -12,7 +12,7 @@ TESTNET_DIR ?= testnet-data
 TESTNET_ARGS ?=
 COMPAT := testnet/compat
 
-.PHONY: help setup build testnet test compat lint fmt doc bench clean-testnet
+.PHONY: help setup build testnet test fuzz compat lint fmt doc bench clean-testnet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -68,6 +68,9 @@ test: setup ## every test
 	$(CARGO) build --workspace --bins --tests --locked
 	$(CARGO) test --workspace --locked
 	$(MAKE) --no-print-directory compat
+
+fuzz: setup ## every fuzz target under libFuzzer, FUZZ_SECONDS (300) each; FUZZ_TARGETS chooses
+	@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" ./testnet/fuzz/run.sh $(FUZZ_TARGETS)
 
 compat: setup ## wallets' libraries, Foundry and an independent EVM against the dev build (needs npm)
 	@if ! command -v npm >/dev/null; then

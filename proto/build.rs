@@ -12,5 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("switchyard.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".").use_arc_self(true).compile_fds(descriptors)?;
+    // Apart: a hub's reflection does not tell of a service that it does not have.
+    let signer = protox::compile(["proto/switchyard/signer/v1/signer.proto"], ["proto"])?;
+    tonic_prost_build::configure().bytes(".").use_arc_self(true).compile_fds(signer)?;
     Ok(())
 }

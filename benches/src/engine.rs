@@ -20,7 +20,7 @@ use switchyard_consensus_core::{
     keys::bls_secret_from_entropy,
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, start};
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{LocalSigner, SignGuard};
 use switchyard_consensus_network::{Transport, identity};
 use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable, TxKey};
 use tokio::{
@@ -185,6 +185,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
         std::fs::create_dir_all(dir.path())?;
         let record = dir.path().join(format!("sign-record-{index}"));
         let guard = Arc::new(SignGuard::open(&record, network_id, bls_public_key(&bls_secret)?.0)?);
+        let signer = Arc::new(LocalSigner::new(bls_secret, guard)?);
         let config = EngineConfig {
             network_id,
             committees: Arc::new(SingleEpoch::new(seats.clone())?),
@@ -192,8 +193,8 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             genesis,
             limits,
             identity_secret,
-            bls_secret,
-            guard,
+            signer,
+            doppelganger_check: false,
             listen: addresses[index],
             transport: arguments.transport,
             peers: peers.enumerate().filter(|(i, _)| *i != index).map(|(_, peer)| peer).collect(),

@@ -116,7 +116,10 @@ pub async fn run(arguments: SyncArguments) -> Result<()> {
         println!("{}", serde_json::to_string(&figures)?);
         return Ok(());
     }
-    println!("network  {}: {} blocks with {} bytes of bodies in {log_seconds:.1} s", genesis.name, tip.height, body_bytes);
+    println!(
+        "network  {}: {} blocks with {} bytes of bodies in {log_seconds:.1} s",
+        genesis.name, tip.height, body_bytes
+    );
     println!("copied   in {copied_seconds:.2} s, {:.1} times real time", figures.copied_times_real_time);
     println!("executed in {executed_seconds:.2} s, {:.1} times real time", figures.executed_times_real_time);
     Ok(())

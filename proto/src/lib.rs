@@ -1,4 +1,4 @@
-//! The gRPC interface `switchyard.v1`: messages, clients and servers generated from `proto/`, and the checked
+//! The gRPC interfaces `switchyard.v1` and `switchyard.signer.v1`: messages, clients and servers generated from `proto/`, and the checked
 //! conversions between them and the values of `switchyard-primitives`.
 
 mod convert;
@@ -12,6 +12,12 @@ pub mod v1 {
 
     /// The encoded `FileDescriptorSet` of the package, for reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("switchyard.v1");
+}
+
+/// Generated from `proto/switchyard/signer/v1`: between a validator and its remote signer.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used, clippy::large_futures)]
+pub mod signer_v1 {
+    tonic::include_proto!("switchyard.signer.v1");
 }
 
 pub use v1::FILE_DESCRIPTOR_SET;

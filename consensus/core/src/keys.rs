@@ -3,7 +3,7 @@
 //! Aggregated signatures are only sound for keys whose holders have proven possession (rogue-key attacks,
 //! draft-irtf-cfrg-bls-signature section 3.3), so every seat's proof is checked before the seat may count.
 
-use crate::Seat;
+use crate::{Seat, VOTE_DST};
 use alloy_primitives::FixedBytes;
 use blst::{
     BLST_ERROR,
@@ -42,6 +42,11 @@ pub fn bls_public_key(secret: &[u8; 32]) -> Result<FixedBytes<48>, KeyError> {
 /// A secret from 32 bytes of good randomness (IETF KeyGen), never out of range.
 pub fn bls_secret_from_entropy(entropy: &[u8; 32]) -> Result<[u8; 32], KeyError> {
     SecretKey::key_gen(entropy, b"switchyard").map(|k| k.to_bytes()).map_err(|_| KeyError::Secret)
+}
+
+/// Signs a vote's bytes ([`crate::Vote::message`]): a compressed G2 signature.
+pub fn sign_vote(secret: &[u8; 32], message: &[u8]) -> Result<[u8; 96], KeyError> {
+    Ok(secret_key(secret)?.sign(message, VOTE_DST, &[]).compress())
 }
 
 /// `bls 48 | identity 32`. The identity is bound so that nobody can register another's key with the other's proof.

@@ -10,6 +10,7 @@ pub mod record;
 mod seats;
 pub mod stake;
 mod verify;
+mod vote;
 
 pub use committee::{Committee, Member, seat_of, seat_tweak};
 pub use light::{LightClient, LightError};
@@ -21,3 +22,4 @@ pub use engine::{
 pub use keys::verify_possession;
 pub use seats::{Seat, SeatError, SeatSet};
 pub use verify::{CertificateError, VOTE_DST, finalize_message, namespace, verify_certificate, verify_finality};
+pub use vote::{Proposal, Vote};

@@ -2,7 +2,7 @@
 //!
 //! The layout of what is signed is the engine's (`docs/specs/consensus.md`).
 
-use crate::SeatSet;
+use crate::{Proposal, SeatSet, Vote, vote::push_varint};
 use blst::{
     BLST_ERROR,
     min_pk::{AggregatePublicKey, Signature},
@@ -66,19 +66,6 @@ pub fn namespace(network: B256) -> Vec<u8> {
     [b"switchyard".as_slice(), network.as_slice()].concat()
 }
 
-/// Unsigned LEB128.
-fn push_varint(out: &mut Vec<u8>, mut value: u64) {
-    loop {
-        let low = (value & 0x7f) as u8;
-        value >>= 7;
-        if value == 0 {
-            out.push(low);
-            return;
-        }
-        out.push(low | 0x80);
-    }
-}
-
 /// What every signed message begins with: `varint(length) | namespace | kind`, the length being that of the rest. So no
 /// message of one kind can be taken for one of another.
 pub(crate) fn domain(network: B256, kind: &[u8]) -> Vec<u8> {
@@ -89,16 +76,9 @@ pub(crate) fn domain(network: B256, kind: &[u8]) -> Vec<u8> {
     out
 }
 
-/// The bytes that a finalize vote signs:
-/// `varint(length) | namespace | "_FINALIZE" | varint(epoch) | varint(view) | varint(parent view) | block 32`, where the
-/// length is that of `namespace | "_FINALIZE"` and varints are unsigned LEB128.
+/// The bytes that a finalize vote signs: [`Vote::message`].
 pub fn finalize_message(network: B256, epoch: u64, view: u64, parent_view: u64, block: B256) -> Vec<u8> {
-    let mut out = domain(network, b"_FINALIZE");
-    push_varint(&mut out, epoch);
-    push_varint(&mut out, view);
-    push_varint(&mut out, parent_view);
-    out.extend_from_slice(block.as_slice());
-    out
+    Vote::Finalize(Proposal { epoch, view, parent_view, block }).message(network)
 }
 
 /// Checks that more than two thirds of `seats` have finalised `certificate.block` on `network`. The caller chooses the

@@ -47,9 +47,10 @@ pub(crate) async fn floor(
     let history = history.filter(|_| acknowledged > lowest)?;
     // Not every block has a certificate of its own, but one among so many has.
     let heights = lowest.max(acknowledged.saturating_sub(FinalityProof::MAX_HEADERS as u64))..=acknowledged;
-    let found = context.child("history").shared(true).spawn(move |_| async move {
-        heights.rev().find_map(|height| history.certificate(height))
-    });
+    let found = context
+        .child("history")
+        .shared(true)
+        .spawn(move |_| async move { heights.rev().find_map(|height| history.certificate(height)) });
     certificate::to_library(&found.await.ok()??)
 }
 

@@ -3,7 +3,7 @@
 //! The library knows equal participants, each with a key of its own. A validator takes part with its first seat: it is the one
 //! that leads, asks and answers. Its further seats only vote, by what `votes.rs` derives from the validator's vote.
 
-use crate::{EngineConfig, EngineError, Scheme};
+use crate::{EngineConfig, EngineError, Scheme, listening::Listening};
 use commonware_actor::Feedback;
 use commonware_codec::{Copying, DecodeExt as _};
 use commonware_consensus::{
@@ -12,10 +12,7 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{
     Sha256,
-    bls12381::primitives::{
-        group,
-        variant::{MinPk, Variant},
-    },
+    bls12381::primitives::variant::{MinPk, Variant},
     certificate::{Provider, Scoped},
     ed25519::PublicKey,
 };
@@ -30,7 +27,7 @@ use std::{
     sync::Arc,
 };
 use switchyard_consensus_core::{Committee, Committees, SeatSet, keys::KeyError, namespace};
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::VoteSigner;
 use switchyard_consensus_network::{self as network, identity, public_key};
 use switchyard_primitives::B256;
 use tokio::sync::watch;
@@ -57,8 +54,9 @@ pub(crate) struct Schemes(Arc<Inner>);
 struct Inner {
     namespace: Vec<u8>,
     me: B256,
-    secret: group::Private,
-    guard: Arc<SignGuard>,
+    signer: Arc<dyn VoteSigner>,
+    /// Shared by all schemes: whether this validator votes already.
+    listening: Listening,
     committees: Arc<dyn Committees>,
     /// Shared by all schemes: why this validator must not go on.
     stop: watch::Sender<Option<crate::guarded::MustStop>>,
@@ -72,17 +70,16 @@ impl fmt::Debug for Schemes {
 }
 
 impl Schemes {
-    pub(crate) fn new(config: &EngineConfig) -> Result<Self, EngineError> {
-        let secret = group::Private::decode(Copying(&config.bls_secret)).map_err(|_| KeyError::Secret)?;
-        Ok(Self(Arc::new(Inner {
+    pub(crate) fn new(config: &EngineConfig, listening: Listening) -> Self {
+        Self(Arc::new(Inner {
             namespace: namespace(config.network_id),
             me: identity(&config.identity_secret),
-            secret,
-            guard: config.guard.clone(),
+            signer: config.signer.clone(),
+            listening,
             committees: config.committees.clone(),
             stop: watch::Sender::default(),
             made: Mutex::default(),
-        })))
+        }))
     }
 
     /// What every vote's message begins with.
@@ -120,8 +117,8 @@ impl Schemes {
         let inner = &self.0;
         let participants = participants(committee.seats())?;
         // Whoever has the key but not the identity of a seat must not sign for it: two nodes would.
-        let secret = committee.member(&inner.me).map(|_| inner.secret.clone());
-        Ok(Scheme::new(&inner.namespace, participants, secret, inner.guard.clone(), inner.stop.clone()))
+        let signer = committee.member(&inner.me).map(|_| inner.signer.clone());
+        Ok(Scheme::new(&inner.namespace, participants, signer, inner.listening.clone(), inner.stop.clone()))
     }
 }
 
@@ -214,7 +211,7 @@ impl<P: Blocker<PublicKey = PublicKey>> Blocker for SeatBlocker<P> {
 mod tests {
     use super::*;
     use commonware_codec::Encode as _;
-    use commonware_cryptography::bls12381::primitives::{ops::compute_public, variant::MinPk};
+    use commonware_cryptography::bls12381::primitives::{group, ops::compute_public, variant::MinPk};
     use proptest::prelude::*;
     use switchyard_consensus_core::keys::bls_public_key;
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 use switchyard_consensus_core::{Committees, EpochRules, History, keys};
-use switchyard_consensus_guard::{Kind, Refusal, SignGuard};
+use switchyard_consensus_guard::{Kind, Refusal, VoteSigner};
 use switchyard_consensus_network::{NetworkError, Transport};
 use switchyard_primitives::{B256, Header, Limits};
 
@@ -21,10 +21,11 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// Seed of the ed25519 key.
     pub identity_secret: [u8; 32],
-    /// BLS12-381 secret, big-endian.
-    pub bls_secret: [u8; 32],
-    /// Asked before each signature of the BLS key; its record is of this key and network.
-    pub guard: Arc<SignGuard>,
+    /// Signs the votes where a seat has its key and this validator's identity; its record is of this network.
+    pub signer: Arc<dyn VoteSigner>,
+    /// Whether to listen before the first vote for another process that signs with the key: some seconds in which this
+    /// validator does not vote. Not with one seat, where there is nobody to listen to.
+    pub doppelganger_check: bool,
     /// Where to listen for the other validators.
     pub listen: SocketAddr,
     /// What carries messages between the validators; the same on all of them.
@@ -175,7 +176,6 @@ impl EngineConfig {
         if genesis.height != 0 || genesis.epoch != 0 || genesis.parent != self.network_id {
             return Err(EngineError::Genesis { network: self.network_id });
         }
-        keys::bls_public_key(&self.bls_secret)?;
         Ok(())
     }
 }

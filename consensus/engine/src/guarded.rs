@@ -1,7 +1,8 @@
-//! The library's signature scheme behind the sign guard: a vote is signed once the guard has written down what it says.
+//! The library's signature scheme with the validator's signer in the secret's place: a vote is signed once the sign guard has
+//! written down what it says.
 
-use crate::EngineError;
-use commonware_codec::types::lazy::Lazy;
+use crate::{EngineError, listening::Listening};
+use commonware_codec::{Copying, DecodeExt as _, Encode as _, types::lazy::Lazy};
 use commonware_consensus::{
     simplex::{scheme::bls12381_multisig, types::Subject},
     types::Round,
@@ -13,24 +14,25 @@ use commonware_cryptography::{
         ops::compute_public,
         variant::{MinPk, Variant},
     },
-    certificate::{AssemblyError, Attestation, Membership, Scheme, Signers, Subject as _, Verification, Verifier},
+    certificate::{AssemblyError, Attestation, Membership, Scheme, Signers, Verification, Verifier},
     ed25519::{self, PublicKey},
 };
 use commonware_parallel::Strategy;
 use commonware_utils::{
-    N3f1,
+    N3f1, Participant,
     iter::NonEmpty,
     ordered::{BiMap, Set},
 };
 use rand_core::CryptoRng;
 use std::sync::Arc;
-use switchyard_consensus_guard::{Kind, Position, Refusal, SignGuard, Statement};
-use switchyard_primitives::keccak256;
+use switchyard_consensus_core::{Proposal, Vote};
+use switchyard_consensus_guard::{Kind, Position, Refusal, Unsigned, VoteSigner};
+use switchyard_primitives::B256;
 use tokio::sync::watch;
 use tracing::error;
 
 type Inner = bls12381_multisig::Scheme<PublicKey, MinPk>;
-type BlsPublic = <MinPk as commonware_cryptography::bls12381::primitives::variant::Variant>::Public;
+type BlsPublic = <MinPk as Variant>::Public;
 
 /// Why a validator must not go on.
 #[derive(Clone, Debug)]
@@ -48,26 +50,35 @@ impl From<MustStop> for EngineError {
     }
 }
 
-/// BLS12-381 multisig (MinPk) whose signatures pass a [`SignGuard`].
+/// BLS12-381 multisig (MinPk) whose signatures a [`VoteSigner`] makes.
 #[derive(Clone, Debug)]
 pub(crate) struct Guarded {
+    /// Without a secret.
     inner: Inner,
-    guard: Arc<SignGuard>,
+    /// This validator's first seat, if it has one.
+    seat: Option<(Participant, Arc<dyn VoteSigner>)>,
+    listening: Listening,
     stop: watch::Sender<Option<MustStop>>,
 }
 
 impl Guarded {
-    /// A scheme that signs with `secret` where a participant has its public key, and verifies in any case. `stop` becomes the
-    /// reason when this validator must not go on: its record cannot be written, or its key signs elsewhere too.
+    /// A scheme that has `signer` sign where a participant has its public key and `listening` has ended, and verifies in any
+    /// case. `stop` becomes the reason when this validator must not go on: its record cannot be written, or its key signs
+    /// elsewhere too.
     pub(crate) fn new(
         namespace: &[u8],
         participants: BiMap<PublicKey, BlsPublic>,
-        secret: Option<group::Private>,
-        guard: Arc<SignGuard>,
+        signer: Option<Arc<dyn VoteSigner>>,
+        listening: Listening,
         stop: watch::Sender<Option<MustStop>>,
     ) -> Self {
-        let signer = secret.and_then(|secret| Inner::signer(namespace, participants.clone(), secret));
-        Self { inner: signer.unwrap_or_else(|| Inner::verifier(namespace, participants)), guard, stop }
+        let seat = |signer: Arc<dyn VoteSigner>| {
+            let key = signer.key();
+            let me = participants.values().iter().position(|participant| participant.encode().as_ref() == key)?;
+            Some((Participant::from_usize(me), signer))
+        };
+        let seat = signer.and_then(seat);
+        Self { inner: Inner::verifier(namespace, participants), seat, listening, stop }
     }
 
     #[cfg(test)]
@@ -78,14 +89,16 @@ impl Guarded {
     /// Looks whether a certificate that was verified holds a vote of this key that is not in its record: then another process
     /// signs with it, or the record is not the key's. Certificates below the low-water mark say nothing.
     pub(crate) fn look_for_twin(&self, kind: Kind, round: Round, signers: &Signers) {
-        let Some(me) = self.inner.me().and_then(|me| me.signer()) else { return };
-        if !signers.iter().any(|signer| signer == me) {
-            return;
-        }
         let (epoch, view) = (round.epoch().get(), round.view().get());
-        if self.guard.has_signed(kind, 0, Position { epoch, number: view }) == Some(false) {
-            self.stop.send_replace(Some(MustStop::Twin { kind, view }));
+        let position = Position { epoch, number: view };
+        if let Some((me, signer)) = &self.seat {
+            let mine = signers.iter().any(|signer| signer == *me);
+            if mine && signer.record().has_signed(kind, 0, position) == Some(false) {
+                self.stop.send_replace(Some(MustStop::Twin { kind, view }));
+                return;
+            }
         }
+        self.listening.hear(position);
     }
 }
 
@@ -113,14 +126,17 @@ impl Tweak {
     }
 }
 
-fn statement<D: Digest>(subject: &Subject<'_, D>) -> Statement {
-    let (kind, round) = match subject {
-        Subject::Notarize { proposal } => (Kind::Notarize, proposal.round),
-        Subject::Nullify { round } => (Kind::Nullify, *round),
-        Subject::Finalize { proposal } => (Kind::Finalize, proposal.round),
+/// None for a payload that is no hash, of which the engine has none.
+fn vote<D: Digest>(subject: &Subject<'_, D>) -> Option<Vote> {
+    let proposal = |p: &commonware_consensus::simplex::types::Proposal<D>| {
+        let (epoch, view, parent_view) = (p.round.epoch().get(), p.round.view().get(), p.parent.get());
+        Some(Proposal { epoch, view, parent_view, block: B256::try_from(p.payload.as_ref()).ok()? })
     };
-    let position = Position { epoch: round.epoch().get(), number: round.view().get() };
-    Statement { kind, scope: 0, position, digest: keccak256(subject.message()) }
+    match subject {
+        Subject::Notarize { proposal: p } => proposal(p).map(Vote::Notarize),
+        Subject::Nullify { round } => Some(Vote::Nullify { epoch: round.epoch().get(), view: round.view().get() }),
+        Subject::Finalize { proposal: p } => proposal(p).map(Vote::Finalize),
+    }
 }
 
 fn unwrapped(attestation: Attestation<Guarded>) -> Attestation<Inner> {
@@ -181,7 +197,7 @@ impl Scheme for Guarded {
     type Signature = <Inner as Scheme>::Signature;
 
     fn me(&self) -> Option<Membership> {
-        self.inner.me()
+        self.seat.as_ref().map(|(me, _)| Membership::Signer(*me))
     }
 
     fn participants(&self) -> &Set<PublicKey> {
@@ -189,17 +205,24 @@ impl Scheme for Guarded {
     }
 
     fn sign<D: Digest>(&self, subject: Subject<'_, D>) -> Option<Attestation<Self>> {
-        let statement = statement(&subject);
-        // Waits for the disk, so this thread's other tasks go on elsewhere.
-        let permitted = tokio::task::block_in_place(|| self.guard.permit(statement));
-        if let Err(refusal) = permitted {
-            error!(%refusal, "a vote is not signed");
-            if matches!(refusal, Refusal::Unwritable(_)) {
-                self.stop.send_replace(Some(MustStop::SignRecord(refusal)));
-            }
+        let ((me, signer), vote) = (self.seat.as_ref()?, vote(&subject)?);
+        if self.listening.is_silent() {
             return None;
         }
-        self.inner.sign(subject).map(wrapped)
+        // Waits for the disk, or for another machine, so this thread's other tasks go on elsewhere.
+        match tokio::task::block_in_place(|| signer.sign(&vote)) {
+            Ok(signature) => {
+                let signature = Self::Signature::decode(Copying(&signature)).ok()?;
+                Some(Attestation { signer: *me, signature: signature.into() })
+            }
+            Err(reason) => {
+                error!(%reason, "a vote is not signed");
+                if let Unsigned::Refused(refusal @ Refusal::Unwritable(_)) = reason {
+                    self.stop.send_replace(Some(MustStop::SignRecord(refusal)));
+                }
+                None
+            }
+        }
     }
 
     fn verify_attestation<R: CryptoRng, D: Digest>(
@@ -270,29 +293,63 @@ impl Scheme for Guarded {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use commonware_codec::DecodeExt as _;
     use commonware_consensus::{
         simplex::types::{Finalize, Notarize, Nullify, Proposal},
         types::{Epoch, Round, View},
     };
-    use commonware_cryptography::keccak256::Digest;
+    use commonware_cryptography::{certificate::Subject as _, keccak256::Digest};
     use commonware_runtime::Runner as _;
-    use switchyard_primitives::B256;
+    use switchyard_consensus_core::{keys::bls_public_key, namespace};
+    use switchyard_consensus_guard::{LocalSigner, SignGuard};
 
-    /// A guard that has permitted nothing yet. Its folder goes at once, the open record does not.
-    pub(crate) fn new_guard() -> Arc<SignGuard> {
+    const SECRET: [u8; 32] = [1; 32];
+
+    /// A signer that has signed nothing yet. Its folder goes at once, the open record does not.
+    pub(crate) fn new_signer(secret: [u8; 32]) -> Arc<dyn VoteSigner> {
         let folder = tempfile::TempDir::new().unwrap();
-        Arc::new(SignGuard::open(&folder.path().join("record"), B256::ZERO, [0; 48]).unwrap())
+        let key = bls_public_key(&secret).unwrap().0;
+        let guard = SignGuard::open(&folder.path().join("record"), B256::ZERO, key).unwrap();
+        Arc::new(LocalSigner::new(secret, Arc::new(guard)).unwrap())
+    }
+
+    fn seats() -> (BiMap<PublicKey, BlsPublic>, group::Private) {
+        let secret = group::Private::decode(Copying(&SECRET)).unwrap();
+        let seat = (ed25519::PrivateKey::from_seed(0).public_key(), compute_public::<MinPk>(&secret));
+        (BiMap::try_from(vec![seat]).unwrap(), secret)
     }
 
     fn scheme() -> Guarded {
-        let secret = group::Private::decode(bytes::Bytes::from(vec![1; 32])).unwrap();
-        let seat = (ed25519::PrivateKey::from_seed(0).public_key(), compute_public::<MinPk>(&secret));
-        Guarded::new(b"test", BiMap::try_from(vec![seat]).unwrap(), Some(secret), new_guard(), watch::Sender::default())
+        Guarded::new(
+            &namespace(B256::ZERO),
+            seats().0,
+            Some(new_signer(SECRET)),
+            Listening::default(),
+            watch::Sender::default(),
+        )
     }
 
     fn proposal(view: u64, payload: u8) -> Proposal<Digest> {
         Proposal::new(Round::new(Epoch::new(0), View::new(view)), View::new(view - 1), Digest([payload; 32]))
+    }
+
+    /// So a signer elsewhere, which has no consensus library, signs what the library verifies.
+    #[test]
+    fn a_signer_makes_the_signatures_that_the_library_would_make() {
+        let (seats, secret) = seats();
+        let library = Inner::signer(&namespace(B256::ZERO), seats, secret).unwrap();
+        let signer = new_signer(SECRET);
+        let (small, large) = (proposal(5, 1), Proposal { parent: View::new(700_000), ..proposal(u64::MAX, 9) });
+        for subject in [
+            Subject::Notarize { proposal: &small },
+            Subject::Nullify { round: large.round },
+            Subject::Notarize { proposal: &large },
+            Subject::Finalize { proposal: &small },
+        ] {
+            let vote = vote(&subject).unwrap();
+            assert_eq!(subject.message().as_ref(), vote.content());
+            let theirs = library.sign(subject).unwrap().signature.get().unwrap().encode();
+            assert_eq!(signer.sign(&vote).unwrap().as_slice(), theirs.as_ref());
+        }
     }
 
     #[test]

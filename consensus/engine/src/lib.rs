@@ -24,6 +24,7 @@ mod exchange;
 mod folder;
 mod gossip;
 mod guarded;
+mod listening;
 mod observer;
 mod runtime;
 mod votes;
@@ -46,3 +47,19 @@ impl<E: Spawner + Clock + Storage + Metrics + CryptoRng> Runtime for E {}
 pub(crate) type Scheme = guarded::Guarded;
 pub(crate) type Finalization = simplex::types::Finalization<Scheme, Digest>;
 pub(crate) type Activity = simplex::types::Activity<Scheme, Digest>;
+
+/// Ways in for `testnet/fuzz`; no part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use switchyard_primitives::FinalityCertificate;
+
+    /// A message of the blocks channel, decoded and encoded again.
+    pub fn message(bytes: bytes::Bytes) -> Option<bytes::Bytes> {
+        crate::exchange::recoded(bytes)
+    }
+
+    /// A certificate on its way through the library's types.
+    pub fn certificate(certificate: &FinalityCertificate) -> Option<FinalityCertificate> {
+        crate::certificate::from_library(&crate::certificate::to_library(certificate)?)
+    }
+}

@@ -92,11 +92,12 @@ impl<R, G: CryptoRng> Observer<R, G> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listening::Listening;
     use crate::{
         Finalization,
         guarded::{self, MustStop},
     };
-    use commonware_codec::DecodeExt as _;
+    use commonware_codec::{Copying, DecodeExt as _};
     use commonware_consensus::{
         simplex::types::{
             ConflictingFinalize, ConflictingNotarize, Finalize, Notarize, Nullify, NullifyFinalize, Proposal,
@@ -112,8 +113,9 @@ mod tests {
     };
     use commonware_runtime::{Runner as _, Supervisor as _, tokio::Runner};
     use commonware_utils::{non_empty, ordered::BiMap};
-    use switchyard_consensus_core::{Seat, keys::bls_public_key};
+    use switchyard_consensus_core::{Seat, keys::bls_public_key, namespace};
     use switchyard_consensus_network::to_b256;
+    use switchyard_primitives::B256;
 
     /// Takes every report.
     #[derive(Clone)]
@@ -128,15 +130,19 @@ mod tests {
     }
 
     fn schemes() -> Vec<Scheme> {
-        let keys: Vec<Private> = (1u8..=4).map(|i| Private::decode(bytes::Bytes::from(vec![i; 32])).unwrap()).collect();
+        let secrets: Vec<[u8; 32]> = (1u8..=4).map(|i| [i; 32]).collect();
+        let keys: Vec<Private> = secrets.iter().map(|s| Private::decode(Copying(s)).unwrap()).collect();
         let seats: Vec<_> = (0u64..)
             .zip(&keys)
             .map(|(i, k)| (ed25519::PrivateKey::from_seed(i).public_key(), compute_public::<MinPk>(k)))
             .collect();
         let seats = BiMap::try_from(seats).unwrap();
-        let signer =
-            |key| Scheme::new(b"test", seats.clone(), Some(key), guarded::tests::new_guard(), watch::Sender::default());
-        keys.into_iter().map(signer).collect()
+        let namespace = namespace(B256::ZERO);
+        let signer = |secret| {
+            let signer = Some(guarded::tests::new_signer(secret));
+            Scheme::new(&namespace, seats.clone(), signer, Listening::default(), watch::Sender::default())
+        };
+        secrets.into_iter().map(signer).collect()
     }
 
     /// The same seats.

@@ -41,6 +41,8 @@ pub struct EngineStatus {
     pub finalized_height: u64,
     /// Other validators with an open connection.
     pub peers_connected: usize,
+    /// Whether this validator votes; while it listens for another process with its key it does not.
+    pub voting: bool,
 }
 
 /// Resolves when the engine has ended: `Ok` after [`EngineHandle::shutdown`] or when the node has dropped its channels, an error

@@ -11,6 +11,7 @@ use crate::{
     exchange::{self, Exchange},
     gossip,
     guarded::MustStop,
+    listening::{Listening, Plan},
     runtime::{EngineStatus, MetricsReader, Ready},
 };
 use commonware_consensus::{
@@ -29,7 +30,8 @@ use commonware_runtime::{Handle, buffer::paged::CacheRef};
 use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize};
 use std::time::Duration;
 use switchyard_consensus_core::{BlockBuilder, EngineEvent, allot, namespace};
-use switchyard_consensus_network::{self as network, Connected, Network, Roster, public_key};
+use switchyard_consensus_guard::Family;
+use switchyard_consensus_network::{self as network, Connected, Network, Roster, identity, public_key};
 use switchyard_primitives::Block;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
@@ -106,6 +108,22 @@ pub(crate) fn network_config(config: &EngineConfig) -> network::Config {
     }
 }
 
+/// Begins to listen for another process with the key; at once over where that is not asked for, or nobody is to be heard.
+fn listen(context: &impl Runtime, config: &EngineConfig, ports: &Ports) -> Listening {
+    let epoch = config.epochs.epoch_of(config.acknowledged_height.saturating_add(1));
+    let me = identity(&config.identity_secret);
+    // Where the log does not tell the committee yet, this validator has no seat in it that it knows of.
+    let committee = config.committees.committee(epoch).filter(|_| config.doppelganger_check);
+    let Some(plan) = committee.and_then(|c| Plan::new(&c, &me, config.certification_timeout)) else {
+        return Listening::default();
+    };
+    let listening = Listening::since(config.signer.record().newest(Family::Consensus, 0));
+    let (silence, status) = (listening.clone(), ports.status.subscribe());
+    // Ends by itself, or with the runtime.
+    context.child("listening").spawn(move |context| silence.run(context, plan, status));
+    listening
+}
+
 pub(crate) async fn assemble<E, B, S, R, P>(
     context: &E,
     config: EngineConfig,
@@ -120,7 +138,8 @@ where
     R: Receiver<PublicKey = PublicKey>,
     P: Roster,
 {
-    let schemes = Schemes::new(&config)?;
+    let listening = listen(context, &config, &ports);
+    let schemes = Schemes::new(&config, listening.clone());
     let me = public_key(schemes.me()).map_err(network::NetworkError::from)?;
     let must_stop = schemes.stop();
     let limits = BlockLimits(config.limits);
@@ -207,6 +226,7 @@ where
         part: part_out,
         tip: tip.clone(),
         connected: network.connected,
+        listening,
         status: ports.status,
     };
     let epochs = Epochs {
@@ -289,6 +309,7 @@ struct StatusKeeper {
     part: watch::Receiver<Part>,
     tip: watch::Receiver<delivery::Tip>,
     connected: Connected,
+    listening: Listening,
     status: watch::Sender<EngineStatus>,
 }
 
@@ -306,6 +327,7 @@ impl StatusKeeper {
                     view,
                     finalized_height: height,
                     peers_connected: connected.unwrap_or(status.peers_connected),
+                    voting: !self.listening.is_silent(),
                 };
                 let changed = *status != new;
                 *status = new;

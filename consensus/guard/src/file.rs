@@ -219,10 +219,16 @@ impl Record {
 /// What the record at `path` holds.
 fn load(path: &Path, network: B256, key: &Key) -> Result<History, GuardError> {
     let failed = |source| GuardError::Io { path: path.to_path_buf(), source };
-    let damaged = |at, detail: String| GuardError::Damaged { path: path.to_path_buf(), at, detail };
-    let (mut bytes, mut history) = (Vec::new(), History::default());
+    let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    read(path, &bytes, network, key)
+}
+
+/// What a record of these bytes holds; `path` is for errors.
+fn read(path: &Path, bytes: &[u8], network: B256, key: &Key) -> Result<History, GuardError> {
+    let damaged = |at, detail: String| GuardError::Damaged { path: path.to_path_buf(), at, detail };
+    let mut history = History::default();
     if bytes.len() as u64 > FILE_BYTES_MAX {
         return Err(damaged(0, format!("longer than {FILE_BYTES_MAX} bytes")));
     }
@@ -266,13 +272,18 @@ fn check_header(path: &Path, head: &[u8], network: B256, key: &Key) -> Result<()
     })
 }
 
+/// A record's bytes without the room for more, and how many entries they hold.
+fn image(network: B256, key: &Key, history: &History) -> (Vec<u8>, usize) {
+    let marks: Vec<Vec<u8>> = history.marks().map(|m| mark_entry(m.family, m.scope, m.low)).collect();
+    let statements: Vec<Vec<u8>> = history.statements().map(|s| statement_entry(&s)).collect();
+    ([header(network, key), marks.concat(), statements.concat()].concat(), marks.len() + statements.len())
+}
+
 /// Writes a history to a new file that takes the place of the one at `path`; returns it with its entries and the bytes that it
 /// has room for.
 fn replace(path: &Path, network: B256, key: &Key, history: &History) -> Result<(File, usize, usize), GuardError> {
-    let marks: Vec<Vec<u8>> = history.marks().map(|m| mark_entry(m.family, m.scope, m.low)).collect();
-    let statements: Vec<Vec<u8>> = history.statements().map(|s| statement_entry(&s)).collect();
-    let entries = marks.len() + statements.len();
-    let bytes = [header(network, key), marks.concat(), statements.concat(), vec![0; ROOM]].concat();
+    let (mut bytes, entries) = image(network, key, history);
+    bytes.resize(bytes.len() + ROOM, 0);
     let replace = || -> io::Result<File> {
         let new = path.with_extension("new");
         let mut options = File::options();
@@ -293,4 +304,21 @@ fn is_cut_off(at: usize, bytes: &[u8]) -> bool {
     let zero = |part: &[u8]| part.iter().all(|byte| *byte == 0);
     let first = at.next_multiple_of(SECTOR) - at;
     bytes.len() < ENTRY || zero(&bytes[ENTRY - CHECKSUM..]) || (1..ENTRY).contains(&first) && zero(&bytes[..first])
+}
+
+/// For `testnet/fuzz`: a record of key and network zero, read and written anew.
+pub(crate) fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
+    let history = read(Path::new("record"), bytes, B256::ZERO, &[0; 48]).ok()?;
+    Some(image(B256::ZERO, &[0; 48], &history).0)
+}
+
+/// For `testnet/fuzz`: such a record of these entries' bodies, each with the checksum that it must have.
+pub(crate) fn of_bodies(bodies: &[u8]) -> Vec<u8> {
+    let seal = |body: &[u8]| {
+        let mut w = Writer::with_capacity(ENTRY);
+        w.raw(body);
+        sealed(w)
+    };
+    let entries: Vec<Vec<u8>> = bodies.chunks_exact(ENTRY - CHECKSUM).map(seal).collect();
+    [header(B256::ZERO, &[0; 48]), entries.concat()].concat()
 }

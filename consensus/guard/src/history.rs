@@ -79,6 +79,10 @@ impl History {
         track.low.filter(|low| position >= *low).map(|_| false)
     }
 
+    pub(crate) fn newest(&self, family: Family, scope: u64) -> Option<Position> {
+        self.tracks.get(&(family, scope))?.slots.keys().next_back().copied()
+    }
+
     /// Remembers a statement that was permitted.
     pub(crate) fn add(&mut self, statement: &Statement) {
         let track = self.tracks.entry((statement.kind.family(), statement.scope)).or_default();
@@ -113,6 +117,24 @@ impl History {
     pub(crate) fn export(&self, network: B256, key: Bytes) -> Interchange {
         let entry = |s: Statement| Entry { kind: s.kind, scope: s.scope, position: s.position, digest: s.digest };
         Interchange::new(network, key, self.marks().collect(), self.statements().map(entry).collect())
+    }
+
+    /// Whether an import would change nothing that may be signed.
+    pub(crate) fn knows(&self, export: &Interchange) -> bool {
+        let track = |family, scope| self.tracks.get(&(family, scope));
+        let below = |family, scope, position| {
+            track(family, scope).is_some_and(|track| track.low.is_none_or(|low| position < low))
+        };
+        let mark_is_known = |mark: &Mark| match (mark.low, track(mark.family, mark.scope)) {
+            (Some(low), Some(track)) => track.low.is_none_or(|own| low <= own),
+            (Some(low), None) => low == Position::default(),
+            (None, track) => track.is_some_and(|track| track.low.is_none()),
+        };
+        export.low_water.iter().all(mark_is_known)
+            && export.signed.iter().all(|Entry { kind, scope, position, digest }| {
+                let held = track(kind.family(), *scope).and_then(|track| track.slots.get(position)?.get(kind));
+                held == Some(digest) || below(kind.family(), *scope, *position)
+            })
     }
 
     /// Takes over what another record holds. Its newest slot may not have been its last one, so everything up to it is

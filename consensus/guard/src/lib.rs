@@ -13,10 +13,12 @@
 mod file;
 mod history;
 mod interchange;
+mod signer;
 mod statement;
 
 pub use file::GuardError;
 pub use interchange::{Entry, FORMAT, Interchange, Mark};
+pub use signer::{LocalSigner, Signature, Unsigned, VoteSigner};
 pub use statement::{Family, Kind, Position, Refusal, Statement};
 
 use file::Record;
@@ -59,6 +61,16 @@ impl SignGuard {
         Ok(Self { network, key, inner: Mutex::new(Inner { history, record, broken: None }) })
     }
 
+    /// The network of the record.
+    pub fn network(&self) -> B256 {
+        self.network
+    }
+
+    /// The key of the record.
+    pub fn key(&self) -> Key {
+        self.key
+    }
+
     /// Whether there is a record at `path`: without one, a key that has signed before must not sign again.
     pub fn exists(path: &Path) -> bool {
         path.exists()
@@ -92,9 +104,23 @@ impl SignGuard {
         self.inner.lock().history.has_signed(kind, scope, position)
     }
 
+    /// The newest slot of a family and scope for which a statement was permitted and is remembered.
+    pub fn newest(&self, family: Family, scope: u64) -> Option<Position> {
+        self.inner.lock().history.newest(family, scope)
+    }
+
     /// Everything that the record holds, to be imported elsewhere. Whoever exports must not sign with the key afterwards.
     pub fn export(&self) -> Interchange {
         self.inner.lock().history.export(self.network, Bytes::from(self.key))
+    }
+
+    /// Whether everything that another record holds is remembered here, or may not be signed here any more.
+    ///
+    /// # Errors
+    /// [`GuardError::Import`] for an export of another format, network or key.
+    pub fn knows(&self, export: &Interchange) -> Result<bool, GuardError> {
+        export.check(self.network, &self.key)?;
+        Ok(self.inner.lock().history.knows(export))
     }
 
     /// Adds what another record holds, durably. From then on only what is above everything in it is signed, or the same
@@ -108,5 +134,30 @@ impl SignGuard {
         inner.history.import(export);
         let Inner { history, record, .. } = &mut *inner;
         record.rewrite(history).inspect_err(|error| inner.broken = Some(error.to_string()))
+    }
+}
+
+/// Ways in for `testnet/fuzz`; no part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use crate::{Interchange, file, history::History};
+    use switchyard_primitives::B256;
+
+    /// A record of key and network zero, read and written anew.
+    pub fn record(bytes: &[u8]) -> Option<Vec<u8>> {
+        file::rewritten(bytes)
+    }
+
+    /// Such a record of these entries' bodies.
+    pub fn record_of(bodies: &[u8]) -> Vec<u8> {
+        file::of_bodies(bodies)
+    }
+
+    /// What a new record exports once it has imported this.
+    pub fn imported(export: &Interchange) -> Option<Interchange> {
+        export.check(B256::ZERO, &[0; 48]).ok()?;
+        let mut history = History::default();
+        history.import(export);
+        Some(history.export(B256::ZERO, [0; 48].into()))
     }
 }

@@ -217,6 +217,15 @@ impl Network {
     }
 }
 
+/// Ways in for `testnet/fuzz`; no part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    /// The messages of a stream that ends after these bytes, and whether it was given up for a frame that is too long.
+    pub fn frames(mut stream: &[u8], bytes_max: usize) -> (Vec<Vec<u8>>, bool) {
+        futures::executor::block_on(crate::swarm::frames(&mut stream, bytes_max))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

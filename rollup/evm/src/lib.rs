@@ -36,3 +36,41 @@ pub use driver::EvmDriver;
 pub use genesis::{GenesisError, prague_system_contracts};
 pub use open::{EvmConfig, EvmOpenError, EvmRollup};
 pub use reader::EvmReader;
+
+/// Ways in for `testnet/fuzz`. No part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use crate::{
+        genesis::Genesis,
+        records::{self, BodyRecord, HeaderRecord, Identity, PendingRecord, Progress},
+        store::Column,
+    };
+    use alloy_primitives::U256;
+    use alloy_rlp::{Decodable, Encodable, encode};
+
+    /// A record of the database by its kind, decoded and encoded again.
+    pub fn record(kind: u8, bytes: &[u8]) -> Option<Vec<u8>> {
+        fn recoded<T: Decodable + Encodable>(bytes: &[u8]) -> Option<Vec<u8>> {
+            records::decode::<T>(Column::Meta, &[], bytes).ok().map(encode)
+        }
+        match kind {
+            0 => records::decode_outcome(&[], bytes).ok().map(|outcome| records::encode_outcome(&outcome)),
+            1 => {
+                // Readable in every version, so in this one too.
+                let identity = recoded::<Identity>(bytes)?;
+                Identity::format_of(bytes).map(|_| identity)
+            }
+            2 => recoded::<Progress>(bytes),
+            3 => recoded::<HeaderRecord>(bytes),
+            4 => recoded::<BodyRecord>(bytes),
+            5 => recoded::<PendingRecord>(bytes),
+            6 => recoded::<U256>(bytes),
+            _ => None,
+        }
+    }
+
+    /// Whether a rollup's genesis is accepted.
+    pub fn genesis(value: &serde_json::Value) -> bool {
+        Genesis::parse(value).is_ok()
+    }
+}

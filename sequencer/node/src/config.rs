@@ -151,7 +151,7 @@ pub struct Keys {
     pub bls: BlsKey,
 }
 
-/// Where the BLS12-381 key is: one of the two.
+/// Where the BLS12-381 key is: one of the three.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BlsKey {
     /// `bls`: 32 secret bytes in hex.
@@ -164,6 +164,66 @@ pub enum BlsKey {
         /// ([`crate::keys::password::PASSWORD_ENV`]).
         password_file: Option<PathBuf>,
     },
+    /// `signer`: on another host.
+    Remote(RemoteKey),
+}
+
+/// The remote signer that has the BLS12-381 key (`switchyard signer`), and the PEM files of mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteKey {
+    /// `https://HOST:PORT`; the host is a name or address of the signer's certificate.
+    pub url: String,
+    /// The authority of the signer's certificate.
+    pub ca: PathBuf,
+    /// This validator's certificate, with those between it and its authority.
+    pub cert: PathBuf,
+    /// Its key, PKCS #8, mode 0600.
+    pub key: PathBuf,
+    /// How long the signer may take for a vote; one that comes later is not cast.
+    #[serde(default = "default_signer_deadline")]
+    pub deadline_ms: u64,
+}
+
+fn default_signer_deadline() -> u64 {
+    200
+}
+
+impl RemoteKey {
+    fn check(&self, leader_timeout_ms: u64) -> Result<(), &'static str> {
+        if !self.url.starts_with("https://") {
+            return Err("keys.signer.url must be https://HOST:PORT");
+        }
+        if !(1..leader_timeout_ms).contains(&self.deadline_ms) {
+            return Err("keys.signer.deadline_ms must be at least 1 and below consensus.leader_timeout_ms");
+        }
+        Ok(())
+    }
+}
+
+impl BlsKey {
+    /// Every path.
+    pub(crate) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        match self {
+            Self::Plain(path) => vec![path],
+            Self::Keystore { path, password_file } => [path].into_iter().chain(password_file).collect(),
+            Self::Remote(RemoteKey { ca, cert, key, .. }) => vec![ca, cert, key],
+        }
+        .into_iter()
+    }
+
+    /// From the files that a table names.
+    pub(crate) fn of_files(
+        bls: Option<PathBuf>,
+        bls_keystore: Option<PathBuf>,
+        bls_password_file: Option<PathBuf>,
+    ) -> Result<Self, &'static str> {
+        match (bls, bls_keystore, bls_password_file) {
+            (Some(path), None, None) => Ok(Self::Plain(path)),
+            (None, Some(path), password_file) => Ok(Self::Keystore { path, password_file }),
+            _ => Err("[keys] must have either bls, or bls_keystore and perhaps bls_password_file"),
+        }
+    }
 }
 
 /// As the file has it.
@@ -177,16 +237,18 @@ struct KeysTable {
     bls_keystore: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bls_password_file: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signer: Option<RemoteKey>,
 }
 
 impl TryFrom<KeysTable> for Keys {
     type Error = &'static str;
 
     fn try_from(table: KeysTable) -> Result<Self, Self::Error> {
-        let bls = match (table.bls, table.bls_keystore, table.bls_password_file) {
-            (Some(path), None, None) => BlsKey::Plain(path),
-            (None, Some(path), password_file) => BlsKey::Keystore { path, password_file },
-            _ => return Err("[keys] must have either bls, or bls_keystore and perhaps bls_password_file"),
+        let bls = match (table.bls, table.bls_keystore, table.bls_password_file, table.signer) {
+            (None, None, None, Some(signer)) => BlsKey::Remote(signer),
+            (bls, keystore, password_file, None) => BlsKey::of_files(bls, keystore, password_file)?,
+            _ => return Err("[keys] must have no BLS key beside [keys.signer], which has it"),
         };
         Ok(Self { identity: table.identity, bls })
     }
@@ -194,22 +256,22 @@ impl TryFrom<KeysTable> for Keys {
 
 impl From<Keys> for KeysTable {
     fn from(Keys { identity, bls }: Keys) -> Self {
-        let (bls, bls_keystore, bls_password_file) = match bls {
-            BlsKey::Plain(path) => (Some(path), None, None),
-            BlsKey::Keystore { path, password_file } => (None, Some(path), password_file),
-        };
-        Self { identity, bls, bls_keystore, bls_password_file }
+        let mut table = Self { identity, bls: None, bls_keystore: None, bls_password_file: None, signer: None };
+        match bls {
+            BlsKey::Plain(path) => table.bls = Some(path),
+            BlsKey::Keystore { path, password_file } => {
+                (table.bls_keystore, table.bls_password_file) = (Some(path), password_file);
+            }
+            BlsKey::Remote(signer) => table.signer = Some(signer),
+        }
+        table
     }
 }
 
 impl Keys {
     /// Every path of the table.
     fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
-        let (bls, password) = match &mut self.bls {
-            BlsKey::Plain(path) => (path, None),
-            BlsKey::Keystore { path, password_file } => (path, password_file.as_mut()),
-        };
-        [&mut self.identity, bls].into_iter().chain(password)
+        [&mut self.identity].into_iter().chain(self.bls.paths())
     }
 }
 
@@ -254,6 +316,9 @@ pub struct Consensus {
     pub certification_timeout_ms: u64,
     /// A leader from which nothing was heard for this long is skipped at once.
     pub skip_timeout_ms: u64,
+    /// Whether to listen for some seconds at each start, without voting, for another process that signs with this key. This
+    /// validator's own business.
+    pub doppelganger_check: bool,
 }
 
 impl Default for Consensus {
@@ -264,6 +329,7 @@ impl Default for Consensus {
             leader_timeout_ms: 1250,
             certification_timeout_ms: 1350,
             skip_timeout_ms: 1420,
+            doppelganger_check: true,
         }
     }
 }
@@ -386,6 +452,14 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
+    /// What is said of the BLS key does not fit together.
+    #[error("config {path}: {problem}")]
+    Key {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// With these values an idle hub would make no blocks: every leader would be skipped while it waits.
     #[error(
         "config {path}: [consensus] must have min_interval_ms {min_interval_ms} <= heartbeat_ms {heartbeat_ms} < \
@@ -401,6 +475,11 @@ pub enum ConfigError {
         /// [`Consensus::leader_timeout_ms`].
         leader_timeout_ms: u64,
     },
+}
+
+/// Reads a configuration of any kind; errors name the file and the line.
+pub(crate) fn parse_toml<T: serde::de::DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigError> {
+    toml::from_str(text).map_err(|error| parse_error(path.display().to_string(), text, &error))
 }
 
 fn parse_error(path: String, text: &str, error: &toml::de::Error) -> ConfigError {
@@ -439,14 +518,22 @@ impl Config {
 
     /// Reads and checks a file, and makes its paths absolute.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read { path: path.display().to_string(), source };
+        Self::parse(path, &std::fs::read_to_string(path).map_err(read_error)?)
+    }
+
+    /// [`Self::load`] of a file whose text this is.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-        let mut config: Self = toml::from_str(&text).map_err(|error| parse_error(name.clone(), &text, &error))?;
+        let mut config: Self = parse_toml(path, text)?;
         let Consensus { min_interval_ms, heartbeat_ms, leader_timeout_ms, .. } = config.consensus;
         if min_interval_ms > heartbeat_ms || heartbeat_ms >= leader_timeout_ms {
             return Err(ConfigError::Pace { path: name, min_interval_ms, heartbeat_ms, leader_timeout_ms });
         }
-        config.check_role().map_err(|problem| ConfigError::Role { path: name, problem })?;
+        config.check_role().map_err(|problem| ConfigError::Role { path: name.clone(), problem })?;
+        if let Some(BlsKey::Remote(signer)) = config.keys.as_ref().map(|keys| &keys.bls) {
+            signer.check(leader_timeout_ms).map_err(|problem| ConfigError::Key { path: name, problem })?;
+        }
         let base = path.parent().unwrap_or(Path::new("."));
         let keys = config.keys.iter_mut().flat_map(Keys::paths);
         for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(keys) {
@@ -548,6 +635,26 @@ mod tests {
         ] {
             let error = load(&text).unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains('\n'), "{word}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_here_or_at_a_signer_that_answers_before_the_view_is_over() {
+        let load =
+            |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.unwrap().bls);
+        let signer = "[keys.signer]\nurl = \"https://a:1\"\nca = \"a\"\ncert = \"b\"\nkey = \"c\"";
+        let BlsKey::Remote(remote) = load(signer).unwrap() else { panic!("at a signer") };
+        assert!(remote.deadline_ms == 200 && remote.ca.is_absolute() && remote.cert.is_absolute());
+        assert!(remote.key.is_absolute() && remote.key.ends_with("c"));
+        for (wrong, says) in [
+            (format!("bls = \"d\"\n{signer}"), "beside [keys.signer]"),
+            (signer.replace("https", "http"), "https://HOST:PORT"),
+            (format!("{signer}\ndeadline_ms = 0"), "deadline_ms"),
+            (format!("{signer}\ndeadline_ms = 1250"), "deadline_ms"),
+            (format!("{signer}\nsurprise = 1"), "surprise"),
+        ] {
+            let error = load(&wrong).unwrap_err().to_string();
+            assert!(error.contains(says) && !error.contains('\n'), "{wrong}: {error}");
         }
     }
 

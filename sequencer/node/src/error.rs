@@ -1,6 +1,6 @@
 //! Why a node does not start, or stopped.
 
-use crate::{executor::ExecutorError, genesis::GenesisError, hub::HubError, keys::KeyError};
+use crate::{executor::ExecutorError, genesis::GenesisError, hub::HubError, keys::KeyError, signer::SignerError};
 use std::{net::SocketAddr, path::Path, sync::Arc};
 use switchyard_consensus_engine::EngineError;
 use switchyard_consensus_guard::GuardError;
@@ -48,6 +48,9 @@ pub enum NodeError {
         /// The node's durable tip.
         height: u64,
     },
+    /// The remote signer.
+    #[error(transparent)]
+    Signer(#[from] Box<SignerError>),
     /// The store.
     #[error("store: {0}")]
     Store(#[from] StoreError),
@@ -106,6 +109,7 @@ impl NodeError {
         match self {
             Self::Executor(_) | Self::Panicked { .. } | Self::Ended(_) | Self::EngineFailed(_) => 1,
             Self::Store(StoreError::Database(_)) => 1,
+            Self::Signer(error) if matches!(**error, SignerError::Away { .. }) => 1,
             _ => 2,
         }
     }

@@ -139,8 +139,12 @@ impl Genesis {
     pub fn load(path: &Path) -> Result<Self, GenesisError> {
         let name = path.display().to_string();
         let text = std::fs::read(path).map_err(|source| GenesisError::Read { path: name.clone(), source })?;
-        let genesis: Self =
-            serde_json::from_slice(&text).map_err(|source| GenesisError::Parse { path: name, source })?;
+        Self::parse(name, &text)
+    }
+
+    /// Checks a file's text; errors name the file.
+    pub fn parse(path: String, text: &[u8]) -> Result<Self, GenesisError> {
+        let genesis: Self = serde_json::from_slice(text).map_err(|source| GenesisError::Parse { path, source })?;
         genesis.check()?;
         Ok(genesis)
     }

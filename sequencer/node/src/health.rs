@@ -183,7 +183,7 @@ mod tests {
 
     /// The codes of what keeps a node from being ready whose head is `age_ms` old.
     fn codes(peers_connected: usize, height: u64, finalized_height: u64, age_ms: u64) -> Vec<&'static str> {
-        let engine = EngineStatus { epoch: 0, seats: 1, view: 9, finalized_height, peers_connected };
+        let engine = EngineStatus { epoch: 0, seats: 1, view: 9, finalized_height, peers_connected, voting: true };
         let tip = HubTip { height, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
         codes_of(Feed::Engine { status: watch::channel(engine).1, hub: four() }, tip)
     }

@@ -69,6 +69,12 @@ pub enum KeyError {
     /// No password.
     #[error("{0}")]
     Password(String),
+    /// The key is not on this host.
+    #[error("this needs the BLS key itself, which is at the signer {url}")]
+    Remote {
+        /// The signer.
+        url: String,
+    },
     /// Not a BLS12-381 scalar.
     #[error("the BLS key is not a valid secret key")]
     Bls,
@@ -83,15 +89,9 @@ pub struct NodeKeys {
 }
 
 impl NodeKeys {
-    /// Reads both files. Opening a keystore takes about a second and, with EIP-2335's parameters, 256 MiB.
+    /// Reads both files: [`read_bls`].
     pub fn load(keys: &config::Keys) -> Result<Self, KeyError> {
-        let bls = match &keys.bls {
-            config::BlsKey::Plain(path) => read_plain(path)?,
-            config::BlsKey::Keystore { path, password_file } => {
-                let keystore = parse_keystore(path, &file::read_private(path, keystore::FILE_BYTES_MAX)?)?;
-                open_keystore(path, &keystore, &password::unattended(password_file.as_deref())?)?
-            }
-        };
+        let bls = read_bls(&keys.bls)?;
         Ok(Self { identity: *read_plain(&keys.identity)?, bls: *bls })
     }
 
@@ -110,6 +110,18 @@ impl NodeKeys {
         let seat = Seat { identity: self.identity_public(), bls: self.bls_public()? };
         let possession = prove_possession(&self.bls, seat.identity).map_err(|_| KeyError::Bls)?;
         Ok(GenesisValidator::new(seat, possession))
+    }
+}
+
+/// The BLS secret, where it is on this host. Opening a keystore takes about a second and, with EIP-2335's parameters, 256 MiB.
+pub fn read_bls(key: &config::BlsKey) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    match key {
+        config::BlsKey::Plain(path) => read_plain(path),
+        config::BlsKey::Keystore { path, password_file } => {
+            let keystore = parse_keystore(path, &file::read_private(path, keystore::FILE_BYTES_MAX)?)?;
+            open_keystore(path, &keystore, &password::unattended(password_file.as_deref())?)
+        }
+        config::BlsKey::Remote(signer) => Err(KeyError::Remote { url: signer.url.clone() }),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the node counts. Names are part of the interface: `docs/metrics.md` lists them.
 
+use crate::signer::SignerMetrics;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -55,6 +56,10 @@ pub struct Metrics {
     pub view: Gauge,
     /// Connected validators.
     pub peers: Gauge,
+    /// Whether this validator votes: 0 while it listens at its start for another machine with its key.
+    pub voting: Gauge,
+    /// What came of asking the remote signer.
+    pub signer: SignerMetrics,
     /// Validators of a quorum, this one included.
     pub quorum: Gauge,
     /// From a block's timestamp (its leader's clock) to its finality here, in seconds.
@@ -112,6 +117,8 @@ impl Default for Metrics {
         Self {
             height: register!("height", "Durable final height", Gauge::default()),
             view: register!("view", "View of the newest finalisation", Gauge::default()),
+            voting: register!("voting", "1 while this validator votes", Gauge::default()),
+            signer: SignerMetrics::register(&mut registry),
             peers: register!("peers", "Connected validators", Gauge::default()),
             quorum: register!("quorum", "Validators of a quorum, this one included", Gauge::default()),
             finality_seconds: register!(

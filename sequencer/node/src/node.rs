@@ -29,7 +29,8 @@ use std::{
     time::Duration,
 };
 use switchyard_consensus_core::EngineEvent;
-use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, Stopped};
+use switchyard_consensus_engine::{Engine, EngineHandle, GossipHandle, Stopped};
+use switchyard_consensus_guard::VoteSigner;
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
@@ -109,8 +110,8 @@ impl Node {
         shared.metrics.height.set(gauge(header.height));
         shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
-        let Fed { events, entry, feed, engine, copying } = match opened.engine() {
-            Some(config) => shared.validate(&opened, config).await?,
+        let Fed { events, entry, feed, engine, copying } = match opened.signer(&shared.metrics).await? {
+            Some(signer) => shared.validate(&opened, signer).await?,
             None => shared.follow(&opened).await?,
         };
 
@@ -207,7 +208,9 @@ struct Fed {
 
 impl Shared {
     /// Takes part in consensus.
-    async fn validate(&self, opened: &Opened, config: EngineConfig) -> Result<Fed, NodeError> {
+    async fn validate(&self, opened: &Opened, signer: Arc<dyn VoteSigner>) -> Result<Fed, NodeError> {
+        let no_seat = || NodeError::Config("a follower takes no part in consensus".into());
+        let config = opened.engine(signer).ok_or_else(no_seat)?;
         let (waiting, waiting_rx) = watch::channel(0);
         let builder = HubBuilder::new(BuilderParts {
             rules: opened.rules(),
@@ -339,6 +342,7 @@ impl Shared {
                     let engine = *status.borrow();
                     metrics.view.set(gauge(engine.view));
                     metrics.peers.set(gauge(engine.peers_connected));
+                    metrics.voting.set(engine.voting.into());
                 }
                 let height = tip.borrow().height;
                 for (rollup, next) in &progress {

@@ -2,27 +2,32 @@
 
 use crate::{
     builder::Rules,
-    config::{Config, Network},
+    config::{BlsKey, Config, Keys, Network},
     error::{NodeError, io},
     genesis::Genesis,
     hub::{HubStates, SystemAdmission},
-    keys::NodeKeys,
+    keys::{self, KeyError},
+    metrics::Metrics,
+    signer::{self, RemoteSigner},
     sync::trust::Judge,
 };
+use alloy_primitives::FixedBytes;
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     sync::Arc,
     time::Duration,
 };
-use switchyard_consensus_core::{History, HubState};
+use switchyard_consensus_core::{History, HubState, keys::bls_public_key};
 use switchyard_consensus_engine::EngineConfig;
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{Key, LocalSigner, SignGuard, VoteSigner};
+use switchyard_consensus_network::identity;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_primitives::{B256, Block, FinalityCertificate, Header, RollupId};
 use switchyard_rollup_core::{Admission, RollupManifest, Vm};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup};
 use switchyard_rpc::NetworkInfo;
 use switchyard_store::{Journal, RocksOptions, RocksStore, Store, StoreError};
+use zeroize::Zeroizing;
 
 /// Threads of consensus and its network.
 const ENGINE_THREADS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
@@ -72,9 +77,30 @@ pub(crate) struct OpenRollup {
 
 /// What a validator has besides.
 struct OpenSeat {
-    keys: NodeKeys,
-    guard: Arc<SignGuard>,
+    identity_secret: Zeroizing<[u8; 32]>,
+    /// None with a remote signer.
+    bls_secret: Option<Zeroizing<[u8; 32]>>,
+    keys: Keys,
     network: Network,
+}
+
+impl OpenSeat {
+    /// Reads the keys; none for a follower.
+    fn read(config: &Config) -> Result<Option<Self>, NodeError> {
+        let (Some(keys), Some(network)) = (config.keys.clone(), config.network.clone()) else { return Ok(None) };
+        let identity_secret = keys::read_plain(&keys.identity)?;
+        let bls_secret = match &keys.bls {
+            BlsKey::Remote(_) => None,
+            here => Some(keys::read_bls(here)?),
+        };
+        Ok(Some(Self { identity_secret, bls_secret, keys, network }))
+    }
+
+    /// The keys must be a validator's.
+    fn check(&self, state: &HubState) -> Result<(), NodeError> {
+        let bls = self.bls_secret.as_deref().map(bls_public_key).transpose().map_err(|_| KeyError::Bls)?;
+        check_seat(state, identity(&self.identity_secret), bls, self.network.joining)
+    }
 }
 
 /// Everything checked and open.
@@ -95,12 +121,12 @@ impl Opened {
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
         let (network, header) = (genesis.id()?, genesis.header()?);
-        let keys = config.keys.as_ref().map(NodeKeys::load).transpose()?;
+        let seat = OpenSeat::read(&config)?;
         check_servers(&config, &genesis)?;
         let path = config.data_dir.join("store");
-        if let (false, Some(keys), Some(hubs)) = (path.exists(), &keys, &config.network) {
+        if let (false, Some(seat)) = (path.exists(), &seat) {
             // Nothing is made for a node that may not run.
-            check_seat(&genesis.hub_state()?, keys, hubs.joining)?;
+            seat.check(&genesis.hub_state()?)?;
         }
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
@@ -108,14 +134,9 @@ impl Opened {
         let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
-        let seat = match keys.zip(config.network.clone()) {
-            Some((keys, hubs)) => {
-                check_seat(&hub.tip(), &keys, hubs.joining)?;
-                let guard = Arc::new(open_guard(&config, network, &keys, store.tip().0.height)?);
-                Some(OpenSeat { keys, guard, network: hubs })
-            }
-            None => None,
-        };
+        if let Some(seat) = &seat {
+            seat.check(&hub.tip())?;
+        }
         let rollups = open_rollups(&config, &genesis)?;
         Ok(Self { config, genesis, network, header, hub, seat, store, rollups })
     }
@@ -167,19 +188,40 @@ impl Opened {
         Judge::new(self.network, Arc::new(self.hub.clone()), self.config.sync.checkpoint)
     }
 
+    /// What signs the votes, with the record of what it has signed; none for a follower. Waits for a remote signer for some
+    /// seconds.
+    pub(crate) async fn signer(&self, metrics: &Metrics) -> Result<Option<Arc<dyn VoteSigner>>, NodeError> {
+        let Some(seat) = &self.seat else { return Ok(None) };
+        let guard = |key| open_guard(&self.config, self.network, key, self.store.tip().0.height).map(Arc::new);
+        match (&seat.keys.bls, &seat.bls_secret) {
+            (BlsKey::Remote(remote), _) => {
+                // A validator that is about to join finds its key nowhere else.
+                let key = signer::probe(remote).await.map_err(Box::new)?.key;
+                check_seat(&self.hub.tip(), identity(&seat.identity_secret), Some(key), seat.network.joining)?;
+                let signer = RemoteSigner::connect(remote, guard(key.0)?, metrics.signer.clone()).await;
+                Ok(Some(Arc::new(signer.map_err(Box::new)?)))
+            }
+            (_, Some(secret)) => {
+                let key = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
+                Ok(Some(Arc::new(LocalSigner::new(**secret, guard(key.0)?).map_err(|_| KeyError::Bls)?)))
+            }
+            (_, None) => Err(KeyError::Bls.into()),
+        }
+    }
+
     /// The engine's configuration; none for a follower.
-    pub(crate) fn engine(&self) -> Option<EngineConfig> {
+    pub(crate) fn engine(&self, signer: Arc<dyn VoteSigner>) -> Option<EngineConfig> {
         let pace = &self.config.consensus;
-        let OpenSeat { keys, guard, network } = self.seat.as_ref()?;
+        let OpenSeat { identity_secret, network, .. } = self.seat.as_ref()?;
         Some(EngineConfig {
             network_id: self.network,
             committees: Arc::new(self.hub.clone()),
             epochs: *self.hub.tip().rules(),
             genesis: self.header,
             limits: self.genesis.limits(),
-            identity_secret: keys.identity,
-            bls_secret: keys.bls,
-            guard: guard.clone(),
+            identity_secret: **identity_secret,
+            signer,
+            doppelganger_check: pace.doppelganger_check,
             listen: network.listen,
             transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
@@ -197,19 +239,23 @@ impl Opened {
 }
 
 /// Opens the sign record, or begins one for a node that has taken part in nothing.
-fn open_guard(config: &Config, network: B256, keys: &NodeKeys, height: u64) -> Result<SignGuard, NodeError> {
+fn open_guard(config: &Config, network: B256, key: Key, height: u64) -> Result<SignGuard, NodeError> {
     let path = config.sign_record();
     if height > 0 && !SignGuard::exists(&path) {
         return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
     }
-    Ok(SignGuard::open(&path, network, keys.bls_public()?.0)?)
+    Ok(SignGuard::open(&path, network, key)?)
 }
 
-/// The keys must be those of a validator: in the stake table as far as the log is known here, or with a seat in an epoch that
-/// runs. One that joins is in neither until it has the log.
-pub(crate) fn check_seat(state: &HubState, keys: &NodeKeys, joining: bool) -> Result<(), NodeError> {
+/// The identity must be a validator's, in the stake table as far as the log is known here, or with a seat in an epoch that runs;
+/// and the BLS key, where it is known, that validator's. One that joins is in neither until it has the log.
+pub(crate) fn check_seat(
+    state: &HubState,
+    identity: B256,
+    bls: Option<FixedBytes<48>>,
+    joining: bool,
+) -> Result<(), NodeError> {
     let refuse = |text: String| Err(NodeError::NotAValidator(text));
-    let identity = keys.identity_public();
     let committees = [state.current(), state.following()];
     let seated = committees.iter().filter_map(|c| c.member(&identity)).map(|m| m.seat.bls);
     let known: Vec<_> = state.validators().get(&identity).map(|v| v.bls).into_iter().chain(seated).collect();
@@ -222,8 +268,7 @@ pub(crate) fn check_seat(state: &HubState, keys: &NodeKeys, joining: bool) -> Re
              network.joining = true"
         ));
     };
-    let bls = keys.bls_public()?;
-    if !known.contains(&bls) {
+    if let Some(bls) = bls.filter(|bls| !known.contains(bls)) {
         return refuse(format!("BLS key {bls} is not the one of this identity's seat, which is {first}"));
     }
     Ok(())

@@ -47,7 +47,8 @@ pub async fn catch_up(config: &Config, errors: &RecentErrors) -> Result<(), Node
 /// begin, so that what is missing later was lost.
 async fn is_behind(config: &Config) -> Result<bool, NodeError> {
     let opened = Opened::open(config.clone())?;
-    if let Some(engine) = opened.engine() {
+    let signer = opened.signer(&Metrics::default()).await?;
+    if let Some(engine) = signer.and_then(|signer| opened.engine(signer)) {
         switchyard_consensus_engine::prepare(&engine)?;
     }
     let tip = opened.store.tip().0.height;

@@ -1,6 +1,8 @@
 //! Accepting connections within bounds: so many at a time, and none that is silent for long.
 
+use futures::{StreamExt, stream, stream::BoxStream};
 use std::{
+    convert::Infallible,
     fmt, io,
     net::SocketAddr,
     pin::Pin,
@@ -23,6 +25,20 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// A connection from which nothing arrives for this long, in milliseconds, is closed.
     pub idle_ms: u64,
+}
+
+/// Connections within the bounds. Cancelling `abort` breaks every one of them.
+pub fn bounded(
+    listener: TcpListener,
+    limits: ConnectionLimits,
+    abort: CancellationToken,
+) -> BoxStream<'static, Result<Connection, Infallible>> {
+    let listener = BoundedListener::new(listener, limits, abort);
+    stream::unfold(listener, |mut listener| async {
+        let (connection, _) = listener.next().await;
+        Some((Ok(connection), listener))
+    })
+    .boxed()
 }
 
 /// How long to wait before accepting again when the process has run out of something, such as file descriptors.
@@ -97,7 +113,7 @@ impl axum::serve::Listener for BoundedListener {
 }
 
 /// A connection that holds its slot until it is dropped, and fails when it was silent for too long.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     idle: Duration,

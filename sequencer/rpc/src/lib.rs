@@ -8,7 +8,7 @@ pub mod grpc;
 pub mod http;
 mod metrics;
 
-pub use connections::ConnectionLimits;
+pub use connections::{Connection, ConnectionLimits, bounded};
 pub use gateway::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 pub use http::{Probe, Probes, Problem};
 pub use metrics::RpcMetrics;

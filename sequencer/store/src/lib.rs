@@ -13,6 +13,27 @@ pub use rocks::{Journal, RocksOptions, RocksStore};
 
 use switchyard_primitives::{B256, Block, BlockError, Bytes, FinalityCertificate, Header, RollupId, TableEntry, TxKey};
 
+/// Ways in for `testnet/fuzz`: each decodes a record and encodes it again. No part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use crate::record;
+
+    /// A segment's transactions.
+    pub fn transactions(bytes: &[u8]) -> Option<Vec<u8>> {
+        record::decode_transactions(bytes.to_vec()).ok().map(|txs| record::encode_transactions(&txs))
+    }
+
+    /// A segment table.
+    pub fn table(bytes: &[u8]) -> Option<Vec<u8>> {
+        record::decode_table(bytes.to_vec()).ok().map(|rows| record::encode_table(&rows))
+    }
+
+    /// A transaction's place.
+    pub fn location(bytes: &[u8]) -> Option<Vec<u8>> {
+        record::decode_location(bytes).map(|place| record::encode_location(place).to_vec())
+    }
+}
+
 /// Why the store cannot do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

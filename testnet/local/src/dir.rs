@@ -289,7 +289,8 @@ impl NetworkDir {
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
                 }),
                 sync: Sync::default(),
-                consensus: options.consensus,
+                // These keys are nowhere else, and restarts are quick.
+                consensus: Consensus { doppelganger_check: false, ..options.consensus },
                 grpc: Listen { listen: local(0) },
                 metrics: Listen { listen: local(0) },
                 rpc: evm.iter().map(|rollup| RollupRpc { rollup: *rollup, listen: local(0) }).collect(),

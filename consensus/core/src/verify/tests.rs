@@ -1,6 +1,6 @@
 use super::*;
 use crate::{Seat, keys};
-use alloy_primitives::{FixedBytes, hex};
+use alloy_primitives::FixedBytes;
 use blst::min_pk::{AggregateSignature, SecretKey};
 use serde::Deserialize;
 use switchyard_primitives::{Bytes, SignerBitmap, keccak256};
@@ -138,20 +138,6 @@ fn a_signature_at_infinity_or_outside_the_group_is_refused() {
         let bad = FinalityCertificate { signature, ..good.clone() };
         assert_eq!(verify_certificate(B256::ZERO, &seats, &bad), Err(CertificateError::Signature));
     }
-}
-
-#[test]
-fn varints_are_leb128() {
-    let encoded = |value| {
-        let mut out = Vec::new();
-        push_varint(&mut out, value);
-        hex::encode(out)
-    };
-    // Vectors of the WebAssembly and DWARF specifications.
-    for (value, bytes) in [(0, "00"), (127, "7f"), (128, "8001"), (300, "ac02"), (624_485, "e58e26")] {
-        assert_eq!(encoded(value), bytes);
-    }
-    assert_eq!(encoded(u64::MAX), "ffffffffffffffffff01");
 }
 
 #[test]

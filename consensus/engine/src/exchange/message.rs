@@ -102,6 +102,11 @@ fn read_answer(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> {
     Ok(Message::Answer { block, transactions })
 }
 
+/// For `testnet/fuzz`: a message decoded and encoded again.
+pub(crate) fn recoded(bytes: bytes::Bytes) -> Option<bytes::Bytes> {
+    Some(Message::decode(bytes, &Limits::default()).ok()?.encode().coalesce().into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

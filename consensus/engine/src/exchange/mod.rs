@@ -25,7 +25,7 @@ use commonware_runtime::{
 };
 use commonware_utils::{channel::oneshot, sync::Mutex};
 use desk::{Desk, Outcome};
-pub(crate) use message::ENVELOPE_BYTES;
+pub(crate) use message::{ENVELOPE_BYTES, recoded};
 use std::sync::Arc;
 use switchyard_consensus_core::BlockBuilder;
 use switchyard_primitives::Limits;

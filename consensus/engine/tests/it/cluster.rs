@@ -16,7 +16,7 @@ use switchyard_consensus_core::{
     SeatSet, keys,
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, EngineHandle, GossipHandle, start};
-use switchyard_consensus_guard::SignGuard;
+use switchyard_consensus_guard::{LocalSigner, SignGuard};
 use switchyard_consensus_network::{Transport, identity};
 use switchyard_primitives::{
     B256, Block, Bytes, FinalityCertificate, Header, Limits, RollupId, Segment, TxKey, keccak256,
@@ -229,6 +229,11 @@ impl Cluster {
         guard
     }
 
+    /// The validator's key behind a guard.
+    pub(crate) fn signer(&self, i: usize, guard: Arc<SignGuard>) -> Arc<LocalSigner> {
+        Arc::new(LocalSigner::new(bls_secret(i), guard).unwrap())
+    }
+
     pub(crate) fn config(&self, i: usize, acknowledged_height: u64) -> EngineConfig {
         let others = |j: &usize| *j != i;
         EngineConfig {
@@ -238,8 +243,8 @@ impl Cluster {
             genesis: self.genesis,
             limits: Limits { body_bytes: 256 << 10, ..Limits::default() },
             identity_secret: identity_secret(i),
-            bls_secret: bls_secret(i),
-            guard: self.guard(i),
+            signer: self.signer(i, self.guard(i)),
+            doppelganger_check: false,
             listen: self.addresses[i],
             transport: self.transport,
             peers: (0..self.addresses.len()).filter(others).map(|j| (self.identities[j], self.addresses[j])).collect(),
@@ -256,9 +261,13 @@ impl Cluster {
     }
 
     pub(crate) async fn start(&self, builder: Builder, acknowledged_height: u64) -> Validator {
+        self.start_with(self.config(builder.name, acknowledged_height), builder).await
+    }
+
+    pub(crate) async fn start_with(&self, config: EngineConfig, builder: Builder) -> Validator {
         init_logs();
         let builder = Builder { epochs: self.schedule.rules, ..builder };
-        let config = self.config(builder.name, acknowledged_height);
+        let acknowledged_height = config.acknowledged_height;
         Validator::new(start(config, builder).await.unwrap(), acknowledged_height)
     }
 

@@ -20,8 +20,6 @@ async fn a_configuration_that_cannot_work_is_refused_by_name() {
 
     let config = EngineConfig { skip_timeout: good().certification_timeout, ..good() };
     assert!(matches!(refusal(config).await, EngineError::Timeouts { .. }));
-    let config = EngineConfig { bls_secret: [0xff; 32], ..good() };
-    assert!(matches!(refusal(config).await, EngineError::Key(_)));
     let config = EngineConfig { network_id: B256::ZERO, ..good() };
     assert!(matches!(refusal(config).await, EngineError::Genesis { .. }));
     let peers = vec![good().peers[0], good().peers[0]];

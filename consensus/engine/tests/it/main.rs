@@ -3,6 +3,7 @@
 
 mod agreement;
 mod cluster;
+mod doppelganger;
 mod epochs;
 mod errors;
 mod gossip;

@@ -173,6 +173,17 @@ pub(super) async fn read_frame(stream: &mut (impl AsyncRead + Unpin), bytes_max:
     Ok(IoBuf::from(message))
 }
 
+/// For `testnet/fuzz`: all messages of a stream, and whether it was given up for one that is too long.
+pub(crate) async fn frames(stream: &mut (impl AsyncRead + Unpin), bytes_max: usize) -> (Vec<Vec<u8>>, bool) {
+    let mut messages = Vec::new();
+    loop {
+        match read_frame(stream, bytes_max).await {
+            Ok(message) => messages.push(message.as_ref().to_vec()),
+            Err(end) => return (messages, end == End::Oversized),
+        }
+    }
+}
+
 /// Reads a channel's messages from one peer and delivers them. A peer above its quota is not read from until it is below
 /// it, and so is everyone while `deliver` is full: then their senders' queues fill up, and they drop.
 pub(super) async fn read(

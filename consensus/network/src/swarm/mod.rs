@@ -31,6 +31,7 @@ use libp2p::{
     tcp, yamux,
 };
 use link::End;
+pub(crate) use link::frames;
 use metrics::{Link, Metrics};
 use roster::Shared;
 pub(crate) use roster::{Outbound, Peers};

@@ -14,8 +14,9 @@ use switchyard_node::{
     config::Config,
     logging,
     node::Node,
-    prepare::catch_up,
     operate::{self, OperateError},
+    prepare::catch_up,
+    signer::{self, SignerConfig},
 };
 
 /// RocksDB's allocations too: the system's allocator keeps what threads have freed, megabytes for each of them.
@@ -38,6 +39,15 @@ enum Cmd {
     /// Run a validator until it is told to stop (SIGTERM or Ctrl-C).
     Run {
         /// The node's configuration, a TOML file.
+        #[arg(long)]
+        config: PathBuf,
+        /// Vote at once, without listening for another machine with this key
+        #[arg(long)]
+        no_doppelganger_check: bool,
+    },
+    /// Run a remote signer, which has a validator's BLS key, until it is told to stop.
+    Signer {
+        /// The signer's configuration, a TOML file.
         #[arg(long)]
         config: PathBuf,
     },
@@ -72,7 +82,8 @@ enum Cmd {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Cmd::Run { config } => run(&config),
+        Cmd::Run { config, no_doppelganger_check } => run(&config, !no_doppelganger_check),
+        Cmd::Signer { config } => sign(&config),
         Cmd::Submit(args) => client(|out| Box::pin(cli::submit(args, out))),
         Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
         Cmd::Stream(args) => client(|out| Box::pin(cli::stream(args, out))),
@@ -134,11 +145,12 @@ fn refuse(code: u8, text: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(path: &Path) -> ExitCode {
-    let config = match Config::load(path) {
+fn run(path: &Path, doppelganger_check: bool) -> ExitCode {
+    let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => return refuse(2, error),
     };
+    config.consensus.doppelganger_check &= doppelganger_check;
     let errors = logging::init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -169,6 +181,30 @@ fn run(path: &Path) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
+fn sign(path: &Path) -> ExitCode {
+    let config = match SignerConfig::load(path) {
+        Ok(config) => config,
+        Err(error) => return refuse(2, error),
+    };
+    logging::init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(1, format!("cannot start: {error}")),
+    };
+    let outcome = runtime.block_on(async {
+        let stop = stop_signal();
+        let mut serving = signer::serve(&config).await.map_err(|error| (2, error.to_string()))?;
+        tokio::select! {
+            () = stop => serving.stop().await.map_err(|error| (1, error.to_string())),
+            ended = serving.ended() => ended.map_err(|error| (1, error.to_string())),
+        }
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((code, error)) => refuse(code, error),
     }
 }
 

@@ -1,15 +1,18 @@
 //! Moving the record of what a validator has signed from one machine to another.
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{BlsKey, Config, ConfigError},
     genesis::{Genesis, GenesisError},
-    keys::{KeyError, NodeKeys},
+    keys::{KeyError, read_bls, read_plain},
+    signer::SignerConfig,
 };
 use std::{
     io::Write,
     path::{Path, PathBuf},
 };
+use switchyard_consensus_core::keys::bls_public_key;
 use switchyard_consensus_guard::{FORMAT, Family, GuardError, Interchange, Mark, Position, SignGuard};
+use switchyard_consensus_network::identity;
 
 /// Arguments of `switchyard sign-record`.
 #[derive(Debug, clap::Args)]
@@ -22,7 +25,7 @@ pub struct SignRecordArgs {
 enum SignRecordCommand {
     /// Print the record as JSON, to import it elsewhere; the node must be stopped, and must not run again with this key
     Export {
-        /// The node's configuration
+        /// The node's configuration, or the signer's
         #[arg(long)]
         config: PathBuf,
         /// Write to this file instead, which must not exist
@@ -31,7 +34,7 @@ enum SignRecordCommand {
     },
     /// Add what another machine's record holds; only what is above it is signed from then on
     Import {
-        /// The node's configuration
+        /// The node's configuration, or the signer's
         #[arg(long)]
         config: PathBuf,
         /// What `export` has written
@@ -39,7 +42,7 @@ enum SignRecordCommand {
     },
     /// Begin a record for a key that has signed before and whose record is lost
     Begin {
-        /// The node's configuration
+        /// The node's configuration, or the signer's
         #[arg(long)]
         config: PathBuf,
         /// The lowest view that may be signed: well above the network's view, which `switchyard_view` of any validator's
@@ -64,6 +67,12 @@ pub enum SignRecordError {
     /// The record.
     #[error(transparent)]
     Guard(#[from] GuardError),
+    /// The key is at the signer, and nothing here says which one it is.
+    #[error("validator {identity} has joined after the genesis: export the record of its key at the signer")]
+    NotInGenesis {
+        /// The validator.
+        identity: switchyard_primitives::B256,
+    },
     /// There is none.
     #[error("{0}: no sign record is there")]
     Missing(String),
@@ -102,10 +111,25 @@ struct Place {
 
 impl Place {
     fn of(config: &Path) -> Result<Self, SignRecordError> {
-        let config = Config::load(config)?;
-        let network = Genesis::load(&config.genesis)?.id()?;
-        let key = NodeKeys::load(config.validator_keys()?)?.bls_public()?.0;
-        Ok(Self { path: config.sign_record(), network, key })
+        let text = std::fs::read_to_string(config).map_err(io(config))?;
+        if SignerConfig::is_one(&text) {
+            let config = SignerConfig::parse(config, &text)?;
+            let key = bls_public_key(&*read_bls(&config.keys)?).map_err(|_| KeyError::Bls)?.0;
+            return Ok(Self { path: config.sign_record, network: Genesis::load(&config.genesis)?.id()?, key });
+        }
+        let config = Config::parse(config, &text)?;
+        let genesis = Genesis::load(&config.genesis)?;
+        let keys = config.validator_keys()?;
+        let key = match &keys.bls {
+            BlsKey::Remote(_) => {
+                let identity = identity(&*read_plain(&keys.identity)?);
+                let state = genesis.hub_state()?;
+                let known = state.validators().get(&identity).map(|validator| validator.bls.0);
+                known.ok_or(SignRecordError::NotInGenesis { identity })?
+            }
+            here => bls_public_key(&*read_bls(here)?).map_err(|_| KeyError::Bls)?.0,
+        };
+        Ok(Self { path: config.sign_record(), network: genesis.id()?, key })
     }
 
     fn name(&self) -> String {

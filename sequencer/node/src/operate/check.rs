@@ -2,10 +2,11 @@
 
 use super::{Finding, Level, OperateError, finding::report};
 use crate::{
-    config::{Config, Keys, Network, Role},
+    config::{BlsKey, Config, Keys, Network, Role},
     genesis::Genesis,
-    keys::{NodeKeys, read_plain},
+    keys::{KeyError, read_bls, read_plain},
     opened::{check_seat, check_servers},
+    signer,
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -13,6 +14,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
 };
+use switchyard_consensus_core::keys::bls_public_key;
 use switchyard_consensus_guard::SignGuard;
 use switchyard_primitives::B256;
 use switchyard_rollup_core::Vm;
@@ -90,22 +92,38 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
 }
 
 fn keys(named: &Keys, joining: bool, checked: &mut Checked) -> Finding {
-    // The identity is known even where the BLS key cannot be opened.
-    checked.identity = read_plain(&named.identity).ok().map(|s| switchyard_consensus_network::identity(&s));
-    let keys = match NodeKeys::load(named) {
-        Ok(keys) => keys,
-        Err(error) => {
-            let means = "the node cannot sign and does not start";
-            let remedy = "mend the file or its password, or make keys with `switchyard keys new`";
-            return Finding::new("keys", Level::Error, error.to_string(), means, remedy);
-        }
+    let refused = |error: KeyError| {
+        let means = "the node cannot sign and does not start";
+        let remedy = "mend the file or its password, or make keys with `switchyard keys new`";
+        Finding::new("keys", Level::Error, error.to_string(), means, remedy)
     };
-    let identity = keys.identity_public();
+    let identity = match read_plain(&named.identity) {
+        Ok(secret) => switchyard_consensus_network::identity(&secret),
+        Err(error) => return refused(error),
+    };
+    // Known even where the BLS key cannot be opened.
+    checked.identity = Some(identity);
+    let (secret, whose) = match &named.bls {
+        BlsKey::Remote(remote) => match signer::check_files(remote) {
+            Ok(()) => (None, "has a seat, with the BLS key of its signer: `switchyard doctor` asks it"),
+            Err(error) => return refused(error),
+        },
+        here => match read_bls(here) {
+            Ok(secret) => (Some(secret), "and its BLS key have a seat"),
+            Err(error) => return refused(error),
+        },
+    };
     let Some(genesis) = &checked.genesis else {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };
-    match genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, &keys, joining)) {
-        Ok(()) => Finding::ok("keys", format!("identity {identity} and its BLS key have a seat")),
+    let bls = secret.map(|secret| bls_public_key(&secret)).transpose().map_err(|_| KeyError::Bls);
+    let bls = match bls {
+        Ok(bls) => bls,
+        Err(error) => return refused(error),
+    };
+    let known = genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, bls, joining));
+    match known {
+        Ok(()) => Finding::ok("keys", format!("identity {identity} {whose}")),
         Err(error) => Finding::new(
             "keys",
             Level::Error,
@@ -155,9 +173,12 @@ fn peers(network: &Network, genesis: &Genesis, own: Option<B256>) -> Vec<Finding
 fn snapshots(config: &Config, genesis: &Genesis) -> Option<Finding> {
     let checkpoint = config.sync.checkpoint?;
     let evm = genesis.rollups.iter().filter(|rollup| matches!(rollup.vm, Vm::Evm { .. })).map(|rollup| rollup.id);
-    let missing: Vec<String> =
-        evm.filter(|id| !config.rollup_state(*id).exists()).map(|id| id.to_string()).collect();
-    let found = format!("the log begins at block {}, and there is no state of rollup {}", checkpoint.height, missing.join(", "));
+    let missing: Vec<String> = evm.filter(|id| !config.rollup_state(*id).exists()).map(|id| id.to_string()).collect();
+    let found = format!(
+        "the log begins at block {}, and there is no state of rollup {}",
+        checkpoint.height,
+        missing.join(", ")
+    );
     let means = "the node stops when it comes to execute that rollup";
     let remedy = "`switchyard snapshot restore` for each, of a block whose hub block is not below the checkpoint";
     (!missing.is_empty()).then(|| Finding::new("snapshots", Level::Error, found, means, remedy))

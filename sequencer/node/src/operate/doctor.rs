@@ -5,7 +5,8 @@ mod host;
 mod node;
 
 use super::{Finding, Level, OperateError, check::check, finding::report};
-use crate::config::{Config, Network};
+use crate::config::{BlsKey, Config, Network, RemoteKey};
+use alloy_primitives::FixedBytes;
 use futures::StreamExt;
 use std::{
     io::Write,
@@ -65,6 +66,12 @@ async fn look(config: &Config, args: &DoctorArgs) -> Vec<Finding> {
         Some(network) => findings.push(peers(network, quorum, checked.identity).await),
         None => findings.push(sources(config, network).await),
     }
+    if let Some(BlsKey::Remote(remote)) = config.keys.as_ref().map(|keys| &keys.bls) {
+        let seats = checked.genesis.as_ref().and_then(|genesis| genesis.seats().ok());
+        let identity = checked.identity;
+        let key = seats.and_then(|seats| seats.seats().iter().find(|s| Some(s.identity) == identity).map(|s| s.bls));
+        findings.push(signer(remote, network, key).await);
+    }
     let heartbeat = Duration::from_millis(config.consensus.heartbeat_ms);
     let watched = node::watch(running.as_ref(), network, quorum, heartbeat, config.network.is_some()).await;
     findings.extend(watched.findings);
@@ -99,6 +106,20 @@ async fn sources(config: &Config, network: Option<B256>) -> Finding {
             Finding::new("sources", Level::Warning, found, "the others serve this node as long as they last", remedy)
         }
     }
+}
+
+/// Asks the remote signer for its key, over the TLS that the node will use.
+async fn signer(remote: &RemoteKey, network: Option<B256>, key: Option<FixedBytes<48>>) -> Finding {
+    let started = Instant::now();
+    let problem = match crate::signer::probe(remote).await {
+        Ok(found) if network.is_some_and(|id| found.network != id) => format!("it is for network {}", found.network),
+        Ok(found) if key.is_some_and(|key| found.key != key) => format!("it has key {}, not the seat's", found.key),
+        Ok(_) => return Finding::ok("signer", format!("answers in {} ms", started.elapsed().as_millis())),
+        Err(error) => error.to_string(),
+    };
+    let means = "this node cannot vote, and does not start";
+    let remedy = "start `switchyard signer`, or mend [keys.signer], its certificates, or the signer's configuration";
+    Finding::new("signer", Level::Error, problem, means, remedy)
 }
 
 /// Tries a TCP connection to each peer's address.

@@ -21,6 +21,11 @@ use zeroize::Zeroizing;
 /// Most files of a folder that `list` looks at.
 const LIST_FILES_MAX: usize = 10_000;
 
+/// What whoever imports a key must know. A node would begin an empty sign record for it without a word.
+const IMPORTED: &str = "switchyard: has this key voted on a network before? Then bring its sign record before a node runs with \
+                        it (`switchyard sign-record import`), or begin one above every view in which it can have voted \
+                        (`switchyard sign-record begin`)";
+
 /// Which of a validator's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
@@ -150,6 +155,7 @@ pub fn keys(command: KeysCommand, out: &mut dyn Write) -> Result<(), OperateErro
             let password = password::ask_new(password_file, &path.display().to_string())?;
             let keystore = seal(&path, &secret, &password, &keystore)?;
             writeln!(out, "bls {} {}", shown(&keystore), path.display())?;
+            eprintln!("{IMPORTED}");
         }
         KeysCommand::Export { kind: Kind::Bls, from, out: path, password } => {
             refuse_existing(&path)?;

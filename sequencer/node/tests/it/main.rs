@@ -11,5 +11,6 @@ mod light;
 mod operate;
 mod process;
 mod running;
+mod signer;
 mod startup;
 mod sync;

@@ -165,6 +165,14 @@ impl BlockService for Liar {
         Err(Status::unimplemented(""))
     }
 
+    async fn get_hub_state(self: Arc<Self>, _: Request<v1::GetHubStateRequest>) -> Answer<v1::GetHubStateResponse> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_epoch(self: Arc<Self>, _: Request<v1::GetEpochRequest>) -> Answer<v1::GetEpochResponse> {
+        Err(Status::unimplemented(""))
+    }
+
     async fn get_hub_state_at(
         self: Arc<Self>,
         _: Request<v1::GetHubStateAtRequest>,
@@ -241,7 +249,7 @@ impl Drop for Copier {
 
 fn judge(hub: &FakeHub, checkpoint: Option<Checkpoint>) -> Judge {
     let info = hub.info();
-    Judge::new(info.id, Arc::new(SingleEpoch::new(info.seats.clone()).unwrap()), checkpoint)
+    Judge::new(info.id, Arc::new(SingleEpoch::new(hub.seats.clone()).unwrap()), checkpoint)
 }
 
 fn sources(urls: &[String], metrics: &Arc<Metrics>) -> Arc<Sources> {

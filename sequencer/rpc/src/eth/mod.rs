@@ -148,27 +148,55 @@ pub fn serve(
     limits: EthLimits,
     metrics: Arc<EthMetrics>,
 ) -> Result<EthServer, ServeError> {
-    let chain = gateway.evm(rollup).ok_or(ServeError::NotEvm(rollup))?;
+    let dispatch = Arc::new(dispatch(rollup, gateway, limits, metrics.clone())?);
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let methods = methods::table(Arc::new(node::Node::new(rollup, gateway, chain, limits)))?;
     let stop = CancellationToken::new();
-    let server = server::Server {
-        rollup,
-        dispatch: Arc::new(dispatch::Dispatch {
-            rollup,
-            methods,
-            metrics: metrics.clone(),
-            budget: budget::Budget::new(limits.max_memory_bytes),
-            max_batch: limits.max_batch,
-            max_response_bytes: limits.max_response_bytes as usize,
-            request_timeout: limits.request_timeout,
-        }),
-        metrics,
-        limits,
-        stop: stop.clone(),
-    };
+    let server = server::Server { rollup, dispatch, metrics, limits, stop: stop.clone() };
     let running = tokio::spawn(server::run(Arc::new(server), listener));
     Ok(EthServer { addr, stop, running })
+}
+
+fn dispatch(
+    rollup: RollupId,
+    gateway: Arc<dyn Gateway>,
+    limits: EthLimits,
+    metrics: Arc<EthMetrics>,
+) -> Result<dispatch::Dispatch, ServeError> {
+    let chain = gateway.evm(rollup).ok_or(ServeError::NotEvm(rollup))?;
+    Ok(dispatch::Dispatch {
+        rollup,
+        methods: methods::table(Arc::new(node::Node::new(rollup, gateway, chain, limits)))?,
+        metrics,
+        budget: budget::Budget::new(limits.max_memory_bytes),
+        max_batch: limits.max_batch,
+        max_response_bytes: limits.max_response_bytes as usize,
+        request_timeout: limits.request_timeout,
+    })
+}
+
+/// Ways in for `testnet/fuzz`; no part of the interface.
+#[doc(hidden)]
+pub mod fuzz {
+    use super::{EthLimits, EthMetrics, dispatch, dispatch::Dispatch};
+    use crate::Gateway;
+    use std::sync::Arc;
+    use switchyard_primitives::RollupId;
+
+    /// A server without its sockets.
+    pub struct Requests(Dispatch);
+
+    impl Requests {
+        /// What would serve `rollup`; none if it is no EVM rollup.
+        pub fn new(rollup: RollupId, gateway: Arc<dyn Gateway>, limits: EthLimits) -> Option<Self> {
+            let metrics = EthMetrics::new(&mut prometheus_client::registry::Registry::default());
+            dispatch(rollup, gateway, limits, metrics).ok().map(Self)
+        }
+
+        /// The answer to an HTTP request's body.
+        pub async fn answer(&self, body: &[u8]) -> Option<String> {
+            self.0.answer(body, None).await.map(|answer| answer.text)
+        }
+    }
 }

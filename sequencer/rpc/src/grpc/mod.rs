@@ -19,13 +19,12 @@ pub use error::{ApiError, ERROR_DOMAIN};
 
 use crate::{
     Gateway, Probe,
-    connections::{BoundedListener, ConnectionLimits},
+    connections::{ConnectionLimits, bounded},
     metrics::RpcMetrics,
 };
 use api::Api;
 use calls::Calls;
-use futures::{StreamExt, stream};
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 use switchyard_proto::v1::{
     FILE_DESCRIPTOR_SET, block_service_server::BlockServiceServer, sequencer_service_server::SequencerServiceServer,
     status_service_server::StatusServiceServer,
@@ -162,12 +161,7 @@ pub async fn serve(
         .add_service(StatusServiceServer::from_arc(api).max_decoding_message_size(SMALL_REQUEST_BYTES));
 
     let abort = CancellationToken::new();
-    let listener = BoundedListener::new(listener, limits.connections, abort.clone());
-    let incoming = stream::unfold(listener, |mut listener| async {
-        let (connection, _) = listener.next().await;
-        Some((Ok::<_, Infallible>(connection), listener))
-    })
-    .boxed();
+    let incoming = bounded(listener, limits.connections, abort.clone());
     let server = router.serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     let drained = async {
         shutdown.cancelled().await;

@@ -72,7 +72,7 @@ struct State {
 /// The gateway.
 pub(crate) struct FakeHub {
     info: NetworkInfo,
-    seats: SeatSet,
+    pub(crate) seats: SeatSet,
     secrets: Vec<SecretKey>,
     state: Mutex<State>,
     tip: watch::Sender<HubTip>,

@@ -18,6 +18,7 @@ const RPC: &str = "switchyard-rpc";
 const NODE: &str = "switchyard-node";
 const LOCAL: &str = "switchyard-testnet-local";
 const KIT: &str = "switchyard-testnet-kit";
+const FUZZ: &str = "switchyard-fuzz";
 const BENCHES: &str = "switchyard-benches";
 
 const CORES: [&str; 5] = [PRIMITIVES, PROTO, CONSENSUS_CORE, ROLLUP_CORE, BRIDGE_CORE];
@@ -31,7 +32,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (PRIMITIVES, vec![]),
         (PROTO, vec![PRIMITIVES]),
         (CONSENSUS_CORE, vec![PRIMITIVES, PROTO]),
-        (GUARD, vec![PRIMITIVES]),
+        (GUARD, vec![PRIMITIVES, CONSENSUS_CORE]),
         (NETWORK, vec![PRIMITIVES, PROTO, CONSENSUS_CORE]),
         (ENGINE, vec![PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK]),
         (BRIDGE_CORE, vec![PRIMITIVES, CONSENSUS_CORE]),
@@ -43,6 +44,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (NODE, all(&[])),
         (LOCAL, all(&[NODE])),
         (KIT, all(&[NODE, LOCAL])),
+        (FUZZ, all(&[NODE])),
         (BENCHES, all(&[NODE, LOCAL])),
     ])
 }

@@ -1,0 +1,358 @@
+//! The seed corpus: what the real encoders make. `corpus/` holds it as files.
+
+use crate::chain::{CHAIN_ID, ROLLUP, rich, rollup_genesis};
+use alloy::{
+    consensus::{
+        Header as EvmHeader, Receipt, ReceiptEnvelope, SignableTransaction, TxEip1559, TxEip2930, TxEnvelope, TxLegacy,
+        TypedTransaction,
+    },
+    eips::Encodable2718,
+    signers::{SignerSync, local::PrivateKeySigner},
+};
+use alloy_primitives::{Address, Bytes as AlloyBytes, FixedBytes, TxKind, U256};
+use alloy_rlp::{Encodable, encode};
+use prost::Message as _;
+use serde_json::{Value, json};
+use switchyard_consensus_core::{
+    keys,
+    keys::bls_public_key,
+    record::{Change, Record, StakeChange, Update, UpdateKind},
+};
+use switchyard_consensus_guard::{Entry, FORMAT, Family, Interchange, Kind, Mark, Position, fuzz as guard};
+use switchyard_node::{
+    genesis::{Genesis, GenesisLimits, GenesisValidator},
+    ingest::wire::Message,
+    keys::keystore::{Keystore, NewKdf},
+};
+use switchyard_primitives::{
+    B256, Block, Bytes, CompactBlock, FinalityCertificate, FinalityProof, Header, RollupId, Segment, SegmentTable,
+    SignerBitmap,
+};
+use switchyard_proto::{ProvenSegment, signer_v1::SignRequest, v1};
+use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
+
+/// One file of the seed corpus. Its target accepts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seed {
+    /// The target's name.
+    pub target: &'static str,
+    /// The file's name.
+    pub name: String,
+    /// The input.
+    pub bytes: Vec<u8>,
+}
+
+/// All seeds, the same in every run.
+pub fn seeds() -> Vec<Seed> {
+    let mut seeds = Seeds(Vec::new());
+    seeds.values();
+    seeds.consensus();
+    seeds.disk();
+    seeds.operator();
+    seeds.chain();
+    seeds.0
+}
+
+struct Seeds(Vec<Seed>);
+
+impl Seeds {
+    fn add(&mut self, target: &'static str, name: &str, bytes: impl Into<Vec<u8>>) {
+        self.0.push(Seed { target, name: name.into(), bytes: bytes.into() });
+    }
+
+    fn kind(&mut self, target: &'static str, name: &str, kind: u8, bytes: impl AsRef<[u8]>) {
+        self.add(target, name, [&[kind], bytes.as_ref()].concat());
+    }
+
+    fn values(&mut self) {
+        let (block, empty) = (block(), Block::new(header(), vec![]));
+        self.add("header", "genesis", Header::genesis(B256::ZERO, 0, B256::ZERO).encode());
+        self.add("header", "block", block.header.encode());
+        self.add("block", "empty", empty.encode());
+        self.add("block", "segments", block.encode());
+        self.add("compact_block", "empty", CompactBlock::of(&empty).encode());
+        self.add("compact_block", "segments", CompactBlock::of(&block).encode());
+        let table = SegmentTable::new(block.segments());
+        for (name, rollup) in [("present", 3), ("between", 4), ("before", 1), ("after", 99)] {
+            let proof = table.prove(RollupId(rollup));
+            self.add("segment_proof", name, proof.encode());
+            let transactions = block.transactions(RollupId(rollup)).to_vec();
+            let segment = ProvenSegment { header: block.header, transactions, proof };
+            self.add("block_segment", name, v1::BlockSegment::from(segment).encode_to_vec());
+        }
+        self.add("segment_proof", "empty", SegmentTable::new(&[]).prove(ROLLUP).encode());
+        let hash = bytes::Bytes::from(vec![7; 32]);
+        let submit = v1::SubmitRequest { rollup_id: 7, transactions: vec![hash.clone(), hash.clone()] };
+        self.kind("grpc_requests", "submit", 0, submit.encode_to_vec());
+        let status = v1::GetTransactionStatusRequest { rollup_id: 7, hash: hash.clone() };
+        self.kind("grpc_requests", "status", 2, status.encode_to_vec());
+        let watch = v1::WatchTransactionRequest { rollup_id: 7, hash, until: 3, until_outcome: true, timeout_ms: 0 };
+        self.kind("grpc_requests", "watch", 3, watch.encode_to_vec());
+        let stream = v1::StreamSegmentsRequest { rollup_id: 7, ..Default::default() };
+        self.kind("grpc_requests", "stream", 4, stream.encode_to_vec());
+    }
+
+    fn consensus(&mut self) {
+        let (block, certificate) = (block(), certificate());
+        self.add("certificate", "four_seats", certificate.encode());
+        let one = FinalityCertificate { signers: SignerBitmap::new(1, [0]), ..certificate.clone() };
+        self.add("certificate", "one_seat", one.encode());
+        let proof = FinalityProof { headers: vec![block.header, block.header], certificate };
+        self.add("finality_proof", "two_headers", v1::FinalityProof::from(&proof).encode_to_vec());
+
+        let (network, none) = (bytes::Bytes::from(vec![1; 32]), bytes::Bytes::new());
+        for (name, kind, parent_view, block) in [("notarize", 1, 6, network.clone()), ("nullify", 2, 0, none)] {
+            let (epoch, view, network_id) = (1, 7, network.clone());
+            let request = SignRequest { network_id, kind, epoch, view, parent_view, block };
+            self.add("signer_request", name, request.encode_to_vec());
+        }
+        let (identity, signature) = (B256::repeat_byte(1), [9; 96]);
+        let (possession, address) = (FixedBytes([3; 96]), "192.0.2.1:7100".parse().expect("an address"));
+        let join = Change::Join { bls: FixedBytes([2; 48]), possession, stake: 5, address };
+        let changes =
+            vec![(identity, join), (B256::repeat_byte(2), Change::Remove), (B256::repeat_byte(3), Change::Stake(7))];
+        let stake = StakeChange { epoch: 1, serial: 2, changes, signers: SignerBitmap::new(4, [0, 2]), signature };
+        self.add("system_record", "stake", Record::Stake(stake).encode().to_vec());
+        for (name, kind) in [
+            ("address", UpdateKind::Address("[2001:db8::1]:7100".parse().expect("an address"))),
+            ("keys", UpdateKind::Keys { bls: FixedBytes([2; 48]), possession }),
+            ("leave", UpdateKind::Leave),
+        ] {
+            let update = Update { identity, serial: 4, kind, signature };
+            self.add("system_record", name, Record::Update(update).encode().to_vec());
+        }
+        self.add("hub_state", "genesis", genesis().hub_state().expect("a genesis").encode());
+        self.kind("exchange_message", "whole", 1, block.encode());
+        self.kind("exchange_message", "compact", 2, CompactBlock::of(&block).encode());
+        let request = [block.hash().as_slice(), &5u32.to_be_bytes(), &[0b10110]].concat();
+        self.kind("exchange_message", "request", 3, request);
+        let answer = [&block.hash()[..], &2u32.to_be_bytes(), &1u32.to_be_bytes(), b"a", &0u32.to_be_bytes()];
+        self.kind("exchange_message", "answer", 4, answer.concat());
+        let frames = [&3u32.to_be_bytes()[..], b"one", &0u32.to_be_bytes(), &2u32.to_be_bytes(), b"22"];
+        self.add("network_frames", "three", frames.concat());
+        let transactions = vec![(ROLLUP, Bytes::from_static(b"first")), (RollupId(9), Bytes::new())];
+        self.add("gossip_message", "batch", Message::Batch { id: 5, transactions }.encode().to_vec());
+        self.add("gossip_message", "ack", Message::Ack { id: 5, held: vec![true, false, true] }.encode().to_vec());
+    }
+
+    fn disk(&mut self) {
+        let body = |kind: u8, numbers: [u64; 3], digest: u8| {
+            [&[kind][..], &numbers.map(u64::to_be_bytes).concat(), &[digest; 32]].concat()
+        };
+        let votes = [body(0x81, [0, 0, 9], 0), body(1, [0, 0, 9], 1), body(3, [0, 0, 9], 1), body(2, [0, 0, 10], 2)];
+        let checkpoints = [body(0x82, [7, 0, 3], 0), body(4, [7, 0, 3], 5), body(0x82, [8, 0, 0], 0xff)];
+        for (name, entries) in [("votes", votes.concat()), ("checkpoints", checkpoints.concat()), ("empty", vec![])] {
+            let record = guard::record_of(&entries);
+            self.add("sign_record", name, [&record[..], &[0; 64]].concat());
+            self.add("sign_record_entries", name, entries);
+        }
+        let cut = guard::record_of(&votes.concat());
+        self.add("sign_record", "cut_off", &cut[..cut.len() - 8]);
+        let position = Position { epoch: 0, number: 9 };
+        let export = Interchange {
+            format: FORMAT,
+            network: B256::ZERO,
+            key: [0; 48].into(),
+            low_water: vec![
+                Mark { family: Family::Consensus, scope: 0, low: Some(position) },
+                Mark { family: Family::Checkpoints, scope: 7, low: None },
+            ],
+            signed: vec![Entry { kind: Kind::Notarize, scope: 0, position, digest: B256::repeat_byte(1) }],
+        };
+        self.add("interchange", "votes", json_text(&json!(export)));
+
+        let transactions = [&2u32.to_be_bytes()[..], &3u32.to_be_bytes(), b"one", &0u32.to_be_bytes()].concat();
+        self.kind("store_records", "transactions", 0, transactions);
+        self.kind("store_records", "table", 1, [&[1; 40][..], &[2; 40]].concat());
+        self.kind("store_records", "location", 2, [3; 12]);
+        self.evm_records();
+    }
+
+    fn evm_records(&mut self) {
+        let outcome = [&[0][..], &5u64.to_be_bytes(), &1u32.to_be_bytes(), &[1]].concat();
+        self.kind("evm_records", "executed", 0, outcome);
+        self.kind("evm_records", "skipped", 0, b"\x01nonce too low");
+        let list = |fields: &[&dyn Encodable]| {
+            let mut out = Vec::new();
+            alloy_rlp::encode_list::<_, dyn Encodable>(fields, &mut out);
+            out
+        };
+        let identity = list(&[&2u32, &7u64, &CHAIN_ID, &B256::repeat_byte(1), &1u8]);
+        self.kind("evm_records", "identity", 1, identity);
+        self.kind("evm_records", "progress", 2, list(&[&9u64, &5u64, &0u64]));
+        let header = EvmHeader { base_fee_per_gas: Some(7), ..EvmHeader::default() };
+        self.kind("evm_records", "header", 3, list(&[&B256::repeat_byte(1), &9u64, &header]));
+        let receipt = Receipt { status: true.into(), cumulative_gas_used: 21_000, logs: vec![] };
+        let receipts = vec![ReceiptEnvelope::Eip1559(receipt.into())];
+        let transactions = vec![signed(dynamic_fee(0))];
+        self.kind("evm_records", "body", 4, list(&[&transactions, &vec![rich().0], &receipts]));
+        let waiting = vec![AlloyBytes::from_static(b"one"), AlloyBytes::new()];
+        self.kind("evm_records", "pending", 5, list(&[&B256::ZERO, &1_000u64, &waiting]));
+        self.kind("evm_records", "word", 6, encode(U256::from(77)));
+    }
+
+    fn operator(&mut self) {
+        self.add("genesis", "network", json_text(&json!(genesis())));
+        self.add("rollup_genesis", "rollup", json_text(&rollup_genesis()));
+        self.add("config", "example", include_str!("../../../docs/node.example.toml"));
+        self.add("signer_config", "example", include_str!("../../../docs/signer.example.toml"));
+        for (name, kdf) in [("scrypt", NewKdf::Scrypt), ("pbkdf2", NewKdf::Pbkdf2)] {
+            self.add("keystore", name, keystore(kdf));
+        }
+    }
+
+    fn chain(&mut self) {
+        let tx = |nonce| dynamic_fee(nonce);
+        let legacy = TxLegacy {
+            chain_id: Some(CHAIN_ID),
+            gas_price: 2_000_000_000,
+            gas_limit: 21_000,
+            to: TxKind::Call(Address::ZERO),
+            ..Default::default()
+        };
+        let access = TxEip2930 {
+            chain_id: CHAIN_ID,
+            gas_price: 2_000_000_000,
+            gas_limit: 60_000,
+            to: TxKind::Create,
+            input: AlloyBytes::from_static(&[0x5f, 0x5f, 0xf3]),
+            ..Default::default()
+        };
+        self.add("transaction", "dynamic_fee", signed(tx(0)).encoded_2718());
+        self.add("transaction", "legacy", signed(legacy).encoded_2718());
+        self.add("transaction", "creation", signed(access).encoded_2718());
+
+        let from = rich().0;
+        let raw = AlloyBytes::from(signed(tx(0)).encoded_2718());
+        let call = json!({ "from": from, "to": Address::ZERO, "value": "0x1", "gas": "0x5208" });
+        let create = json!({ "from": from, "data": "0x6001600055600160005260206000f3" });
+        let filter = json!({ "fromBlock": "0x0", "toBlock": "latest", "topics": [[B256::ZERO], null] });
+        let overrides = json!({ "0x0000000000000000000000000000000000000001": { "balance": "0x1", "code": "0x00" } });
+        let system = "0x000f3df6d732807ef1319fb7b8bb8522d0beac02";
+        for (method, params) in [
+            ("eth_chainId", json!([])),
+            ("eth_blockNumber", json!([])),
+            ("eth_feeHistory", json!(["0x4", "latest", [10, 50.5]])),
+            ("eth_sendRawTransaction", json!([raw])),
+            ("eth_getBalance", json!([from, "latest"])),
+            ("eth_getTransactionCount", json!([from, "pending"])),
+            ("eth_getStorageAt", json!([system, "0x0", { "blockNumber": "0x0" }])),
+            ("eth_getCode", json!([system, "safe"])),
+            ("eth_getProof", json!([system, ["0x0", B256::repeat_byte(1)], "0x0"])),
+            ("eth_call", json!([call, "latest", overrides])),
+            ("eth_estimateGas", json!([create])),
+            ("eth_getBlockByNumber", json!(["0x0", true])),
+            ("eth_getBlockReceipts", json!(["0x0"])),
+            ("eth_getTransactionByHash", json!([B256::ZERO])),
+            ("eth_getTransactionReceipt", json!([B256::ZERO])),
+            ("eth_getLogs", json!([filter])),
+            ("eth_newFilter", json!([filter])),
+            ("eth_getFilterChanges", json!(["0x1"])),
+            ("web3_sha3", json!(["0x00"])),
+        ] {
+            let request = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+            self.add("json_rpc", method, request.to_string());
+        }
+        let entry = |id: Value| json!({ "jsonrpc": "2.0", "id": id, "method": "eth_blockNumber" });
+        self.add("json_rpc", "batch", json!([entry(json!(1)), entry(json!("two"))]).to_string());
+    }
+}
+
+fn json_text(value: &Value) -> String {
+    format!("{value:#}\n")
+}
+
+fn header() -> Header {
+    Header { height: 12, timestamp_ms: 1_700_000_000_000, ..Header::genesis(B256::repeat_byte(1), 5, B256::ZERO) }
+}
+
+fn block() -> Block {
+    let segment = |id, transactions: &[&'static [u8]]| Segment {
+        rollup: RollupId(id),
+        transactions: transactions.iter().map(|tx| Bytes::from_static(tx)).collect(),
+    };
+    Block::new(header(), vec![segment(3, &[b"one", b"two"]), segment(7, &[b"three"]), segment(11, &[b"", b"five"])])
+}
+
+fn certificate() -> FinalityCertificate {
+    let mut signature = [0; 96];
+    signature[0] = 0xc0;
+    FinalityCertificate {
+        epoch: 0,
+        view: 300,
+        parent_view: 298,
+        block: block().hash(),
+        signers: SignerBitmap::new(4, [0, 1, 3]),
+        signature,
+    }
+}
+
+pub(crate) fn genesis() -> Genesis {
+    let validator = |i: u8| {
+        let mut secret = [0; 32];
+        secret[31] = i;
+        // The generator's multiples: keys that anybody knows.
+        let identity = switchyard_consensus_network::identity(&secret);
+        let seat = switchyard_consensus_core::Seat { identity, bls: bls_public_key(&secret).expect("a secret") };
+        GenesisValidator::new(seat, keys::prove_possession(&secret, identity).expect("a secret"))
+    };
+    Genesis {
+        name: "fuzz".into(),
+        timestamp_ms: 1_700_000_000_000,
+        validators: vec![validator(1), validator(2)],
+        rollups: vec![
+            RollupManifest { id: ROLLUP, name: "opaque".into(), vm: Vm::Opaque, sealing: Sealing::OneSecond },
+            RollupManifest {
+                id: RollupId(8),
+                name: "evm".into(),
+                vm: Vm::Evm { genesis: json!({ "config": { "chainId": 1 } }) },
+                sealing: Sealing::HubBlock,
+            },
+        ],
+        limits: GenesisLimits::default(),
+        replay_window_blocks: 8192,
+        epochs: Default::default(),
+    }
+}
+
+/// A keystore of no key: opening it is not what is tested, and sealing a real one takes a second.
+fn keystore(kdf: NewKdf) -> String {
+    let (function, params) = match kdf {
+        NewKdf::Scrypt => ("scrypt", json!({ "dklen": 32, "n": 262_144, "p": 1, "r": 8, "salt": "11".repeat(32) })),
+        NewKdf::Pbkdf2 => {
+            ("pbkdf2", json!({ "dklen": 32, "c": 262_144, "prf": "hmac-sha256", "salt": "11".repeat(32) }))
+        }
+    };
+    let text = json_text(&json!({
+        "crypto": {
+            "kdf": { "function": function, "params": params, "message": "" },
+            "checksum": { "function": "sha256", "params": {}, "message": "22".repeat(32) },
+            "cipher": { "function": "aes-128-ctr", "params": { "iv": "33".repeat(16) }, "message": "44".repeat(32) },
+        },
+        "description": "fuzz", "pubkey": "55".repeat(48), "path": "m/12381/60/0/0",
+        "uuid": "1d85ae20-35c5-4611-98e8-aa14a633906f", "version": 4,
+    }));
+    debug_assert!(Keystore::parse(text.as_bytes()).is_ok());
+    text
+}
+
+fn dynamic_fee(nonce: u64) -> TxEip1559 {
+    TxEip1559 {
+        chain_id: CHAIN_ID,
+        nonce,
+        gas_limit: 21_000,
+        max_fee_per_gas: 2_000_000_000,
+        max_priority_fee_per_gas: 1,
+        to: TxKind::Call(Address::ZERO),
+        value: U256::from(1),
+        ..Default::default()
+    }
+}
+
+/// Signatures are deterministic (RFC 6979), so seeds are too.
+fn signed(tx: impl Into<TypedTransaction>) -> TxEnvelope {
+    let tx = tx.into();
+    let signer = PrivateKeySigner::from_slice(&rich().1).expect("a key");
+    let signature = signer.sign_hash_sync(&tx.signature_hash()).expect("a signature");
+    tx.into_signed(signature).into()
+}

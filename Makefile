@@ -11,8 +11,12 @@ PACKAGES := build-essential pkg-config clang libclang-dev make git
 TESTNET_DIR ?= testnet-data
 TESTNET_ARGS ?=
 COMPAT := testnet/compat
+# Of the simulated networks.
+SEEDS ?= 200
+FROM ?= 0
+WAN_ARGS ?=
 
-.PHONY: help setup build testnet test fuzz compat lint fmt doc bench clean-testnet
+.PHONY: help setup build testnet test fuzz compat sim sim-wan lint fmt doc bench clean-testnet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -95,6 +99,14 @@ compat: setup ## wallets' libraries, Foundry and an independent EVM against the 
 	"$$testnet" up --detach --base-port 0 --dir "$$dir" --one-second >/dev/null
 	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
 	npm test --silent -- "$$dir/endpoints.json" pending </dev/null
+
+sim: setup ## simulated networks with faults, one for each seed: make sim SEEDS=1000 FROM=0
+	$(CARGO) build --workspace --bin switchyard-sim --locked
+	"$(TARGET_DIR)/debug/switchyard-sim" --seeds $(SEEDS) --from $(FROM)
+
+sim-wan: setup ## finality over ten regions in simulated time: make sim-wan WAN_ARGS='--validators 10'
+	$(CARGO) build --workspace --bin switchyard-sim-wan --locked
+	"$(TARGET_DIR)/debug/switchyard-sim-wan" $(WAN_ARGS)
 
 lint: ## clippy with warnings denied, and formatting
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

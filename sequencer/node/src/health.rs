@@ -1,6 +1,7 @@
 //! Whether the node lives, and whether it can serve: what `/livez` and `/readyz` answer.
 
 use crate::{
+    clock,
     hub::HubStates,
     metrics::{Metrics, gauge},
     sync::SyncStatus,
@@ -108,6 +109,8 @@ pub(crate) struct Ready {
     pub(crate) tip: watch::Receiver<HubTip>,
     /// An idle hub makes a block this often.
     pub(crate) heartbeat: Duration,
+    /// Holds what is known of the clock.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Ready {
@@ -131,6 +134,11 @@ impl Ready {
             let (age, bound) = (age.as_secs_f64(), bound.as_secs_f64());
             let message = format!("the newest final block, {}, is {age:.1} s old, at most {bound:.1} s", tip.height);
             problems.push(Problem { code: "head_old", message });
+        }
+        let lag_ms = self.metrics.clock_lag_ms.get();
+        if lag_ms <= -clock::BEHIND_MS {
+            let message = format!("this clock is at least {} ms behind a leader's", lag_ms.unsigned_abs());
+            problems.push(Problem { code: "clock_behind", message });
         }
         let behind = self.feed.final_height().saturating_sub(tip.height);
         if behind > STORE_BEHIND_MAX {
@@ -189,8 +197,21 @@ mod tests {
     }
 
     fn codes_of(feed: Feed, tip: HubTip) -> Vec<&'static str> {
-        let ready = Ready { feed, tip: watch::channel(tip).1, heartbeat: Duration::from_secs(1) };
+        let metrics = Arc::new(Metrics::default());
+        metrics.saw(tip.timestamp_ms, NOW_MS);
+        let ready = Ready { feed, tip: watch::channel(tip).1, heartbeat: Duration::from_secs(1), metrics };
         ready.problems(NOW_MS).iter().map(|problem| problem.code).collect()
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_behind_is_not_ready() {
+        let codes = |ahead_ms| {
+            let status = SyncStatus { proven_height: 5, proven_timestamp_ms: 0, good_sources: 1, sources: 1 };
+            let tip = HubTip { height: 5, hash: B256::ZERO, timestamp_ms: NOW_MS + ahead_ms };
+            codes_of(Feed::Sync(watch::channel(status).1), tip)
+        };
+        assert!(codes(499).is_empty());
+        assert_eq!(codes(10_000), ["clock_behind"]);
     }
 
     #[test]

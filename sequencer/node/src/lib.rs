@@ -2,6 +2,7 @@
 
 pub mod builder;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod error;
 pub mod executor;
@@ -23,3 +24,5 @@ pub mod prepare;
 mod servers;
 pub mod signer;
 pub mod sync;
+
+pub use opened::StoreHistory;

@@ -1,7 +1,7 @@
 //! The clock, the timers and the threads for blocking work: a machine's, or a simulation's.
 
 use futures::future::BoxFuture;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 
 /// What a part of the node uses of the machine that it runs on.
@@ -9,11 +9,17 @@ pub trait Machine: Send + Sync + 'static {
     /// Milliseconds since 1970 by this machine's clock.
     fn now_ms(&self) -> u64;
 
+    /// Time that only goes forward.
+    fn instant(&self) -> Instant;
+
     /// Waits.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 
     /// Runs `work` where it may block, and does not wait for it.
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>);
+
+    /// Runs `task` beside the caller, and does not wait for it.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
 }
 
 /// Blocking work has panicked, or the runtime has ended.
@@ -44,11 +50,19 @@ impl Machine for Tokio {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
+    fn instant(&self) -> Instant {
+        Instant::now()
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
     }
 
     fn run_blocking(&self, work: Box<dyn FnOnce() + Send>) {
         tokio::task::spawn_blocking(work);
+    }
+
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
     }
 }

@@ -269,6 +269,7 @@ impl Shared {
             rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
             timing: ingest::Timing::default(),
             metrics: self.metrics.clone(),
+            machine: Arc::new(Tokio),
         });
         self.task("gossip", ingest.clone().receive(gossip.receiver));
         self.task("replication", ingest.clone().run(outbox));
@@ -360,7 +361,7 @@ impl Shared {
     /// What `/livez` and `/readyz` answer.
     fn probes(&self, opened: &Opened, feed: Feed, engine: Option<Stopped>) -> Probes {
         let heartbeat = Duration::from_millis(opened.config.consensus.heartbeat_ms);
-        let ready = Ready { feed, tip: self.tip.clone(), heartbeat };
+        let ready = Ready { feed, tip: self.tip.clone(), heartbeat, metrics: self.metrics.clone() };
         Probes { live: health::live(self.parts.clone(), engine), ready: ready.probe() }
     }
 }

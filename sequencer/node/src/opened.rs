@@ -38,7 +38,7 @@ const FLUSH_EVERY_BLOCKS: NonZeroU64 = NonZeroU64::new(256).expect("not zero");
 const _: () = assert!(FLUSH_EVERY_BLOCKS.get() * 2 <= EngineConfig::ARCHIVE_BLOCKS);
 
 /// The store, as the engine serves it to validators that catch up.
-struct StoreHistory(Arc<dyn Store>);
+pub struct StoreHistory(pub Arc<dyn Store>);
 
 impl StoreHistory {
     /// What cannot be read cannot be served; the peer asks another validator.

@@ -145,6 +145,7 @@ impl Hub {
             rollups: vec![ROLLUP],
             timing: Timing::default(),
             metrics,
+            machine: Arc::new(Tokio),
         });
         let info = NetworkInfo {
             name: "test".into(),

@@ -8,12 +8,13 @@ pub mod wire;
 
 use crate::{
     hub::HubStates,
+    machine::{Machine, blocking},
     metrics::{Metrics, Via},
 };
 use alloy_primitives::B256;
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -104,7 +105,8 @@ pub struct Ingest {
     me: B256,
     gossip: GossipSender,
     outbox: mpsc::Sender<Outgoing>,
-    in_flight: Mutex<HashMap<u64, InFlight>>,
+    /// By id, so that the oldest comes first.
+    in_flight: Mutex<BTreeMap<u64, InFlight>>,
     next_id: AtomicU64,
     waiting: watch::Sender<u64>,
     feeds: HashMap<RollupId, broadcast::Sender<TxHash>>,
@@ -114,6 +116,7 @@ pub struct Ingest {
     gossip_checks: Arc<Semaphore>,
     timing: Timing,
     metrics: Arc<Metrics>,
+    machine: Arc<dyn Machine>,
 }
 
 /// What [`Ingest::new`] needs.
@@ -138,6 +141,8 @@ pub struct IngestParts {
     pub timing: Timing,
     /// Where refusals are counted.
     pub metrics: Arc<Metrics>,
+    /// Clock, timers and threads.
+    pub machine: Arc<dyn Machine>,
 }
 
 impl Ingest {
@@ -154,13 +159,15 @@ impl Ingest {
             gossip: parts.gossip,
             outbox,
             in_flight: Mutex::default(),
-            next_id: AtomicU64::new(rand::random()),
+            // Above every id of an earlier run, whose late answers then fit none.
+            next_id: AtomicU64::new(parts.machine.now_ms() << 20),
             waiting: parts.waiting,
             feeds: parts.rollups.iter().map(|r| (*r, broadcast::channel(PENDING_FEED).0)).collect(),
             local_checks: Arc::new(Semaphore::new(cores)),
             gossip_checks: Arc::new(Semaphore::new(cores)),
             timing: parts.timing,
             metrics: parts.metrics,
+            machine: parts.machine,
         });
         (ingest, Outbox(queue))
     }
@@ -182,7 +189,7 @@ impl Ingest {
         };
         let count = transactions.len();
         let this = self.clone();
-        let admitted = tokio::task::spawn_blocking(move || {
+        let admitted = blocking(&*self.machine, move || {
             // Held until the work is done, even if the client has gone before.
             let _permit = permit;
             this.admit_blocking(transactions, origin)
@@ -192,7 +199,7 @@ impl Ingest {
 
     fn admit_blocking(&self, transactions: Vec<(RollupId, Bytes)>, origin: Origin) -> Vec<Result<TxKey, Rejection>> {
         let via = if origin == Origin::Local { Via::Local } else { Via::Gossip };
-        let now = Instant::now();
+        let now = self.machine.instant();
         let mut added = 0;
         let results: Vec<_> = transactions
             .iter()
@@ -285,7 +292,7 @@ impl Ingest {
             return Ok(key.hash);
         }
         let store = self.store.clone();
-        let place = tokio::task::spawn_blocking(move || store.locate(key)).await;
+        let place = blocking(&*self.machine, move || store.locate(key)).await;
         if place.is_ok_and(|found| found.is_ok_and(|place| place.is_some())) {
             return Ok(key.hash);
         }
@@ -313,10 +320,10 @@ impl Ingest {
                         continue;
                     };
                     let ingest = self.clone();
-                    tokio::spawn(async move {
+                    self.machine.spawn(Box::pin(async move {
                         ingest.answer(from, id, transactions).await;
                         drop(slot);
-                    });
+                    }));
                 }
                 Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
                 Err(error) => {
@@ -378,16 +385,17 @@ impl Ingest {
             let committee = self.hub.tip().current().clone();
             let held = vec![seats(&committee, &self.me); done.len()];
             let (answered, message) = (HashSet::new(), Some(message.clone()));
-            in_flight.insert(id, InFlight { sent: Instant::now(), committee, message, answered, held, done });
+            let sent = self.machine.instant();
+            in_flight.insert(id, InFlight { sent, committee, message, answered, held, done });
         }
         self.gossip.send(To::All, message.0);
     }
 
     /// Gossip may be lost at a full queue: what nobody has answered for a while is sent once more.
     fn send_unanswered_again(&self) {
-        let mut again = Vec::new();
+        let (mut again, now) = (Vec::new(), self.machine.instant());
         for batch in self.in_flight.lock().values_mut() {
-            if batch.sent.elapsed() >= self.timing.replication_timeout / 5 {
+            if now.duration_since(batch.sent) >= self.timing.replication_timeout / 5 {
                 again.extend(batch.message.take());
             }
         }
@@ -397,8 +405,9 @@ impl Ingest {
     }
 
     fn give_up_old_batches(&self) {
+        let now = self.machine.instant();
         self.in_flight.lock().retain(|_, batch| {
-            if batch.sent.elapsed() < self.timing.replication_timeout {
+            if now.duration_since(batch.sent) < self.timing.replication_timeout {
                 return true;
             }
             for (count, done) in batch.held.iter().zip(&mut batch.done) {
@@ -413,13 +422,13 @@ impl Ingest {
     /// Sends local transactions that have waited for a while to the others, who may have been away. One call goes as far
     /// as its bounds, and the next one on from there.
     fn send_again(&self, round: &mut Round) {
-        let after = self.timing.regossip_after;
-        if round.from.is_none() && round.began.elapsed() < after {
+        let (after, now) = (self.timing.regossip_after, self.machine.instant());
+        if round.from.is_none() && now.duration_since(round.began) < after {
             return;
         }
-        let Some(older_than) = Instant::now().checked_sub(after) else { return };
+        let Some(older_than) = now.checked_sub(after) else { return };
         if round.from.is_none() {
-            round.began = Instant::now();
+            round.began = now;
         }
         let waiting = self.mempool.waiting(round.from.unwrap_or(0), older_than, REGOSSIP_LIMIT);
         round.from = waiting.last().filter(|_| waiting.len() == REGOSSIP_LIMIT).map(|last| last.arrival + 1);
@@ -444,26 +453,32 @@ impl Ingest {
 
     /// Sends batches, gives up on old ones and sends again what waits for long.
     pub async fn run(self: Arc<Self>, mut outbox: Outbox) {
-        let mut tick = tokio::time::interval_at(tokio::time::Instant::now() + self.timing.tick, self.timing.tick);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut round = Round { began: Instant::now(), from: None };
-        let mut next_batch = tokio::time::Instant::now();
+        let machine = &*self.machine;
+        let mut tick = machine.sleep(self.timing.tick);
+        let mut round = Round { began: machine.instant(), from: None };
+        let mut next_batch = machine.instant();
         loop {
             tokio::select! {
+                // A fixed order: the simulation repeats a run exactly.
+                biased;
+                () = &mut tick => {
+                    self.give_up_old_batches();
+                    self.send_unanswered_again();
+                    self.mempool.expire(machine.instant());
+                    self.send_again(&mut round);
+                    tick = machine.sleep(self.timing.tick);
+                }
                 first = outbox.0.recv() => match first {
                     Some(first) => {
-                        tokio::time::sleep_until(next_batch).await;
-                        next_batch = tokio::time::Instant::now() + BATCH_INTERVAL;
+                        let early = next_batch.saturating_duration_since(machine.instant());
+                        if !early.is_zero() {
+                            machine.sleep(early).await;
+                        }
+                        next_batch = machine.instant() + BATCH_INTERVAL;
                         self.send_batch(outbox.drain(first));
                     }
                     None => return,
                 },
-                _ = tick.tick() => {
-                    self.give_up_old_batches();
-                    self.send_unanswered_again();
-                    self.mempool.expire(Instant::now());
-                    self.send_again(&mut round);
-                }
             }
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::Tokio;
 use alloy_primitives::Address;
 use futures::{FutureExt, poll};
 use parking_lot::Condvar;
@@ -101,6 +102,7 @@ impl Hub {
             rollups: vec![OPAQUE, GATED],
             timing,
             metrics: metrics.clone(),
+            machine: Arc::new(Tokio),
         });
         Self {
             ingest,

@@ -9,6 +9,7 @@ const CONSENSUS_CORE: &str = "switchyard-consensus-core";
 const GUARD: &str = "switchyard-consensus-guard";
 const NETWORK: &str = "switchyard-consensus-network";
 const ENGINE: &str = "switchyard-consensus-engine";
+const SIM: &str = "switchyard-consensus-sim";
 const ROLLUP_CORE: &str = "switchyard-rollup-core";
 const EVM: &str = "switchyard-rollup-evm";
 const BRIDGE_CORE: &str = "switchyard-bridge-core";
@@ -42,6 +43,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (STORE, CORES.to_vec()),
         (RPC, CORES.to_vec()),
         (NODE, all(&[])),
+        (SIM, all(&[NODE])),
         (LOCAL, all(&[NODE])),
         (KIT, all(&[NODE, LOCAL])),
         (FUZZ, all(&[NODE])),
@@ -51,8 +53,8 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
 
 /// Libraries that stay behind one part's interface: a name, or a prefix that ends in `*`, and who may name it.
 const CONFINED: &[(&str, &[&str])] = &[
-    ("commonware-*", &[NETWORK, ENGINE]),
-    ("commonware-consensus", &[ENGINE]),
+    ("commonware-*", &[NETWORK, ENGINE, SIM]),
+    ("commonware-consensus", &[ENGINE, SIM]),
     ("libp2p*", &[NETWORK]),
     ("rocksdb", &[STORE, EVM]),
     ("revm*", &[EVM]),

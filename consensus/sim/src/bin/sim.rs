@@ -1,0 +1,70 @@
+//! Runs seeds, and says how to repeat one that fails.
+
+use clap::Parser;
+use std::{
+    process::ExitCode,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::Instant,
+};
+use switchyard_consensus_sim::{plan::Plan, run::run};
+
+/// Runs a simulated network once for each seed.
+#[derive(Parser)]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 200)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Runs at a time; as many as there are cores if absent.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Shows each run's plan and what it saw.
+    #[arg(long)]
+    verbose: bool,
+}
+
+fn main() -> ExitCode {
+    let filter =
+        tracing_subscriber::EnvFilter::builder().parse_lossy(std::env::var("RUST_LOG").unwrap_or("off".into()));
+    tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
+    // A panic in a validator ends that validator, and is told with what it led to.
+    std::panic::set_hook(Box::new(|panic| tracing::warn!(%panic)));
+    let Arguments { seeds, from, threads, verbose } = Arguments::parse();
+    let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
+    let (next, failed, began) = (AtomicU64::new(from), AtomicBool::new(false), Instant::now());
+    let (blocks, time_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+    let work = || {
+        while !failed.load(Ordering::Acquire) {
+            let seed = next.fetch_add(1, Ordering::AcqRel);
+            if seed >= from.saturating_add(seeds) {
+                return;
+            }
+            let (plan, start) = (Plan::new(seed), Instant::now());
+            let outcome = run(&plan);
+            blocks.fetch_add(outcome.seen.blocks, Ordering::Relaxed);
+            time_ms.fetch_add(outcome.seen.time_ms, Ordering::Relaxed);
+            if verbose {
+                let byzantine = &plan.byzantine;
+                println!("seed {seed}: {:?} {byzantine:?} {:?} {}", start.elapsed(), outcome.seen, outcome.trace);
+            }
+            if let Some(violation) = outcome.violation {
+                failed.store(true, Ordering::Release);
+                eprintln!("seed {seed} fails: {violation}\nrepeat it with: make sim SEEDS=1 FROM={seed}");
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let built = std::thread::Builder::new().stack_size(8 << 20).spawn_scoped(scope, work);
+            if let Err(error) = built {
+                eprintln!("cannot start a thread: {error}");
+                failed.store(true, Ordering::Release);
+            }
+        }
+    });
+    let (blocks, seconds) = (blocks.into_inner(), time_ms.into_inner() / 1000);
+    println!("{seeds} seeds from {from}: {blocks} blocks, {seconds} simulated seconds, in {:?}", began.elapsed());
+    if failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}

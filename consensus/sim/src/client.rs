@@ -1,0 +1,161 @@
+//! Clients: they send transactions to honest validators and remember what they were promised.
+
+use crate::{
+    machine::elapsed_ms,
+    run::rng_for,
+    validator::{Life, SENDER_SECRET},
+    witness::Witness,
+    world::{EVM, OPAQUE, World},
+};
+use alloy::{
+    consensus::{SignableTransaction as _, TxEip1559, TxEnvelope},
+    eips::Encodable2718 as _,
+    primitives::{Address, TxKind, U256},
+    signers::{SignerSync as _, local::PrivateKeySigner},
+};
+use commonware_runtime::{Spawner as _, Supervisor as _, deterministic};
+use parking_lot::Mutex;
+use rand::{RngExt as _, rngs::StdRng};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+use switchyard_mempool::Mempool;
+use switchyard_primitives::{Bytes, RollupId, TxKey};
+use switchyard_store::{MemoryStore, Store as _};
+
+/// What clients share.
+pub struct Clients {
+    witness: Arc<Witness>,
+    honest: BTreeSet<usize>,
+    quorum: usize,
+    faulty: usize,
+    rng: StdRng,
+    open: Arc<Mutex<Open>>,
+    /// The transaction of the EVM rollup that is on its way, and the nonce of the next one.
+    evm: (Option<(TxKey, Bytes)>, u64),
+    signer: PrivateKeySigner,
+    /// Each validator's seats.
+    seats: Arc<Vec<usize>>,
+}
+
+/// Validators that take transactions.
+#[derive(Default)]
+struct Open {
+    pools: BTreeMap<usize, (Arc<Mempool>, Arc<MemoryStore>)>,
+    /// How many crashes there have been.
+    crashes: u64,
+}
+
+impl Open {
+    fn holders(&self, key: &TxKey) -> BTreeSet<usize> {
+        let holds = |(mempool, store): &(Arc<Mempool>, Arc<MemoryStore>)| {
+            mempool.get_many(&[*key]).iter().any(Option::is_some) || matches!(store.locate(*key), Ok(Some(_)))
+        };
+        self.pools.iter().filter(|(_, pool)| holds(pool)).map(|(place, _)| *place).collect()
+    }
+}
+
+impl Clients {
+    /// Clients of a network.
+    pub fn new(world: &World, witness: Arc<Witness>, honest: BTreeSet<usize>, seed: u64) -> Self {
+        let signer = PrivateKeySigner::from_bytes(&SENDER_SECRET.into()).expect("a secret");
+        let seats: Vec<usize> = (0..world.validators.len()).map(|place| world.seats_of(place)).collect();
+        let faulty = seats.iter().sum::<usize>() - honest.iter().map(|place| seats[*place]).sum::<usize>();
+        let (quorum, rng) = (world.seats.quorum(), rng_for(seed, "clients"));
+        Self {
+            witness,
+            honest,
+            quorum,
+            faulty,
+            rng,
+            open: Arc::default(),
+            evm: (None, 0),
+            signer,
+            seats: Arc::new(seats),
+        }
+    }
+
+    /// An honest validator takes transactions from now on.
+    pub fn serve(&mut self, place: usize, mempool: Arc<Mempool>, store: Arc<MemoryStore>) {
+        if self.honest.contains(&place) {
+            self.open.lock().pools.insert(place, (mempool, store));
+        }
+    }
+
+    /// A validator has crashed.
+    pub fn lose(&mut self, place: usize) {
+        let mut open = self.open.lock();
+        open.pools.remove(&place);
+        open.crashes += 1;
+    }
+
+    /// Whether a validator takes transactions.
+    pub fn serves(&self, place: usize) -> bool {
+        self.open.lock().pools.contains_key(&place)
+    }
+
+    /// Sends `count` transactions of the opaque rollup, of `bytes` each, and one of the EVM rollup.
+    pub fn submit(&mut self, context: &deterministic::Context, life: &Life, count: usize, bytes: usize) {
+        for _ in 0..count {
+            let mut payload = vec![0; bytes.max(8)];
+            self.rng.fill(&mut payload[..]);
+            self.send(context, life, OPAQUE, payload.into());
+        }
+        let payload = self.transfer();
+        self.send(context, life, EVM, payload);
+    }
+
+    /// The next transfer, once the last one is in the log; else that one again.
+    fn transfer(&mut self) -> Bytes {
+        if let Some((key, payload)) = &self.evm.0 {
+            let mut ordered = false;
+            self.witness.tell(|w| ordered = w.once.holds(key));
+            if !ordered {
+                return payload.clone();
+            }
+        }
+        let nonce = self.evm.1;
+        self.evm.1 += 1;
+        let to = Address::repeat_byte(u8::try_from(nonce % 200).unwrap_or(0) + 1);
+        let tx = TxEip1559 {
+            chain_id: 7,
+            nonce,
+            gas_limit: 21_000,
+            max_fee_per_gas: 1_000_000_000,
+            to: TxKind::Call(to),
+            value: U256::from(nonce + 1),
+            ..Default::default()
+        };
+        let signature = self.signer.sign_hash_sync(&tx.signature_hash()).expect("a key in memory");
+        let payload: Bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
+        self.evm.0 = Some((TxKey::of(EVM, &payload), payload.clone()));
+        payload
+    }
+
+    fn send(&self, context: &deterministic::Context, life: &Life, rollup: RollupId, payload: Bytes) {
+        let key = TxKey::of(rollup, &payload);
+        let answer = life.submit(rollup, payload);
+        let (witness, open, quorum, faulty) = (self.witness.clone(), self.open.clone(), self.quorum, self.faulty);
+        let (crashes, seats) = (open.lock().crashes, self.seats.clone());
+        context.child("client").spawn(move |context| async move {
+            let accepted = answer.await;
+            witness.event(elapsed_ms(&context), usize::MAX, &format!("submitted {} {accepted}", key.hash));
+            if !accepted {
+                return;
+            }
+            let open = open.lock();
+            let holders = open.holders(&key);
+            let _ = witness.tell(|w| {
+                if w.once.holds(&key) {
+                    w.accepted.ordered(&key);
+                    return Ok(());
+                }
+                // Who has crashed since it answered holds nothing any more, and need not.
+                let faulty = if open.crashes == crashes { faulty } else { quorum };
+                let held = holders.iter().map(|place| seats[*place]).sum();
+                w.accepted.accepted(&key, holders, held, (quorum, faulty))
+            });
+        });
+    }
+}

@@ -1,0 +1,20 @@
+//! A network of validators in one process with simulated time, in which every fault is chosen by a seed.
+//!
+//! What runs is the engine's own wiring, the node's builder, mempool, ingest, finalizer and executor, and the embedded EVM;
+//! what is simulated is the runtime (time, scheduling, disks) and the network. See the README for what each checker holds
+//! and how to repeat a run.
+
+pub mod byzantine;
+pub mod check;
+pub mod client;
+pub mod context;
+pub mod machine;
+pub mod network;
+pub mod plan;
+pub mod run;
+pub mod trace;
+pub mod uplink;
+pub mod validator;
+pub mod wan;
+pub mod witness;
+pub mod world;

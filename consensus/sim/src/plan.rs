@@ -1,0 +1,234 @@
+//! What a seed decides: who takes part, who is faulty, and what goes wrong when.
+
+use crate::{
+    byzantine::Behaviour,
+    network::{Disorder, Link},
+    validator::Settings,
+    world::Shape,
+};
+use commonware_utils::NZU64;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
+use switchyard_node::config;
+
+/// Something that happens at its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// A validator's tasks end wherever they are; its store loses so many of its newest blocks.
+    Crash {
+        /// Who.
+        validator: usize,
+        /// Blocks that its store had not flushed.
+        lost: u64,
+    },
+    /// A validator that is not running begins anew.
+    Start {
+        /// Who.
+        validator: usize,
+    },
+    /// One direction of a link changes, or is cut.
+    Link {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// How it is from now on.
+        link: Option<Link>,
+    },
+    /// Of a million writes and syncs of a validator's disk, so many fail from now on.
+    Disk {
+        /// Whose.
+        validator: usize,
+        /// How many.
+        per_million: u32,
+    },
+    /// A client sends transactions to a validator.
+    Submit {
+        /// To whom, if it runs; else to the next that does.
+        validator: usize,
+        /// How many.
+        count: usize,
+        /// How long each is.
+        bytes: usize,
+    },
+}
+
+/// A run, before it has begun.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where everything else comes from.
+    pub seed: u64,
+    /// Seats and epochs.
+    pub shape: Shape,
+    /// How each validator is run.
+    pub settings: Vec<Settings>,
+    /// Who is faulty, and how.
+    pub byzantine: BTreeMap<usize, Behaviour>,
+    /// A link when nothing is wrong with it.
+    pub link: Link,
+    /// In the order of their times, in milliseconds.
+    pub actions: Vec<(u64, Action)>,
+    /// When the faults end: from then on all links and disks are well, and every honest validator runs.
+    pub faults_end_ms: u64,
+}
+
+/// When the last fault begins, in milliseconds.
+const FAULTS_MS: u64 = 12_000;
+
+impl Plan {
+    /// Nothing goes wrong, and a client sends something each second.
+    pub fn calm(seed: u64, validators: usize) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let link = Link { latency: Duration::from_millis(20), jitter: Duration::from_millis(4), lost_per_mille: 0 };
+        let settings = (0..validators).map(|index| settings(&mut rng, index, false, false)).collect();
+        let submit = |second: u64| (second * 1_000, Action::Submit { validator: 0, count: 2, bytes: 100 });
+        let actions = (1..5).map(submit).collect();
+        let shape = Shape::equals(validators);
+        Self { seed, shape, settings, byzantine: BTreeMap::new(), link, actions, faults_end_ms: 6_000 }
+    }
+
+    /// The plan of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let validators = *[4, 4, 4, 5, 7].get(rng.random_range(0..5)).expect("in range");
+        let mut plan = Self {
+            seed,
+            shape: Shape::equals(validators),
+            settings: Vec::new(),
+            byzantine: BTreeMap::new(),
+            link: Link {
+                latency: Duration::from_millis(rng.random_range(2..60)),
+                jitter: Duration::from_millis(rng.random_range(0..10)),
+                lost_per_mille: 0,
+            },
+            actions: Vec::new(),
+            faults_end_ms: FAULTS_MS + 3_000,
+        };
+        let mut chance = |percent: u32| rng.random_range(0..100) < percent;
+        let (crashes, links, partitions, disks) = (chance(60), chance(50), chance(50), chance(30));
+        let (liars, disorder, clocks, busy) = (chance(60), chance(40), chance(40), chance(40));
+        for index in 0..validators {
+            plan.settings.push(settings(&mut rng, index, disorder, clocks));
+        }
+        if liars {
+            let mut seats: Vec<usize> = (0..validators).collect();
+            seats.shuffle(&mut rng);
+            let count = rng.random_range(1..=(validators - 1) / 3);
+            for seat in &seats[..count] {
+                plan.byzantine.insert(*seat, Behaviour::ALL[rng.random_range(0..Behaviour::ALL.len())]);
+            }
+        }
+        if crashes {
+            plan.crashes(&mut rng, validators);
+        }
+        if links {
+            plan.bad_links(&mut rng, validators);
+        }
+        if partitions {
+            plan.partitions(&mut rng, validators);
+        }
+        if disks {
+            let (validator, per_million) = (rng.random_range(0..validators), rng.random_range(200..4_000));
+            plan.actions.push((rng.random_range(0..FAULTS_MS), Action::Disk { validator, per_million }));
+        }
+        plan.clients(&mut rng, validators, busy);
+        plan.shape.epoch_blocks = [NonZeroU64::MAX, NZU64!(30), NZU64!(12), NZU64!(6)][rng.random_range(0..4)];
+        // Liars have a third of the seats at the most, which unequal stakes would not say.
+        if !liars && rng.random_range(0..2) == 0 {
+            plan.shape.stakes = (0..validators).map(|_| rng.random_range(1..4)).collect();
+            plan.shape.seats_per_validator = 3;
+        }
+        // Stable, so that what was planned first for a moment happens first.
+        plan.actions.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    /// Validators.
+    pub fn validators(&self) -> usize {
+        self.settings.len()
+    }
+
+    fn crashes(&mut self, rng: &mut StdRng, validators: usize) {
+        for _ in 0..rng.random_range(1..6) {
+            let (at, down) = (rng.random_range(100..FAULTS_MS), rng.random_range(20..3_000));
+            // Sometimes all at once, as when a data centre loses its power.
+            let who: Vec<usize> = match rng.random_range(0..8) {
+                0 => (0..validators).collect(),
+                _ => vec![rng.random_range(0..validators)],
+            };
+            for validator in who {
+                let lost = [0, 0, 1, 3, 50][rng.random_range(0..5)];
+                self.actions.push((at, Action::Crash { validator, lost }));
+                self.actions.push((at + down + rng.random_range(0..50), Action::Start { validator }));
+            }
+        }
+    }
+
+    fn bad_links(&mut self, rng: &mut StdRng, validators: usize) {
+        for _ in 0..rng.random_range(1..2 * validators) {
+            let (from, to) = (rng.random_range(0..validators), rng.random_range(0..validators));
+            if from == to {
+                continue;
+            }
+            let link = Link {
+                latency: Duration::from_millis(rng.random_range(0..3_000)),
+                jitter: Duration::from_millis(rng.random_range(0..500)),
+                lost_per_mille: [0, 50, 200, 500][rng.random_range(0..4)],
+            };
+            let at = rng.random_range(0..FAULTS_MS);
+            self.actions.push((at, Action::Link { from, to, link: Some(link) }));
+            let end = at + rng.random_range(100..5_000);
+            self.actions.push((end, Action::Link { from, to, link: Some(self.link) }));
+        }
+    }
+
+    fn partitions(&mut self, rng: &mut StdRng, validators: usize) {
+        for _ in 0..rng.random_range(1..3) {
+            let side: Vec<bool> = (0..validators).map(|_| rng.random_range(0..2) == 0).collect();
+            let one_way = rng.random_range(0..3) == 0;
+            let flaps = if rng.random_range(0..3) == 0 { rng.random_range(2..8) } else { 1 };
+            let mut at = rng.random_range(0..FAULTS_MS);
+            for _ in 0..flaps {
+                let length = if flaps > 1 { rng.random_range(50..700) } else { rng.random_range(300..5_000) };
+                for (from, to) in pairs(validators) {
+                    if side[from] != side[to] && !(one_way && side[from]) {
+                        self.actions.push((at, Action::Link { from, to, link: None }));
+                        self.actions.push((at + length, Action::Link { from, to, link: Some(self.link) }));
+                    }
+                }
+                at += length + rng.random_range(50..700);
+            }
+        }
+    }
+
+    fn clients(&mut self, rng: &mut StdRng, validators: usize, busy: bool) {
+        let mut at = 0;
+        while at < FAULTS_MS {
+            at += rng.random_range(50..1_500);
+            let (count, bytes) = match busy && rng.random_range(0..4) == 0 {
+                true => (rng.random_range(10..60), rng.random_range(100..1_500)),
+                false => (rng.random_range(1..4), rng.random_range(10..300)),
+            };
+            self.actions.push((at, Action::Submit { validator: rng.random_range(0..validators), count, bytes }));
+        }
+    }
+}
+
+/// Every direction of every link.
+pub fn pairs(validators: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..validators).flat_map(move |a| (0..validators).map(move |b| (a, b))).filter(|(a, b)| a != b)
+}
+
+fn settings(rng: &mut StdRng, index: usize, disorder: bool, clocks: bool) -> Settings {
+    let per_mille = |rng: &mut StdRng| if disorder { rng.random_range(0..100) } else { 0 };
+    Settings {
+        pace: config::Consensus::default(),
+        compact_from_bytes: [256, 4096, 64 << 10][rng.random_range(0..3)],
+        clock_ahead_ms: if clocks { rng.random_range(-300..300) } else { 0 },
+        disorder: Disorder { twice_per_mille: per_mille(rng), late_per_mille: per_mille(rng) },
+        early_per_mille: [0, 0, 30, 500][rng.random_range(0..4)],
+        // Two are enough to compare.
+        executes: index < 2,
+        archive_blocks: [64, 1024][rng.random_range(0..2)],
+    }
+}

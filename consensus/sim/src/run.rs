@@ -1,0 +1,364 @@
+//! One run of one plan.
+
+use crate::{
+    byzantine::{Behaviour, Liar, LyingBuilder, Secret},
+    check::{self, Violation},
+    client::Clients,
+    context::{Disk, panic_text},
+    machine::elapsed_ms,
+    network::{Channel, Fabric, Mouth, Said, split_epoch},
+    plan::{Action, Plan, pairs},
+    validator::Validator,
+    witness::Witness,
+    world::World,
+};
+use bytes::Bytes;
+use commonware_cryptography::ed25519::PublicKey;
+use commonware_p2p::Recipients;
+use commonware_runtime::{Clock as _, Runner as _, deterministic};
+use parking_lot::Mutex;
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+use switchyard_primitives::{B256, Limits, keccak256};
+use switchyard_store::Store as _;
+
+/// Bounds of a block: small, so that runs are short and bounds are met.
+const LIMITS: Limits = Limits { body_bytes: 64 << 10, segments: 8, transactions: 512, transaction_bytes: 4 << 10 };
+/// How often the network is looked at when nothing is planned.
+const STEP: Duration = Duration::from_millis(100);
+/// What ends a validator whose disk fails starts it again, as systemd does.
+const RESTART_MS: u64 = 1_000;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Everything that happened, and everything that the runtime did, as one hash.
+    pub trace: B256,
+    /// What was found to be wrong.
+    pub violation: Option<Violation>,
+    /// What there was to check.
+    pub seen: Seen,
+}
+
+/// How much there was to check.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen {
+    /// Height of the log.
+    pub blocks: u64,
+    /// Different certificates.
+    pub certificates: usize,
+    /// Transactions that were accepted.
+    pub accepted: usize,
+    /// Transactions in the log.
+    pub ordered: usize,
+    /// Rollup blocks derived.
+    pub derived: usize,
+    /// Slots voted in.
+    pub votes: usize,
+    /// Seats found to have contradicted themselves.
+    pub caught: usize,
+    /// Simulated time.
+    pub time_ms: u64,
+}
+
+/// Says what an honest validator says, and shows it to the guard's checker.
+struct Honest {
+    index: usize,
+    world: Arc<World>,
+    witness: Arc<Witness>,
+}
+
+impl Mouth for Honest {
+    fn say(&self, channel: Channel, _: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {
+        if channel == Channel::Votes {
+            let seat = self.world.first_seat(self.index);
+            let vote = split_epoch(message).map_or(message.as_ref(), |(_, vote)| vote);
+            let _ = self.witness.tell(|w| w.guard.vote(self.index, seat, vote));
+        }
+        None
+    }
+}
+
+/// Says what a validator says to one half of the others, and to one of each other's twins.
+struct Half {
+    keys: Vec<PublicKey>,
+    second: bool,
+    twins: Vec<usize>,
+}
+
+impl Mouth for Half {
+    fn say(&self, _: Channel, recipients: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {
+        let place = |key: &PublicKey| self.keys.iter().position(|k| k == key).unwrap_or(0);
+        let meant: Vec<PublicKey> = match recipients {
+            Recipients::All => self.keys.clone(),
+            Recipients::Some(keys) => keys.clone(),
+            Recipients::One(key) => vec![key.clone()],
+        };
+        let (twins, others): (Vec<_>, Vec<_>) = meant.into_iter().partition(|key| self.twins.contains(&place(key)));
+        let others = others.into_iter().filter(|key| (place(key) % 2 == 1) == self.second).collect();
+        let marked = [&[u8::from(self.second)], message.as_ref()].concat().into();
+        Some(vec![(Recipients::Some(others), message.clone()), (Recipients::Some(twins), marked)])
+    }
+}
+
+/// A network that runs.
+struct Run {
+    context: deterministic::Context,
+    plan: Arc<Plan>,
+    world: Arc<World>,
+    witness: Arc<Witness>,
+    fabric: Fabric,
+    /// In the order of their seats, then the second ones of twins.
+    validators: Vec<Validator>,
+    clients: Clients,
+    /// What the liars tell each other.
+    secret: Arc<Mutex<Secret>>,
+    /// When to start validators that have ended by themselves.
+    again: Vec<(u64, usize)>,
+}
+
+/// Runs a plan. A panic in a validator ends that validator; one in the simulation itself is a violation.
+pub fn run(plan: &Plan) -> Outcome {
+    let world = Arc::new(World::new(&plan.shape, LIMITS));
+    let witness = Arc::new(Witness::new(&world, plan.byzantine.keys().copied().collect()));
+    // In memory where that is to be had: the sign guard syncs each vote.
+    let shm = Path::new("/dev/shm");
+    let folder = if shm.is_dir() { tempfile::TempDir::new_in(shm) } else { tempfile::TempDir::new() };
+    let folder = folder.expect("a temporary folder");
+    let config = deterministic::Config::new().with_seed(plan.seed).with_catch_panics(true);
+    let (plan, seen) = (Arc::new(plan.clone()), witness.clone());
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        deterministic::Runner::new(config).start(|context| async {
+            let mut run = Run::new(context, plan, world, witness, folder.path()).await;
+            let heights = run.play().await;
+            run.finish(heights).await
+        })
+    }));
+    let (state, time_ms) = ended.unwrap_or_else(|panic| {
+        let _ = seen.tell(|_| check::violated("simulation", format!("panicked: {}", panic_text(&*panic))));
+        (String::new(), 0)
+    });
+    let (mut trace, mut found) = (B256::ZERO, Seen::default());
+    seen.tell(|w| {
+        trace = keccak256(format!("{}|{}|{state}", w.trace.hash(), w.trace.events()));
+        found = Seen {
+            blocks: w.agreement.height(),
+            certificates: w.certificates.count(),
+            accepted: w.accepted.count(),
+            ordered: w.once.count(),
+            derived: w.derivation.count(),
+            votes: w.guard.count(),
+            caught: w.guard.caught(),
+            time_ms,
+        };
+    });
+    Outcome { trace, violation: seen.violation(), seen: found }
+}
+
+impl Run {
+    async fn new(
+        context: deterministic::Context,
+        plan: Arc<Plan>,
+        world: Arc<World>,
+        witness: Arc<Witness>,
+        folder: &Path,
+    ) -> Self {
+        let fabric = Fabric::start(&context, &world, 1 << 20).await;
+        for (from, to) in pairs(plan.validators()) {
+            fabric.set(from, to, Some(plan.link)).await;
+        }
+        let mut validators = Vec::new();
+        let twins =
+            plan.byzantine.iter().filter(|(_, behaviour)| **behaviour == Behaviour::Twins).map(|(seat, _)| *seat);
+        for (place, seat) in (0..plan.validators()).chain(twins).enumerate() {
+            let name = format!("v{place}");
+            let disk = Disk::new(&name, plan.seed ^ place as u64, plan.settings[seat].early_per_mille);
+            let honest = !plan.byzantine.contains_key(&seat);
+            let (mut settings, folder) = (plan.settings[seat], folder.join(&name));
+            // Two clocks are never the same, and the twins' blocks differ.
+            settings.clock_ahead_ms += i64::from(place >= plan.validators()) * 3;
+            validators.push(Validator::new(seat, world.clone(), witness.clone(), settings, folder, disk, honest));
+        }
+        let honest: BTreeSet<usize> =
+            (0..plan.validators()).filter(|seat| !plan.byzantine.contains_key(seat)).collect();
+        let clients = Clients::new(&world, witness.clone(), honest, plan.seed);
+        let secret = Arc::default();
+        let mut run = Self { context, plan, world, witness, fabric, validators, clients, secret, again: Vec::new() };
+        for place in 0..run.plan.validators() {
+            run.start(place).await;
+        }
+        run
+    }
+
+    fn now_ms(&self) -> u64 {
+        elapsed_ms(&self.context)
+    }
+
+    fn honest(&self) -> impl Iterator<Item = &Validator> {
+        self.validators.iter().filter(|v| !self.plan.byzantine.contains_key(&v.index))
+    }
+
+    /// Begins a life of a validator; of twins, of both.
+    async fn start(&mut self, place: usize) {
+        // Moves whole channels about: too large for every caller's future.
+        Box::pin(self.begin(place)).await;
+    }
+
+    async fn begin(&mut self, place: usize) {
+        let behaviour = self.plan.byzantine.get(&self.validators[place].index).copied();
+        let seat = self.validators[place].index;
+        if behaviour == Some(Behaviour::Twins) {
+            let faulty = self.plan.byzantine.iter();
+            let twins: Vec<usize> = faulty.filter(|(_, b)| **b == Behaviour::Twins).map(|(seat, _)| *seat).collect();
+            let half =
+                |second| Arc::new(Half { keys: self.world.keys(), second, twins: twins.clone() }) as Arc<dyn Mouth>;
+            let networks = self.fabric.join_twins(&self.context, seat, [half(false), half(true)], &twins).await;
+            let places: Vec<usize> = (0..self.validators.len()).filter(|p| self.validators[*p].index == seat).collect();
+            for (place, network) in places.into_iter().zip(networks) {
+                self.validators[place].start(&self.context, network, |builder| builder).await;
+            }
+            return;
+        }
+        let validator = &mut self.validators[place];
+        let seed = self.plan.seed ^ ((place as u64) << 32 | validator.lives());
+        let secret = self.secret.clone();
+        let mouth: Arc<dyn Mouth> = match behaviour {
+            None => Arc::new(Honest { index: place, witness: self.witness.clone(), world: self.world.clone() }),
+            Some(behaviour) => Arc::new(Liar::new(&self.world, seat, behaviour, secret.clone(), seed)),
+        };
+        let network = self.fabric.join(seat, mouth, validator.settings.disorder, seed, None).await;
+        let wrap = |builder| LyingBuilder::new(builder, behaviour, secret, seed);
+        validator.start(&self.context, network, wrap).await;
+        if behaviour.is_none()
+            && let Some(life) = validator.life()
+        {
+            self.clients.serve(place, life.mempool.clone(), validator.store().clone());
+        }
+    }
+
+    fn crash(&mut self, seat: usize, lost: u64) {
+        let now_ms = self.now_ms();
+        self.clients.lose(seat);
+        for validator in self.validators.iter_mut().filter(|v| v.index == seat) {
+            validator.crash(now_ms, lost).expect("a store in memory");
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        match action {
+            Action::Crash { validator, lost } => self.crash(validator, lost),
+            Action::Start { validator } => {
+                if self.validators[validator].is_down() {
+                    self.start(validator).await;
+                }
+            }
+            Action::Link { from, to, link } => self.fabric.set(from, to, link).await,
+            Action::Disk { validator, per_million } => self.validators[validator].disk.set_failing(per_million),
+            Action::Submit { validator, count, bytes } => {
+                let n = self.plan.validators();
+                let open = (0..n).map(|i| (validator + i) % n).find(|place| self.clients.serves(*place));
+                if let Some(life) = open.and_then(|place| self.validators[place].life()) {
+                    self.clients.submit(&self.context, life, count, bytes);
+                }
+            }
+        }
+    }
+
+    /// Starts again what has ended by itself.
+    async fn look_after(&mut self) {
+        let now_ms = self.now_ms();
+        for place in 0..self.plan.validators() {
+            let seat = self.validators[place].index;
+            if self.validators[place].has_failed() {
+                self.crash(seat, 0);
+                self.again.push((now_ms + RESTART_MS, place));
+            }
+        }
+        for (at, place) in std::mem::take(&mut self.again) {
+            if at > now_ms {
+                self.again.push((at, place));
+            } else if self.validators[place].is_down() {
+                self.start(place).await;
+            }
+        }
+    }
+
+    async fn until(&mut self, time_ms: u64) -> bool {
+        while self.now_ms() < time_ms {
+            if self.witness.violation().is_some() {
+                return false;
+            }
+            let step = Duration::from_millis(time_ms - self.now_ms()).min(STEP);
+            self.context.sleep(step).await;
+            self.look_after().await;
+        }
+        true
+    }
+
+    /// Does what is planned, then lets the network recover. Returns the height when the faults ended.
+    async fn play(&mut self) -> u64 {
+        let plan = self.plan.clone();
+        for (at, action) in &plan.actions {
+            if !self.until((*at).min(plan.faults_end_ms)).await {
+                return 0;
+            }
+            self.act(*action).await;
+        }
+        if !self.until(plan.faults_end_ms).await {
+            return 0;
+        }
+        for (from, to) in pairs(plan.validators()) {
+            self.fabric.set(from, to, Some(plan.link)).await;
+        }
+        let mut before = 0;
+        self.witness.tell(|w| before = w.agreement.height());
+        for place in 0..plan.validators() {
+            self.validators[place].disk.set_failing(0);
+            if self.validators[place].is_down() {
+                self.start(place).await;
+            }
+        }
+        let end_ms = self.now_ms() + u64::try_from(check::progress::WITHIN.as_millis()).unwrap_or(u64::MAX);
+        while self.now_ms() < end_ms {
+            let mut outstanding = 0;
+            self.witness.tell(|w| outstanding = w.accepted.outstanding());
+            let behind = self.honest().any(|v| v.store().tip().0.height < before + check::progress::BLOCKS);
+            let next_ms = self.now_ms() + 200;
+            if (outstanding == 0 && !behind) || !self.until(next_ms).await {
+                break;
+            }
+        }
+        before
+    }
+
+    /// What can only be said at the end.
+    async fn finish(self, before: u64) -> (String, u64) {
+        if self.witness.violation().is_none() {
+            let heights: Vec<(usize, u64)> = self.honest().map(|v| (v.index, v.store().tip().0.height)).collect();
+            let _ = self.witness.tell(|_| check::progress::check(before, &heights));
+            let _ = self.witness.tell(|w| w.accepted.finish());
+            for (from, to) in self.fabric.refusals().await {
+                let honest = |seat| !self.plan.byzantine.contains_key(&seat);
+                if honest(from) {
+                    let _ = self.witness.tell(|w| w.guard.refused(from, to, honest(to)));
+                }
+            }
+        }
+        (self.context.auditor().state(), self.now_ms())
+    }
+}
+
+/// A generator of its own for one purpose of a seed.
+pub(crate) fn rng_for(seed: u64, purpose: &str) -> StdRng {
+    let mixed = keccak256([&seed.to_be_bytes(), purpose.as_bytes()].concat());
+    let mut rng = StdRng::from_seed(mixed.0);
+    // The first value is taken so that no two uses share a stream by mistake of a zero seed.
+    let _: u64 = rng.random_range(0..u64::MAX);
+    rng
+}

@@ -535,21 +535,21 @@ async fn a_log_begins_at_the_block_that_the_operator_trusts_and_no_other() {
         let expected = "no source has the block";
         assert!(matches!(&refused, NodeError::Checkpoint(text) if text.contains(expected)), "{refused}");
     }
-    let refused = begin(&store, wrong, &[truth.url.clone()]).await.unwrap_err();
+    let refused = begin(&store, wrong, std::slice::from_ref(&truth.url)).await.unwrap_err();
     assert!(matches!(refused, NodeError::Checkpoint(_)));
     assert_eq!(store.tip().0.height, 0);
 
-    begin(&store, checkpoint, &[truth.url.clone()]).await.unwrap();
+    begin(&store, checkpoint, std::slice::from_ref(&truth.url)).await.unwrap();
     assert_eq!((store.tip().0.height, store.earliest(), store.header(29).unwrap()), (30, 30, None));
     assert_eq!(store.block(30).unwrap(), Some(full.block(30)));
     // The next start finds it there, and another checkpoint contradicts it.
     begin(&store, checkpoint, &[]).await.unwrap();
     let refused = begin(&store, wrong, &[]).await.unwrap_err();
     assert!(refused.to_string().contains("correct the checkpoint"), "{refused}");
-    Copier::start_on(store, &full, &[truth.url.clone()], Some(checkpoint)).reaches(&full, 40).await;
+    Copier::start_on(store, &full, std::slice::from_ref(&truth.url), Some(checkpoint)).reaches(&full, 40).await;
 
     // Blocks below the checkpoint that lead to another one are not taken, whoever has signed them.
-    let copier = Copier::start_on(new(), &full, &[truth.url.clone()], Some(wrong));
+    let copier = Copier::start_on(new(), &full, std::slice::from_ref(&truth.url), Some(wrong));
     copier.drops("checkpoint").await;
     assert_eq!(copier.store.tip().0.height, 0);
 }

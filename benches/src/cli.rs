@@ -31,6 +31,8 @@ enum Command {
     Load(LoadArguments),
     /// The consensus engine alone, with ready-made blocks: what ordering could reach at most
     Engine(crate::engine::EngineArguments),
+    /// A new follower of a running local network: how fast it copies and executes the log
+    Sync(crate::sync::SyncArguments),
     /// The same transfers on one anvil process, to compare with
     Anvil(crate::anvil::AnvilArguments),
 }
@@ -137,6 +139,7 @@ async fn run(cli: Cli) -> Result<u8> {
     match cli.command.unwrap_or(Command::Load(cli.load)) {
         Command::Load(arguments) => load(arguments).await,
         Command::Engine(arguments) => crate::engine::run(arguments).await,
+        Command::Sync(arguments) => crate::sync::run(arguments).await.map(|()| 0),
         Command::Anvil(arguments) => crate::anvil::run(arguments).await,
     }
 }

@@ -14,5 +14,6 @@ pub mod raw;
 pub mod receipts;
 pub mod report;
 pub mod rpc;
+pub mod sync;
 pub mod target;
 pub mod wallet;

@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 use switchyard_consensus_core::History;
-use switchyard_primitives::B256;
+use switchyard_primitives::{B256, FinalityProof};
 
 /// Prefix of the folders of marshal's storage.
 pub(crate) const PREFIX: &str = "marshal";
@@ -34,6 +34,25 @@ pub(crate) const VALUE_BUFFER: NonZeroUsize = NZUsize!(256 << 10);
 pub(crate) const REPLAY_BUFFER: NonZeroUsize = NZUsize!(256 << 10);
 
 type Recent<E, V> = prunable::Archive<EightCap, E, Digest, V>;
+
+/// The certificate from which the archive goes on where the node's log is further: the newest one of that log, which the
+/// node has copied from elsewhere. None where the archive is about as far, so that a crash of the node is none of it.
+pub(crate) async fn floor(
+    context: &impl Runtime,
+    history: Option<Arc<dyn History>>,
+    acknowledged: u64,
+    processed: u64,
+) -> Option<Finalization> {
+    let lowest = processed.saturating_add(SECTION_BLOCKS.get());
+    let history = history.filter(|_| acknowledged > lowest)?;
+    // Not every block has a certificate of its own, but one among so many has.
+    let heights = lowest.max(acknowledged.saturating_sub(FinalityProof::MAX_HEADERS as u64))..=acknowledged;
+    let found = context
+        .child("history")
+        .shared(true)
+        .spawn(move |_| async move { heights.rev().find_map(|height| history.certificate(height)) });
+    certificate::to_library(&found.await.ok()??)
+}
 
 /// Certificates by height and block.
 pub(crate) struct Certificates<E: Runtime> {

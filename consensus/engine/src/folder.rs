@@ -17,6 +17,12 @@ pub(crate) struct Folder {
     _lock: File,
 }
 
+/// Makes the engine's folder for a validator that will copy the log before it takes part: then a folder that is missing
+/// although there are blocks still means that it was lost.
+pub fn prepare(config: &EngineConfig) -> Result<(), EngineError> {
+    Folder::open(config).map(drop)
+}
+
 impl Folder {
     /// Makes the folder where it is missing, locks it and checks whose it is.
     pub(crate) fn open(config: &EngineConfig) -> Result<Self, EngineError> {

@@ -34,6 +34,7 @@ use commonware_consensus::simplex;
 use commonware_cryptography::keccak256::Digest;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 pub use config::{EngineConfig, EngineError};
+pub use folder::prepare;
 pub use gossip::{Detached, GossipHandle, GossipSender, To};
 use rand_core::CryptoRng;
 pub use runtime::{Embedded, Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, embedded, start};

@@ -201,6 +201,11 @@ where
     let (inbox, mailroom) = delivery::inbox();
     let tip = mailroom.tip.clone();
     let actor = actor.start(inbox, exchange, resolver);
+    let history = config.history.clone();
+    if let Some(floor) = archive::floor(&context.child("floor"), history, config.acknowledged_height, processed).await {
+        info!(view = floor.proposal.round.view().get(), "the archive goes on from the node's log");
+        mailbox.set_floor(floor);
+    }
 
     let chain = Chain { builder, limits: config.limits, epochs: rules };
     let chain = Inline::new(context.child("chain"), chain, mailbox.clone(), epocher);

@@ -151,9 +151,50 @@ pub enum Rejection {
     /// The node is stopping or behind.
     #[error("unavailable: {0}")]
     Unavailable(&'static str),
+    /// A validator's reason, as it gave it to this node.
+    #[error("{message}")]
+    PassedOn {
+        /// Its word.
+        code: &'static str,
+        /// The reason with its values.
+        message: String,
+    },
 }
 
 impl Rejection {
+    /// Every word of [`Self::code`].
+    const CODES: [&'static str; 22] = [
+        "malformed",
+        "unsupported_type",
+        "oversized",
+        "empty",
+        "unknown_rollup",
+        "wrong_chain_id",
+        "bad_signature",
+        "nonce_too_low",
+        "nonce_too_high",
+        "insufficient_funds",
+        "intrinsic_gas",
+        "gas_limit",
+        "fee_too_low",
+        "tip_above_fee_cap",
+        "replacement_underpriced",
+        "already_known",
+        "already_final",
+        "pool_full",
+        "replaced",
+        "expired",
+        "not_replicated",
+        "unavailable",
+    ];
+
+    /// What a validator has answered to this node. A word that this version does not know becomes `unavailable`, so that
+    /// nobody can make up labels of metrics.
+    pub fn passed_on(code: &str, message: String) -> Self {
+        let known = Self::CODES.into_iter().find(|known| *known == code);
+        Self::PassedOn { code: known.unwrap_or("unavailable"), message }
+    }
+
     /// A stable snake_case word for this reason.
     pub fn code(&self) -> &'static str {
         match self {
@@ -180,6 +221,7 @@ impl Rejection {
             Self::Record(_) => "record",
             Self::NotReplicated { .. } => "not_replicated",
             Self::Unavailable(_) => "unavailable",
+            Self::PassedOn { code, .. } => code,
         }
     }
 }

@@ -89,6 +89,9 @@ pub enum EvmError {
     /// The call cannot be executed as asked (funds, nonce, gas below intrinsic, fields that exclude each other).
     #[error("{0}")]
     InvalidCall(String),
+    /// Not possible at this moment; try again in a second.
+    #[error("{0}")]
+    Busy(String),
     /// The state database failed.
     #[error("rollup state: {0}")]
     Storage(String),
@@ -117,6 +120,8 @@ pub trait EvmChain: Send + Sync + 'static {
     /// Number of the newest block at `level`: `Final` is the head, `Attested` is `safe`, `Settled` is `finalized`; 0 while
     /// nothing has reached the level. Cheap.
     fn number_at(&self, level: Level) -> u64;
+    /// Writes the state after the newest block and all that a new node needs to go on from it. May take minutes.
+    fn write_snapshot(&self, out: &mut dyn std::io::Write) -> Result<(), EvmError>;
     /// Base fee of the block after the head, in wei. Cheap.
     fn next_base_fee(&self) -> u64;
     /// A block by number.

@@ -27,6 +27,7 @@ mod pending;
 mod reader;
 mod records;
 mod senders;
+pub mod snapshot;
 mod store;
 mod trie;
 mod view;

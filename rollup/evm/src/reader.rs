@@ -5,6 +5,7 @@ use crate::{
     chain::Chain,
     open_block::OpenView,
     records::{corrupt, decode, decode_outcome},
+    snapshot::{self, SnapshotError},
     store::{Column, StateError},
     trie,
     view::{self, StateView},
@@ -75,7 +76,8 @@ impl EvmReader {
     }
 
     fn state_root(&self, number: u64) -> Result<B256, EvmError> {
-        let record = view::header(&self.chain.store, number)?.ok_or(EvmError::NoState(number))?;
+        let record = view::header(&self.chain.store, number)?.filter(|_| number >= self.chain.store.base());
+        let record = record.ok_or(EvmError::NoState(number))?;
         Ok(record.header.state_root)
     }
 }
@@ -94,6 +96,18 @@ impl EvmChain for EvmReader {
             Level::Accepted | Level::Ordered | Level::Final => self.chain.head().header.number,
             // Nobody attests or settles yet.
             Level::Attested | Level::Settled => 0,
+        }
+    }
+
+    fn write_snapshot(&self, out: &mut dyn std::io::Write) -> Result<(), EvmError> {
+        match snapshot::write(&self.chain.store, out) {
+            Ok(info) => {
+                let snapshot::SnapshotInfo { number, hash, accounts, slots, .. } = info;
+                tracing::info!(rollup = self.chain.rollup.0, number, %hash, accounts, slots, "snapshot given out");
+                Ok(())
+            }
+            Err(error @ SnapshotError::Waiting { .. }) => Err(EvmError::Busy(error.to_string())),
+            Err(error) => Err(EvmError::Storage(error.to_string())),
         }
     }
 

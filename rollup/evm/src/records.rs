@@ -12,6 +12,8 @@ pub(crate) const FORMAT: u32 = 2;
 
 pub(crate) const IDENTITY: &[u8] = b"identity";
 pub(crate) const PROGRESS: &[u8] = b"progress";
+/// Number of the first block with a state, `u64`; absent: genesis.
+pub(crate) const BASE: &[u8] = b"base";
 
 /// Longest reason that is kept for a skipped transaction.
 const REASON_BYTES_MAX: usize = 256;

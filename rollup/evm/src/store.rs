@@ -10,8 +10,9 @@ use rocksdb::{
 };
 use std::{num::NonZeroUsize, path::Path};
 
-use rocksdb::WriteOptions;
+use crate::records::{BASE, corrupt};
 pub(crate) use rocksdb::{DBPinnableSlice, IteratorMode, Snapshot, WriteBatch};
+use rocksdb::{Direction, ReadOptions, WriteOptions};
 
 /// A column of the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +112,8 @@ const CODES_KEPT: NonZeroUsize = NonZeroUsize::new(128).unwrap();
 pub(crate) struct Store {
     db: DB,
     codes: Mutex<LruCache<B256, Bytecode, DefaultHashBuilder>>,
+    /// The first block whose state is here: above genesis in a database that was made of a snapshot.
+    base: u64,
 }
 
 impl Store {
@@ -128,7 +131,37 @@ impl Store {
         options.set_max_log_file_size(4 << 20);
         let db = DB::open_cf_descriptors(&options, path, columns)?;
         let codes = Mutex::new(LruCache::with_hasher(CODES_KEPT, DefaultHashBuilder::default()));
-        Ok(Self { db, codes })
+        let mut store = Self { db, codes, base: 0 };
+        let base = store.get(Column::Meta, BASE)?.map(|bytes| <[u8; 8]>::try_from(&*bytes));
+        if let Some(base) = base {
+            store.base = u64::from_be_bytes(base.map_err(|e| corrupt(Column::Meta, BASE, e))?);
+        }
+        Ok(store)
+    }
+
+    /// The first block whose state is here.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// The first key of a column.
+    pub(crate) fn first_key(&self, at: &Snapshot<'_>, column: Column) -> Result<Option<Box<[u8]>>, StateError> {
+        let first = at.iterator_cf(self.column(column)?, IteratorMode::Start).next().transpose()?;
+        Ok(first.map(|(key, _)| key))
+    }
+
+    /// The records of a column from a key on, in key order.
+    pub(crate) fn iterate<'a>(
+        &self,
+        at: &'a Snapshot<'_>,
+        column: Column,
+        from: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Record, StateError>> + 'a, StateError> {
+        // A scan of everything would empty the cache for everyone else.
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let records = at.iterator_cf_opt(self.column(column)?, options, IteratorMode::From(from, Direction::Forward));
+        Ok(records.map(|record| record.map_err(StateError::from)))
     }
 
     /// Reads one `Meta` record without opening the database for writing or creating anything.

@@ -65,7 +65,7 @@ impl<'a> StateView<'a> {
         {
             return Ok(Some(Self { store, source: Source::Open(snapshot, open) }));
         }
-        let header = header(store, number)?;
+        let header = header(store, number)?.filter(|_| number >= store.base());
         Ok(header.map(|record| Self { store, source: Source::Past(record.header.state_root) }))
     }
 

@@ -16,10 +16,18 @@ pub struct Config {
     pub genesis: PathBuf,
     /// Where everything is kept.
     pub data_dir: PathBuf,
-    /// The validator's keys.
-    pub keys: Keys,
-    /// The validators' network.
-    pub network: Network,
+    /// What the node is.
+    #[serde(default)]
+    pub role: Role,
+    /// The validator's keys: `[keys]`, which a validator has and a follower has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Keys>,
+    /// The validators' network: `[network]`, which a validator has and a follower has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<Network>,
+    /// Where final blocks are copied from.
+    #[serde(default, skip_serializing_if = "Sync::is_default")]
+    pub sync: Sync,
     /// Pace of consensus.
     #[serde(default)]
     pub consensus: Consensus,
@@ -36,6 +44,101 @@ pub struct Config {
     /// What the store keeps.
     #[serde(default)]
     pub store: Store,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Holds seats and votes.
+    #[default]
+    Validator,
+    /// Holds no seat: checks every certificate and serves the same interfaces.
+    Follower,
+}
+
+/// Where final blocks are copied from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sync {
+    /// gRPC endpoints of other nodes, `http://HOST:PORT`: at most 16. None of them is trusted.
+    pub sources: Vec<String>,
+    /// The first block of a new log, which the operator trusts; absent: the log begins with genesis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Sync {
+    /// Most sources: each one is asked for proofs all the time.
+    pub const SOURCES_MAX: usize = 16;
+
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn check(&self, role: Role) -> Result<(), String> {
+        if self.sources.len() > Self::SOURCES_MAX {
+            return Err(format!("[sync] has {} sources, at most {} are asked", self.sources.len(), Self::SOURCES_MAX));
+        }
+        for source in &self.sources {
+            let uri = source.parse::<tonic::codegen::http::Uri>().ok();
+            let usable = uri.is_some_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+            if !usable {
+                return Err(format!("[sync] source {source:?} is no gRPC endpoint, http://HOST:PORT"));
+            }
+        }
+        let distinct: std::collections::HashSet<_> = self.sources.iter().collect();
+        if distinct.len() != self.sources.len() {
+            return Err("[sync] names a source twice".into());
+        }
+        match role {
+            Role::Follower if self.sources.is_empty() => Err("a follower needs [sync] sources".into()),
+            Role::Validator if self.checkpoint.is_some() && self.sources.is_empty() => {
+                Err("a checkpoint needs [sync] sources, which hold its block".into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A block that the operator trusts, `HEIGHT:HASH`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Its height, never 0.
+    pub height: u64,
+    /// Its hash.
+    pub hash: B256,
+}
+
+impl std::fmt::Display for Checkpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.height, self.hash)
+    }
+}
+
+impl std::str::FromStr for Checkpoint {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const SHAPE: &str = "a checkpoint is HEIGHT:HASH, with a height above 0 and a hash of 32 bytes in hex";
+        let (height, hash) = text.split_once(':').ok_or(SHAPE)?;
+        match (height.parse(), hash.parse()) {
+            (Ok(height), Ok(hash)) if height > 0 => Ok(Self { height, hash }),
+            _ => Err(SHAPE),
+        }
+    }
+}
+
+impl Serialize for Checkpoint {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Checkpoint {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// The validator's keys. Files that others may read are refused.
@@ -370,6 +473,17 @@ pub enum ConfigError {
         /// What is wrong there, in one line.
         problem: String,
     },
+    /// A follower holds no keys.
+    #[error("this is a follower's configuration: it has no keys and signs nothing")]
+    Follower,
+    /// What the role needs is missing, or what it has no use for is there.
+    #[error("config {path}: {problem}")]
+    Role {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// What is said of the BLS key does not fit together.
     #[error("config {path}: {problem}")]
     Key {
@@ -418,6 +532,27 @@ impl Config {
         self.data_dir.join("sign-record-next")
     }
 
+    fn check_role(&self) -> Result<(), String> {
+        let (keys, network) = (self.keys.is_some(), self.network.is_some());
+        match self.role {
+            Role::Validator if !keys => Err("a validator needs [keys]; or set role = \"follower\"".into()),
+            Role::Validator if !network => Err("a validator needs [network]; or set role = \"follower\"".into()),
+            Role::Follower if keys => Err("a follower has no seat and no [keys]: remove the table".into()),
+            Role::Follower if network => Err("a follower is not on the validators' network: remove [network]".into()),
+            role => self.sync.check(role),
+        }
+    }
+
+    /// The folder of a rollup's state.
+    pub fn rollup_state(&self, rollup: RollupId) -> PathBuf {
+        self.data_dir.join("rollups").join(rollup.to_string())
+    }
+
+    /// The validator's keys; an error for a follower, which has none.
+    pub fn validator_keys(&self) -> Result<&Keys, ConfigError> {
+        self.keys.as_ref().ok_or(ConfigError::Follower)
+    }
+
     /// Reads and checks a file, and makes its paths absolute.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let read_error = |source| ConfigError::Read { path: path.display().to_string(), source };
@@ -432,11 +567,13 @@ impl Config {
         if min_interval_ms > heartbeat_ms || heartbeat_ms >= leader_timeout_ms {
             return Err(ConfigError::Pace { path: name, min_interval_ms, heartbeat_ms, leader_timeout_ms });
         }
-        if let BlsKey::Remote(signer) = &config.keys.bls {
+        config.check_role().map_err(|problem| ConfigError::Role { path: name.clone(), problem })?;
+        if let Some(BlsKey::Remote(signer)) = config.keys.as_ref().map(|keys| &keys.bls) {
             signer.check(leader_timeout_ms).map_err(|problem| ConfigError::Key { path: name, problem })?;
         }
         let base = path.parent().unwrap_or(Path::new("."));
-        for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(config.keys.paths()) {
+        let keys = config.keys.iter_mut().flat_map(Keys::paths);
+        for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(keys) {
             *p = base.join(&*p);
         }
         Ok(config)
@@ -494,7 +631,8 @@ mod tests {
 
     #[test]
     fn the_bls_key_is_in_a_plain_file_or_in_a_keystore_and_not_in_both() {
-        let load = |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.bls);
+        let load =
+            |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.unwrap().bls);
         assert!(matches!(load("bls = \"a\"").unwrap(), BlsKey::Plain(path) if path.is_absolute()));
         let keystore = load("bls_keystore = \"a\"\nbls_password_file = \"b\"").unwrap();
         let BlsKey::Keystore { path, password_file: Some(password) } = keystore else { panic!("{keystore:?}") };
@@ -506,9 +644,41 @@ mod tests {
         }
     }
 
+    const FOLLOWER: &str = "role = \"follower\"\ngenesis = \"g\"\ndata_dir = \"d\"\n[grpc]\nlisten = \"127.0.0.1:0\"\n\
+                            [metrics]\nlisten = \"127.0.0.1:0\"\n[sync]\nsources = [\"http://192.0.2.1:7200\"]\n";
+
+    #[test]
+    fn each_role_has_its_tables_and_no_others() {
+        let follower = load(FOLLOWER).unwrap();
+        assert_eq!((follower.role, follower.sync.checkpoint), (Role::Follower, None));
+        let hash = "11".repeat(32);
+        let checkpoint = load(&format!("{FOLLOWER}checkpoint = \"9:{hash}\"")).unwrap().sync.checkpoint.unwrap();
+        assert_eq!(checkpoint, Checkpoint { height: 9, hash: B256::repeat_byte(0x11) });
+        assert_eq!(checkpoint.to_string().parse(), Ok(checkpoint));
+        let source = "http://192.0.2.1:7200";
+        let many = (0..17).map(|i| format!("\"http://192.0.2.{i}:1\"")).collect::<Vec<_>>().join(",");
+        for (text, word) in [
+            (format!("{FOLLOWER}[keys]\nidentity = \"a\"\nbls = \"b\""), "[keys]"),
+            (format!("{FOLLOWER}[network]\nlisten = \"127.0.0.1:0\""), "[network]"),
+            (FOLLOWER.replace("role = \"follower\"\n", ""), "[keys]"),
+            (FOLLOWER.replace("follower", "spectator"), "spectator"),
+            (FOLLOWER.replace(&format!("\"{source}\""), ""), "sources"),
+            (FOLLOWER.replace(&format!("\"{source}\""), &many), "at most 16"),
+            (FOLLOWER.replace(source, "192.0.2.1:7200"), "http://HOST:PORT"),
+            (FOLLOWER.replace(&format!("\"{source}\""), &format!("\"{source}\", \"{source}\"")), "twice"),
+            (format!("{FOLLOWER}checkpoint = \"0:{hash}\""), "HEIGHT:HASH"),
+            (format!("{FOLLOWER}surprise = 1"), "surprise"),
+            (EXAMPLE.replacen("[network]", "[sync]", 1), ""),
+        ] {
+            let error = load(&text).unwrap_err().to_string();
+            assert!(error.contains(word) && !error.contains('\n'), "{word}: {error}");
+        }
+    }
+
     #[test]
     fn a_key_is_here_or_at_a_signer_that_answers_before_the_view_is_over() {
-        let load = |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.bls);
+        let load =
+            |keys: &str| load(&EXAMPLE.replacen("bls = \"bls.key\"", keys, 1)).map(|config| config.keys.unwrap().bls);
         let signer = "[keys.signer]\nurl = \"https://a:1\"\nca = \"a\"\ncert = \"b\"\nkey = \"c\"";
         let BlsKey::Remote(remote) = load(signer).unwrap() else { panic!("at a signer") };
         assert!(remote.deadline_ms == 200 && remote.ca.is_absolute() && remote.cert.is_absolute());

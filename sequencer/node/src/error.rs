@@ -23,6 +23,9 @@ pub enum NodeError {
     /// The configuration names what the genesis does not have.
     #[error("config: {0}")]
     Config(String),
+    /// The log cannot begin where the operator wants it to.
+    #[error("{0}")]
+    Checkpoint(String),
     /// A folder or file cannot be made.
     #[error("{path}: {source}")]
     Io {

@@ -26,7 +26,8 @@ pub enum ExecutorError {
     },
     /// The log no longer holds what the rollup needs next.
     #[error(
-        "rollup {rollup} needs hub block {height}, which is not kept here; remove its state to start from a full log"
+        "rollup {rollup} needs hub block {height}, which is not kept here: restore a snapshot of it (`switchyard snapshot \
+         restore`), or remove its state and start with a full log"
     )]
     Missing {
         /// The rollup.

@@ -1,14 +1,14 @@
 //! The node as its servers see it.
 
-use crate::{builder::HubBuilder, hub::HubStates, ingest::Ingest, logging::RecentErrors};
+use crate::{builder::HubBuilder, forward::Forward, hub::HubStates, ingest::Ingest, logging::RecentErrors};
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
 use switchyard_consensus_core::HubState;
 use switchyard_mempool::Mempool;
-use switchyard_primitives::{Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
+use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
 use switchyard_rollup_core::{Rejection, evm::EvmChain};
-use switchyard_rpc::{EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_rpc::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use switchyard_store::{Store, StoreError};
 use tokio::sync::{broadcast, watch};
 
@@ -23,15 +23,26 @@ pub struct NodeGateway {
     /// What waits.
     pub mempool: Arc<Mempool>,
     /// The way in.
-    pub ingest: Arc<Ingest>,
-    /// Knows what is ordered and not final yet.
-    pub builder: HubBuilder,
+    pub entry: Entry,
     /// The durable tip.
     pub tip: watch::Receiver<HubTip>,
     /// The rollups that run here.
     pub chains: HashMap<RollupId, Arc<dyn EvmChain>>,
     /// The last problems.
     pub errors: RecentErrors,
+}
+
+/// Where submissions go.
+pub enum Entry {
+    /// Into this node's mempool, and to the other validators.
+    Validator {
+        /// The way in.
+        ingest: Arc<Ingest>,
+        /// Knows what is ordered and not final yet.
+        builder: HubBuilder,
+    },
+    /// To a validator.
+    Follower(Arc<Forward>),
 }
 
 fn failed(error: StoreError) -> GatewayError {
@@ -43,6 +54,18 @@ impl NodeGateway {
         let earliest = self.store.earliest();
         if height < earliest { Err(GatewayError::Pruned { height, earliest }) } else { Ok(()) }
     }
+
+    /// The headers of a proof. A log that began at a checkpoint has none below it.
+    fn headers(&self, heights: RangeInclusive<u64>) -> Result<Option<Vec<Header>>, GatewayError> {
+        let mut headers = Vec::new();
+        for height in heights {
+            match self.header(height)? {
+                Some(header) => headers.push(header),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(headers))
+    }
 }
 
 impl Gateway for NodeGateway {
@@ -51,13 +74,16 @@ impl Gateway for NodeGateway {
     }
 
     fn submit(&self, rollup: RollupId, payloads: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, Rejection>>> {
-        Box::pin(self.ingest.submit(rollup, payloads))
+        match &self.entry {
+            Entry::Validator { ingest, .. } => Box::pin(ingest.submit(rollup, payloads)),
+            Entry::Follower(forward) => Box::pin(forward.submit(rollup, payloads)),
+        }
     }
 
     fn status(&self, key: TxKey) -> Result<TxStatus, GatewayError> {
         let mut status = TxStatus { level: None, included: None, outcome: None, rejection: None };
         // The store last: what becomes final meanwhile is in it before it leaves the mempool.
-        if self.builder.is_ordered(&key) {
+        if matches!(&self.entry, Entry::Validator { builder, .. } if builder.is_ordered(&key)) {
             status.level = Some(Level::Ordered);
         } else if self.mempool.get(&key).is_some() {
             status.level = Some(Level::Accepted);
@@ -82,7 +108,11 @@ impl Gateway for NodeGateway {
     }
 
     fn header(&self, height: u64) -> Result<Option<Header>, GatewayError> {
-        self.store.header(height).map_err(failed)
+        let header = self.store.header(height).map_err(failed)?;
+        if header.is_none() && height <= self.store.tip().0.height {
+            self.check_kept(height)?;
+        }
+        Ok(header)
     }
 
     fn segment(&self, rollup: RollupId, height: u64) -> Result<Option<SegmentAt>, GatewayError> {
@@ -102,14 +132,42 @@ impl Gateway for NodeGateway {
         if usize::try_from(span).map_or(true, |span| span >= FinalityProof::MAX_HEADERS) {
             return Ok(None);
         }
-        let mut headers = Vec::new();
-        for at in height..=certified {
-            match self.store.header(at).map_err(failed)? {
-                Some(header) => headers.push(header),
-                None => return Ok(None),
-            }
+        let headers = self.headers(height..=certified)?;
+        Ok(headers.map(|headers| FinalityProof { headers, certificate }))
+    }
+
+    fn hub_state_at(&self, height: u64) -> Result<Vec<u8>, GatewayError> {
+        // A log that began at a checkpoint knows the state before that block, and from there on.
+        if self.store.header(height).map_err(failed)?.is_none() {
+            self.check_kept(height.saturating_add(1))?;
         }
+        Ok(self.store.hub_state(height).map_err(failed)?.unwrap_or_default())
+    }
+
+    fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        let tip = self.store.tip().0.height;
+        let reach = from.saturating_add(FinalityProof::MAX_HEADERS as u64 - 1).min(tip);
+        let Some(mut headers) = self.headers(from..=reach)? else { return Ok(None) };
+        // The seats of the next epoch are known to who has checked this one's last block, and not before.
+        if let Some(last) = headers.iter().position(|header| header.next_seats_hash != B256::ZERO && header.height > 0)
+        {
+            headers.truncate(last + 1);
+        }
+        let Some(last) = headers.last() else { return Ok(None) };
+        let found = self.store.certificate_to(last.height).map_err(failed)?;
+        let Some((certified, certificate)) = found.filter(|(certified, _)| *certified >= from) else {
+            return Ok(None);
+        };
+        headers.truncate(usize::try_from(certified - from).map_or(usize::MAX, |count| count.saturating_add(1)));
         Ok(Some(FinalityProof { headers, certificate }))
+    }
+
+    fn block(&self, height: u64) -> Result<Option<BlockAt>, GatewayError> {
+        self.check_kept(height)?;
+        let Some(block) = self.store.block(height).map_err(failed)? else { return Ok(None) };
+        let found = self.store.certificate_from(height).map_err(failed)?;
+        let certificate = found.filter(|(at, _)| *at == height).map(|(_, certificate)| certificate);
+        Ok(Some(BlockAt { block: block.encode().into(), certificate }))
     }
 
     fn hub_state(&self) -> Arc<HubState> {
@@ -140,7 +198,10 @@ impl Gateway for NodeGateway {
     }
 
     fn subscribe_pending(&self, rollup: RollupId) -> broadcast::Receiver<TxHash> {
-        self.ingest.subscribe(rollup)
+        match &self.entry {
+            Entry::Validator { ingest, .. } => ingest.subscribe(rollup),
+            Entry::Follower(forward) => forward.subscribe(rollup),
+        }
     }
 
     fn evm(&self, rollup: RollupId) -> Option<Arc<dyn EvmChain>> {

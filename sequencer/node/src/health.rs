@@ -1,8 +1,10 @@
 //! Whether the node lives, and whether it can serve: what `/livez` and `/readyz` answer.
 
 use crate::{
+    clock,
     hub::HubStates,
     metrics::{Metrics, gauge},
+    sync::SyncStatus,
 };
 use futures::FutureExt;
 use parking_lot::Mutex;
@@ -43,11 +45,11 @@ impl Parts {
 }
 
 /// Fails when a part has ended or the engine has stopped: only a restart helps.
-pub(crate) fn live(parts: Parts, engine: Stopped) -> Probe {
+pub(crate) fn live(parts: Parts, engine: Option<Stopped>) -> Probe {
     Arc::new(move || {
         let mut problems: Vec<Problem> =
             parts.0.lock().iter().map(|why| Problem { code: "part_ended", message: why.clone() }).collect();
-        if let Some(ended) = engine.clone().wait().now_or_never() {
+        if let Some(ended) = engine.clone().and_then(|mut engine| engine.wait().now_or_never()) {
             let message = ended.map_or_else(|error| error.to_string(), |()| "consensus has stopped".into());
             problems.push(Problem { code: "engine_stopped", message });
         }
@@ -55,16 +57,60 @@ pub(crate) fn live(parts: Parts, engine: Stopped) -> Probe {
     })
 }
 
+/// Where final blocks come from.
+#[derive(Clone)]
+pub(crate) enum Feed {
+    /// Consensus.
+    Engine {
+        /// What the engine does.
+        status: watch::Receiver<EngineStatus>,
+        /// Tells how many validators a quorum takes.
+        hub: HubStates,
+    },
+    /// Other nodes.
+    Sync(watch::Receiver<SyncStatus>),
+}
+
+impl Feed {
+    /// What is wrong with it.
+    fn problem(&self) -> Option<Problem> {
+        match self {
+            Self::Engine { status, hub } => {
+                let reached = status.borrow().peers_connected + 1;
+                // Which validators are connected is not known here: at least so many are needed, if they are those with
+                // most seats.
+                let quorum = fewest_of_a_quorum(hub.tip().current());
+                let message =
+                    format!("{reached} of the {quorum} validators of a quorum are connected, this one included");
+                (reached < quorum).then_some(Problem { code: "no_quorum", message })
+            }
+            Self::Sync(status) => {
+                let SyncStatus { good_sources, sources, .. } = *status.borrow();
+                let message = format!("none of {sources} sources answers truly; check [sync] sources");
+                (good_sources == 0).then_some(Problem { code: "no_source", message })
+            }
+        }
+    }
+
+    /// The highest block known to be final.
+    fn final_height(&self) -> u64 {
+        match self {
+            Self::Engine { status, .. } => status.borrow().finalized_height,
+            Self::Sync(status) => status.borrow().proven_height,
+        }
+    }
+}
+
 /// What readiness is judged by.
 pub(crate) struct Ready {
-    /// What the engine does.
-    pub(crate) engine: watch::Receiver<EngineStatus>,
+    /// Where final blocks come from.
+    pub(crate) feed: Feed,
     /// The durable tip.
     pub(crate) tip: watch::Receiver<HubTip>,
-    /// Tells how many validators a quorum takes.
-    pub(crate) hub: HubStates,
     /// An idle hub makes a block this often.
     pub(crate) heartbeat: Duration,
+    /// Holds what is known of the clock.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Ready {
@@ -78,15 +124,8 @@ impl Ready {
     }
 
     fn problems(&self, now_ms: u64) -> Vec<Problem> {
-        let (engine, tip) = (*self.engine.borrow(), *self.tip.borrow());
-        let mut problems = Vec::new();
-        let reached = engine.peers_connected + 1;
-        // Which validators are connected is not known here: at least so many are needed, if they are those with most seats.
-        let quorum = fewest_of_a_quorum(self.hub.tip().current());
-        if reached < quorum {
-            let message = format!("{reached} of the {quorum} validators of a quorum are connected, this one included");
-            problems.push(Problem { code: "no_quorum", message });
-        }
+        let tip = *self.tip.borrow();
+        let mut problems: Vec<Problem> = self.feed.problem().into_iter().collect();
         let age = Duration::from_millis(now_ms.saturating_sub(tip.timestamp_ms));
         let bound = self.heartbeat * READY_HEARTBEATS;
         if tip.height == 0 {
@@ -96,7 +135,12 @@ impl Ready {
             let message = format!("the newest final block, {}, is {age:.1} s old, at most {bound:.1} s", tip.height);
             problems.push(Problem { code: "head_old", message });
         }
-        let behind = engine.finalized_height.saturating_sub(tip.height);
+        let lag_ms = self.metrics.clock_lag_ms.get();
+        if lag_ms <= -clock::BEHIND_MS {
+            let message = format!("this clock is at least {} ms behind a leader's", lag_ms.unsigned_abs());
+            problems.push(Problem { code: "clock_behind", message });
+        }
+        let behind = self.feed.final_height().saturating_sub(tip.height);
         if behind > STORE_BEHIND_MAX {
             let message = format!("{behind} final blocks are not in the store yet");
             problems.push(Problem { code: "store_behind", message });
@@ -149,13 +193,37 @@ mod tests {
     fn codes(peers_connected: usize, height: u64, finalized_height: u64, age_ms: u64) -> Vec<&'static str> {
         let engine = EngineStatus { epoch: 0, seats: 1, view: 9, finalized_height, peers_connected, voting: true };
         let tip = HubTip { height, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
-        let ready = Ready {
-            engine: watch::channel(engine).1,
-            tip: watch::channel(tip).1,
-            hub: four(),
-            heartbeat: Duration::from_secs(1),
-        };
+        codes_of(Feed::Engine { status: watch::channel(engine).1, hub: four() }, tip)
+    }
+
+    fn codes_of(feed: Feed, tip: HubTip) -> Vec<&'static str> {
+        let metrics = Arc::new(Metrics::default());
+        metrics.saw(tip.timestamp_ms, NOW_MS);
+        let ready = Ready { feed, tip: watch::channel(tip).1, heartbeat: Duration::from_secs(1), metrics };
         ready.problems(NOW_MS).iter().map(|problem| problem.code).collect()
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_behind_is_not_ready() {
+        let codes = |ahead_ms| {
+            let status = SyncStatus { proven_height: 5, proven_timestamp_ms: 0, good_sources: 1, sources: 1 };
+            let tip = HubTip { height: 5, hash: B256::ZERO, timestamp_ms: NOW_MS + ahead_ms };
+            codes_of(Feed::Sync(watch::channel(status).1), tip)
+        };
+        assert!(codes(499).is_empty());
+        assert_eq!(codes(10_000), ["clock_behind"]);
+    }
+
+    #[test]
+    fn a_follower_is_ready_with_a_source_and_a_fresh_head() {
+        let codes = |good_sources, proven_height, age_ms| {
+            let status = SyncStatus { proven_height, proven_timestamp_ms: 0, good_sources, sources: 2 };
+            let tip = HubTip { height: 5, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
+            codes_of(Feed::Sync(watch::channel(status).1), tip)
+        };
+        assert!(codes(1, 5, 0).is_empty());
+        assert_eq!(codes(0, 5, 0), ["no_source"]);
+        assert_eq!(codes(1, 6 + STORE_BEHIND_MAX, 20_000), ["head_old", "store_behind"]);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 pub mod builder;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod error;
 pub mod executor;
 pub mod finalizer;
+pub mod forward;
 pub mod gateway;
 pub mod genesis;
 mod health;
@@ -18,7 +20,9 @@ pub mod metrics;
 pub mod node;
 mod opened;
 pub mod operate;
+pub mod prepare;
 mod servers;
 pub mod signer;
+pub mod sync;
 
 pub use opened::StoreHistory;

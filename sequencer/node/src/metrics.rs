@@ -1,5 +1,6 @@
 //! What the node counts. Names are part of the interface: `docs/metrics.md` lists them.
 
+use crate::clock::ClockWatch;
 use crate::signer::SignerMetrics;
 use prometheus_client::{
     encoding::{EncodeLabelSet, EncodeLabelValue, text::encode},
@@ -50,6 +51,7 @@ pub struct RejectionLabel {
 #[derive(Debug)]
 pub struct Metrics {
     registry: parking_lot::Mutex<Registry>,
+    clock: parking_lot::Mutex<ClockWatch>,
     /// Durable final height.
     pub height: Gauge,
     /// View of the newest finalisation.
@@ -94,6 +96,15 @@ pub struct Metrics {
     pub gossip_malformed: Family<ReasonLabel, Counter>,
     /// Gossip messages that were dropped because a queue was full.
     pub gossip_dropped: Counter,
+    /// The least of the newest final blocks' ages when they were final here, by this node's clock, in milliseconds: below
+    /// zero where this clock is behind their leaders'.
+    pub clock_lag_ms: Gauge,
+    /// The highest block that a certificate of a source has proven.
+    pub sync_proven_height: Gauge,
+    /// Sources that have answered and are not left alone.
+    pub sync_sources: Gauge,
+    /// Times that a source was left alone for a while, by reason.
+    pub sync_dropped: Family<ReasonLabel, Counter>,
     /// Approximate size of the store on disk.
     pub store_bytes: Gauge,
     /// Bytes that this user may still write to the data directory's file system.
@@ -139,9 +150,14 @@ impl Default for Metrics {
             faults: register!("faults", "Provable misbehaviour seen", Family::default()),
             gossip_malformed: register!("gossip_malformed", "Malformed gossip messages", Family::default()),
             gossip_dropped: register!("gossip_dropped", "Gossip dropped at full queues", Counter::default()),
+            clock_lag_ms: register!("clock_lag_ms", "Least age of the newest final blocks", Gauge::default()),
+            sync_proven_height: register!("sync_proven_height", "Highest block proven by a source", Gauge::default()),
+            sync_sources: register!("sync_sources", "Sources that blocks are copied from", Gauge::default()),
+            sync_dropped: register!("sync_dropped", "Sources left alone for a while", Family::default()),
             store_bytes: register!("store_bytes", "Approximate size of the store on disk", Gauge::default()),
             disk_free: register!("disk_free_bytes", "Free space for the data directory", Gauge::default()),
             registry: parking_lot::Mutex::new(registry),
+            clock: parking_lot::Mutex::default(),
         }
     }
 }
@@ -150,6 +166,11 @@ impl Metrics {
     /// Lets a server register its own metrics.
     pub fn with_registry<T>(&self, f: impl FnOnce(&mut Registry) -> T) -> T {
         f(&mut self.registry.lock())
+    }
+
+    /// Compares this node's clock with the leader's of a block that has just become final.
+    pub fn saw(&self, timestamp_ms: u64, now_ms: u64) {
+        self.clock_lag_ms.set(self.clock.lock().saw(timestamp_ms, now_ms));
     }
 
     /// Counts a refused submission.

@@ -6,14 +6,16 @@ use crate::{
     error::{NodeError, io},
     executor::Executor,
     finalizer::Finalizer,
-    gateway::NodeGateway,
-    health::{self, Parts, Ready},
-    ingest::{Ingest, IngestParts, Timing},
+    forward::Forward,
+    gateway::{Entry, NodeGateway},
+    health::{self, Feed, Parts, Ready},
+    ingest::{self, Ingest, IngestParts},
     logging::RecentErrors,
     machine::Tokio,
     metrics::{Metrics, gauge},
     opened::{OpenRollup, Opened},
     servers::Listeners,
+    sync::{self, Begin, Sources, Sync, SyncParts, SyncStatus, Timing},
 };
 use futures::FutureExt;
 use std::{
@@ -26,9 +28,11 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-use switchyard_consensus_engine::{Engine, EngineHandle, EngineStatus, GossipHandle};
+use switchyard_consensus_core::EngineEvent;
+use switchyard_consensus_engine::{Engine, EngineHandle, GossipHandle, Stopped};
+use switchyard_consensus_guard::VoteSigner;
 use switchyard_mempool::Mempool;
-use switchyard_primitives::RollupId;
+use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
 use switchyard_rpc::{HubTip, Probes};
 use switchyard_store::Store;
@@ -45,10 +49,27 @@ pub struct Node {
     /// Where it answers.
     pub endpoints: Endpoints,
     endpoints_file: PathBuf,
-    engine: EngineHandle,
+    /// None for a follower.
+    engine: Option<EngineHandle>,
+    /// None for a validator.
+    pub(crate) copying: Option<Copying>,
     threads: Vec<JoinHandle<()>>,
     stop: CancellationToken,
     failures: mpsc::Receiver<NodeError>,
+}
+
+/// How far a follower has come.
+pub(crate) struct Copying {
+    sources: Arc<Sources>,
+    status: watch::Receiver<SyncStatus>,
+    tip: watch::Receiver<HubTip>,
+}
+
+impl Copying {
+    /// Waits until the durable tip is that of the sources; `false` if none answers for so long.
+    pub(crate) async fn caught_up(&mut self, patience: Duration) -> bool {
+        sync::caught_up(&self.sources, &mut self.status, &mut self.tip, patience).await
+    }
 }
 
 /// What every part shares.
@@ -89,27 +110,15 @@ impl Node {
         shared.metrics.height.set(gauge(header.height));
         shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
-        let signer = opened.signer(&shared.metrics).await?;
-        let (waiting, waiting_rx) = watch::channel(0);
-        let builder = HubBuilder::new(BuilderParts {
-            rules: opened.rules(),
-            pace: opened.config.consensus,
-            store: shared.store.clone(),
-            hub: opened.hub.clone(),
-            mempool: shared.mempool.clone(),
-            tip: shared.tip.clone(),
-            waiting: waiting_rx,
-            metrics: shared.metrics.clone(),
-            machine: Arc::new(Tokio),
-        });
-        let Engine { events, gossip, handle: engine } =
-            switchyard_consensus_engine::start(opened.engine(signer, opened.next_signer()?), builder.clone()).await?;
-        let ingest = shared.ingest(&opened, gossip, waiting);
+        let Fed { events, entry, feed, engine, copying } = match opened.signer(&shared.metrics).await? {
+            Some(signer) => shared.validate(&opened, signer).await?,
+            None => shared.follow(&opened).await?,
+        };
 
         let rollups = std::mem::take(&mut opened.rollups);
         let chains = rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
         let (mut threads, progress) = shared.executors(rollups)?;
-        shared.keep_gauges(engine.status.clone(), progress.clone());
+        shared.keep_gauges(feed.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
             hub: opened.hub.clone(),
@@ -125,26 +134,38 @@ impl Node {
             store: shared.store.clone(),
             hub: opened.hub.clone(),
             mempool: shared.mempool.clone(),
-            ingest,
-            builder,
+            entry,
             tip: shared.tip.clone(),
             chains,
             errors,
         });
-        let probes = shared.probes(&opened, &engine);
+        let probes = shared.probes(&opened, feed, engine.as_ref().map(|engine| engine.stopped.clone()));
         shared.task("disk gauge", health::keep_disk_gauge(shared.metrics.clone(), opened.config.data_dir.clone()));
         let Shared { metrics, stop, fail, .. } = shared;
-        let endpoints = listeners.serve(&gateway, &metrics, engine.metrics.clone(), probes, fail, &stop)?;
+        let endpoints = listeners.serve(
+            &gateway,
+            &metrics,
+            engine.as_ref().map(|engine| engine.metrics.clone()),
+            probes,
+            fail,
+            &stop,
+        )?;
         write_endpoints(&endpoints_file, &endpoints)?;
         tracing::info!(grpc = endpoints.grpc, metrics = endpoints.metrics, "ready");
-        Ok(Self { endpoints, endpoints_file, engine, threads, stop, failures })
+        Ok(Self { endpoints, endpoints_file, engine, copying, threads, stop, failures })
     }
 
     /// Waits for the first part that fails.
     pub async fn failed(&mut self) -> NodeError {
+        let engine = async {
+            match &mut self.engine {
+                Some(engine) => engine.stopped.wait().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             Some(error) = self.failures.recv() => error,
-            ended = self.engine.stopped.wait() => match ended {
+            ended = engine => match ended {
                 Err(error) => NodeError::EngineFailed(error),
                 Ok(()) => NodeError::Ended("consensus"),
             },
@@ -157,12 +178,14 @@ impl Node {
         if let Err(error) = remove_file(&self.endpoints_file) {
             tracing::warn!(%error, "stale endpoints stay behind");
         }
-        match tokio::time::timeout(STOP_TIMEOUT, self.engine.shutdown()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the engine did not stop cleanly"),
-            Err(_) => {
-                tracing::error!("the engine did not stop in time");
-                return;
+        if let Some(engine) = self.engine {
+            match tokio::time::timeout(STOP_TIMEOUT, engine.shutdown()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "the engine did not stop cleanly"),
+                Err(_) => {
+                    tracing::error!("the engine did not stop in time");
+                    return;
+                }
             }
         }
         let join = tokio::task::spawn_blocking(move || self.threads.into_iter().for_each(|t| drop(t.join())));
@@ -172,19 +195,79 @@ impl Node {
     }
 }
 
+/// Where final blocks come from and transactions go.
+struct Fed {
+    events: mpsc::Receiver<EngineEvent>,
+    entry: Entry,
+    feed: Feed,
+    /// None for a follower.
+    engine: Option<EngineHandle>,
+    /// None for a validator.
+    copying: Option<Copying>,
+}
+
 impl Shared {
+    /// Takes part in consensus.
+    async fn validate(&self, opened: &Opened, signer: Arc<dyn VoteSigner>) -> Result<Fed, NodeError> {
+        let no_seat = || NodeError::Config("a follower takes no part in consensus".into());
+        let config = opened.engine(signer)?.ok_or_else(no_seat)?;
+        let (waiting, waiting_rx) = watch::channel(0);
+        let builder = HubBuilder::new(BuilderParts {
+            rules: opened.rules(),
+            pace: opened.config.consensus,
+            store: self.store.clone(),
+            hub: opened.hub.clone(),
+            mempool: self.mempool.clone(),
+            tip: self.tip.clone(),
+            waiting: waiting_rx,
+            metrics: self.metrics.clone(),
+            machine: Arc::new(Tokio),
+        });
+        let me = switchyard_consensus_network::identity(&config.identity_secret);
+        let Engine { events, gossip, handle } = switchyard_consensus_engine::start(config, builder.clone()).await?;
+        let ingest = self.ingest(opened, me, gossip, waiting);
+        let feed = Feed::Engine { status: handle.status.clone(), hub: opened.hub.clone() };
+        Ok(Fed { events, entry: Entry::Validator { ingest, builder }, feed, engine: Some(handle), copying: None })
+    }
+
+    /// Copies what others have made final.
+    async fn follow(&self, opened: &Opened) -> Result<Fed, NodeError> {
+        let (urls, limits, timing) = (&opened.config.sync.sources, opened.genesis.limits(), Timing::default());
+        let sources = Sources::new(urls, &limits, timing, self.metrics.clone());
+        let sources = Arc::new(sources.map_err(|fault| NodeError::Config(format!("sync: {fault}")))?);
+        let judge = opened.judge();
+        if let Some(checkpoint) = opened.config.sync.checkpoint {
+            let (store, hub) = (self.store.as_ref(), &opened.hub);
+            let begin =
+                Begin { checkpoint, store, hub, sources: &sources, judge: &judge, limits: &limits, timing: &timing };
+            sync::begin_at(begin).await?;
+        }
+        let (store, mempool, metrics) = (self.store.clone(), self.mempool.clone(), self.metrics.clone());
+        let rollups = opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect();
+        let (header, tip) = (store.tip().0, self.tip.clone());
+        let copied = (sources.clone(), tip.clone());
+        let forward = Forward::new(sources.clone(), mempool, store, rollups, metrics.clone());
+        let Sync { events, status, run } =
+            sync::start(SyncParts { sources, judge, limits, header, tip, timing, metrics });
+        self.task("sync", run);
+        self.task("expiry", forward.clone().run());
+        let copying = Copying { sources: copied.0, status: status.clone(), tip: copied.1 };
+        let (entry, feed) = (Entry::Follower(forward), Feed::Sync(status));
+        Ok(Fed { events, entry, feed, engine: None, copying: Some(copying) })
+    }
+
     /// The way in for transactions, with its tasks.
-    fn ingest(&self, opened: &Opened, gossip: GossipHandle, waiting: watch::Sender<u64>) -> Arc<Ingest> {
+    fn ingest(&self, opened: &Opened, me: B256, gossip: GossipHandle, waiting: watch::Sender<u64>) -> Arc<Ingest> {
         let (ingest, outbox) = Ingest::new(IngestParts {
             mempool: self.mempool.clone(),
             store: self.store.clone(),
             limits: opened.genesis.limits(),
             hub: opened.hub.clone(),
-            me: opened.identity(),
+            me,
             gossip: gossip.sender,
             waiting,
             rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
-            timing: Timing::default(),
+            timing: ingest::Timing::default(),
             metrics: self.metrics.clone(),
             machine: Arc::new(Tokio),
         });
@@ -250,18 +333,20 @@ impl Shared {
     }
 
     /// Refreshes what has no event of its own.
-    fn keep_gauges(&self, status: watch::Receiver<EngineStatus>, progress: Progress) {
+    fn keep_gauges(&self, feed: Feed, progress: Progress) {
         let Self { metrics, mempool, tip, .. } = self.clone();
         self.task("gauges", async move {
             let mut tick = tokio::time::interval(GAUGES_INTERVAL);
             loop {
                 tick.tick().await;
-                let engine = *status.borrow();
-                metrics.epoch.set(gauge(engine.epoch));
-                metrics.seats.set(gauge(engine.seats));
-                metrics.view.set(gauge(engine.view));
-                metrics.peers.set(gauge(engine.peers_connected));
-                metrics.voting.set(engine.voting.into());
+                if let Feed::Engine { status, .. } = &feed {
+                    let engine = *status.borrow();
+                    metrics.epoch.set(gauge(engine.epoch));
+                    metrics.seats.set(gauge(engine.seats));
+                    metrics.view.set(gauge(engine.view));
+                    metrics.peers.set(gauge(engine.peers_connected));
+                    metrics.voting.set(engine.voting.into());
+                }
                 let height = tip.borrow().height;
                 for (rollup, next) in &progress {
                     let lag = (height + 1).saturating_sub(next.load(Ordering::Acquire));
@@ -276,14 +361,10 @@ impl Shared {
     }
 
     /// What `/livez` and `/readyz` answer.
-    fn probes(&self, opened: &Opened, engine: &EngineHandle) -> Probes {
-        let ready = Ready {
-            engine: engine.status.clone(),
-            tip: self.tip.clone(),
-            hub: opened.hub.clone(),
-            heartbeat: Duration::from_millis(opened.config.consensus.heartbeat_ms),
-        };
-        Probes { live: health::live(self.parts.clone(), engine.stopped.clone()), ready: ready.probe() }
+    fn probes(&self, opened: &Opened, feed: Feed, engine: Option<Stopped>) -> Probes {
+        let heartbeat = Duration::from_millis(opened.config.consensus.heartbeat_ms);
+        let ready = Ready { feed, tip: self.tip.clone(), heartbeat, metrics: self.metrics.clone() };
+        Probes { live: health::live(self.parts.clone(), engine), ready: ready.probe() }
     }
 }
 

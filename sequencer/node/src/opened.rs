@@ -2,13 +2,14 @@
 
 use crate::{
     builder::Rules,
-    config::{BlsKey, Config},
+    config::{BlsKey, Config, Keys, Network},
     error::{NodeError, io},
     genesis::Genesis,
     hub::{HubStates, SystemAdmission},
     keys::{self, KeyError},
     metrics::Metrics,
     signer::{self, RemoteSigner},
+    sync::trust::Judge,
 };
 use alloy_primitives::FixedBytes;
 use std::{
@@ -74,6 +75,38 @@ pub(crate) struct OpenRollup {
     pub(crate) reader: Arc<EvmReader>,
 }
 
+/// What a validator has besides.
+struct OpenSeat {
+    identity_secret: Zeroizing<[u8; 32]>,
+    /// None with a remote signer.
+    bls_secret: Option<Zeroizing<[u8; 32]>>,
+    /// That of `[keys.next]`.
+    next_secret: Option<Zeroizing<[u8; 32]>>,
+    keys: Keys,
+    network: Network,
+}
+
+impl OpenSeat {
+    /// Reads the keys; none for a follower.
+    fn read(config: &Config) -> Result<Option<Self>, NodeError> {
+        let (Some(keys), Some(network)) = (config.keys.clone(), config.network.clone()) else { return Ok(None) };
+        let identity_secret = keys::read_plain(&keys.identity)?;
+        let bls_secret = match &keys.bls {
+            BlsKey::Remote(_) => None,
+            here => Some(keys::read_bls(here)?),
+        };
+        let next_secret = keys.next.as_ref().map(keys::read_bls).transpose()?;
+        Ok(Some(Self { identity_secret, bls_secret, next_secret, keys, network }))
+    }
+
+    /// The keys must be a validator's.
+    fn check(&self, state: &HubState) -> Result<(), NodeError> {
+        let secrets = self.bls_secret.iter().chain(&self.next_secret);
+        let bls: Vec<_> = secrets.map(|s| bls_public_key(s)).collect::<Result<_, _>>().map_err(|_| KeyError::Bls)?;
+        check_seat(state, identity(&self.identity_secret), &bls, self.network.joining)
+    }
+}
+
 /// Everything checked and open.
 pub(crate) struct Opened {
     pub(crate) config: Config,
@@ -81,11 +114,8 @@ pub(crate) struct Opened {
     pub(crate) network: B256,
     pub(crate) header: Header,
     pub(crate) hub: HubStates,
-    identity_secret: Zeroizing<[u8; 32]>,
-    /// None with a remote signer.
-    bls_secret: Option<Zeroizing<[u8; 32]>>,
-    /// That of `[keys.next]`.
-    next_secret: Option<Zeroizing<[u8; 32]>>,
+    /// None for a follower.
+    seat: Option<OpenSeat>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) rollups: Vec<OpenRollup>,
 }
@@ -95,21 +125,12 @@ impl Opened {
     pub(crate) fn open(config: Config) -> Result<Self, NodeError> {
         let genesis = Genesis::load(&config.genesis)?;
         let (network, header) = (genesis.id()?, genesis.header()?);
-        let identity_secret = keys::read_plain(&config.keys.identity)?;
-        let bls_secret = match &config.keys.bls {
-            BlsKey::Remote(_) => None,
-            here => Some(keys::read_bls(here)?),
-        };
-        let next_secret = config.keys.next.as_ref().map(keys::read_bls).transpose()?;
+        let seat = OpenSeat::read(&config)?;
         check_servers(&config, &genesis)?;
-        let secrets = bls_secret.iter().chain(&next_secret);
-        let bls: Result<Vec<_>, _> = secrets.map(|secret| bls_public_key(secret)).collect();
-        let bls = bls.map_err(|_| KeyError::Bls)?;
-        let check = |state: &HubState| check_seat(state, identity(&identity_secret), &bls, config.network.joining);
         let path = config.data_dir.join("store");
-        if !path.exists() {
+        if let (false, Some(seat)) = (path.exists(), &seat) {
             // Nothing is made for a node that may not run.
-            check(&genesis.hub_state()?)?;
+            seat.check(&genesis.hub_state()?)?;
         }
         std::fs::create_dir_all(&config.data_dir).map_err(io(&config.data_dir))?;
         let journal = Journal::Elsewhere { flush_every_blocks: FLUSH_EVERY_BLOCKS };
@@ -117,14 +138,11 @@ impl Opened {
         let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
         let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
-        check(&hub.tip())?;
+        if let Some(seat) = &seat {
+            seat.check(&hub.tip())?;
+        }
         let rollups = open_rollups(&config, &genesis)?;
-        Ok(Self { config, genesis, network, header, hub, identity_secret, bls_secret, next_secret, store, rollups })
-    }
-
-    /// This node's identity.
-    pub(crate) fn identity(&self) -> B256 {
-        identity(&self.identity_secret)
+        Ok(Self { config, genesis, network, header, hub, seat, store, rollups })
     }
 
     /// What servers tell of the network.
@@ -136,6 +154,7 @@ impl Opened {
             rollups: self.genesis.rollups.clone(),
             limits: self.genesis.limits(),
             client_version: concat!("switchyard/", env!("CARGO_PKG_VERSION")).into(),
+            forwards_submissions: self.seat.is_none(),
         }
     }
 
@@ -168,44 +187,53 @@ impl Opened {
         Mempool::new(bounds, self.genesis.limits(), rollups.chain([(RollupId::SYSTEM, Some(system))]))
     }
 
-    /// What signs the votes, with the record of what it has signed. Waits for a remote signer for some seconds.
-    pub(crate) async fn signer(&self, metrics: &Metrics) -> Result<Arc<dyn VoteSigner>, NodeError> {
+    /// What makes a block of another node's log final.
+    pub(crate) fn judge(&self) -> Judge {
+        Judge::new(self.network, Arc::new(self.hub.clone()), self.config.sync.checkpoint)
+    }
+
+    /// What signs the votes, with the record of what it has signed; none for a follower. Waits for a remote signer for some
+    /// seconds.
+    pub(crate) async fn signer(&self, metrics: &Metrics) -> Result<Option<Arc<dyn VoteSigner>>, NodeError> {
+        let Some(seat) = &self.seat else { return Ok(None) };
         let guard = |key| open_guard(&self.config, self.network, key, self.store.tip().0.height).map(Arc::new);
-        match (&self.config.keys.bls, &self.bls_secret) {
+        match (&seat.keys.bls, &seat.bls_secret) {
             (BlsKey::Remote(remote), _) => {
                 // A validator that is about to join finds its key nowhere else.
                 let key = signer::probe(remote).await.map_err(Box::new)?.key;
-                check_seat(&self.hub.tip(), self.identity(), &[key], self.config.network.joining)?;
+                check_seat(&self.hub.tip(), identity(&seat.identity_secret), &[key], seat.network.joining)?;
                 let signer = RemoteSigner::connect(remote, guard(key.0)?, metrics.signer.clone()).await;
-                Ok(Arc::new(signer.map_err(Box::new)?))
+                Ok(Some(Arc::new(signer.map_err(Box::new)?)))
             }
             (_, Some(secret)) => {
                 let key = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
-                Ok(Arc::new(LocalSigner::new(**secret, guard(key.0)?).map_err(|_| KeyError::Bls)?))
+                Ok(Some(Arc::new(LocalSigner::new(**secret, guard(key.0)?).map_err(|_| KeyError::Bls)?)))
             }
             (_, None) => Err(KeyError::Bls.into()),
         }
     }
 
     /// What signs in the signer's place once `[keys.next]` has the seats.
-    pub(crate) fn next_signer(&self) -> Result<Option<Arc<dyn VoteSigner>>, NodeError> {
-        let Some(secret) = &self.next_secret else { return Ok(None) };
+    fn next_signer(&self) -> Result<Option<Arc<dyn VoteSigner>>, NodeError> {
+        let Some(secret) = self.seat.as_ref().and_then(|seat| seat.next_secret.as_ref()) else { return Ok(None) };
         let key = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
         let guard = SignGuard::open(&self.config.next_sign_record(), self.network, key.0)?;
         let signer = LocalSigner::new(**secret, Arc::new(guard)).map_err(|_| KeyError::Bls)?;
         Ok(Some(Arc::new(signer)))
     }
 
-    /// The engine's configuration.
-    pub(crate) fn engine(&self, signer: Arc<dyn VoteSigner>, next_signer: Option<Arc<dyn VoteSigner>>) -> EngineConfig {
-        let (pace, network) = (&self.config.consensus, &self.config.network);
-        EngineConfig {
+    /// The engine's configuration; none for a follower.
+    pub(crate) fn engine(&self, signer: Arc<dyn VoteSigner>) -> Result<Option<EngineConfig>, NodeError> {
+        let pace = &self.config.consensus;
+        let Some(OpenSeat { identity_secret, network, .. }) = &self.seat else { return Ok(None) };
+        let next_signer = self.next_signer()?;
+        Ok(Some(EngineConfig {
             network_id: self.network,
             committees: Arc::new(self.hub.clone()),
             epochs: *self.hub.tip().rules(),
             genesis: self.header,
             limits: self.genesis.limits(),
-            identity_secret: *self.identity_secret,
+            identity_secret: **identity_secret,
             signer,
             next_signer,
             doppelganger_check: pace.doppelganger_check,
@@ -221,7 +249,7 @@ impl Opened {
             history: Some(Arc::new(StoreHistory(self.store.clone()))),
             archive_blocks: EngineConfig::ARCHIVE_BLOCKS,
             compact_from_bytes: EngineConfig::COMPACT_FROM_BYTES,
-        }
+        }))
     }
 }
 
@@ -276,7 +304,7 @@ fn open_rollups(config: &Config, genesis: &Genesis) -> Result<Vec<OpenRollup>, N
     let mut open = Vec::new();
     for manifest in &genesis.rollups {
         let Vm::Evm { genesis } = &manifest.vm else { continue };
-        let path = config.data_dir.join("rollups").join(manifest.id.to_string());
+        let path = config.rollup_state(manifest.id);
         std::fs::create_dir_all(&path).map_err(io(&path))?;
         let evm = EvmConfig { rollup: manifest.id, genesis: genesis.clone(), sealing: manifest.sealing };
         let (driver, reader) = EvmRollup::open(&path, evm)

@@ -47,7 +47,9 @@ impl Listeners {
     /// Binds every address of the configuration.
     pub(crate) fn bind(config: &Config) -> Result<Self, NodeError> {
         // The engine binds its own socket later; a port that is taken is better found here.
-        drop(bind("the validators' network", config.network.listen)?);
+        if let Some(network) = &config.network {
+            drop(bind("the validators' network", network.listen)?);
+        }
         let rpc = config.rpc.iter().map(|r| Ok((r.rollup, bind("JSON-RPC", r.listen)?)));
         Ok(Self {
             grpc: bind("gRPC", config.grpc.listen)?,
@@ -61,7 +63,7 @@ impl Listeners {
         self,
         gateway: &Arc<NodeGateway>,
         metrics: &Arc<Metrics>,
-        engine_metrics: MetricsReader,
+        engine_metrics: Option<MetricsReader>,
         probes: Probes,
         fail: mpsc::Sender<NodeError>,
         stop: &CancellationToken,
@@ -80,7 +82,8 @@ impl Listeners {
         });
 
         let own = metrics.clone();
-        let render = Arc::new(move || join_metrics(own.render(), &engine_metrics.encode()));
+        let engine = move || engine_metrics.as_ref().map(MetricsReader::encode).unwrap_or_default();
+        let render = Arc::new(move || join_metrics(own.render(), &engine()));
         let server = http::serve(adopt("metrics", self.metrics)?, render, probes, HttpLimits::default(), stop.clone());
         let token = stop.clone();
         tokio::spawn(async move {

@@ -4,7 +4,9 @@ use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use switchyard_consensus_core::{HubState, SeatSet};
-use switchyard_primitives::{FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey};
+use switchyard_primitives::{
+    FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey,
+};
 use switchyard_rollup_core::{Rejection, RollupManifest, TxOutcome, evm::EvmChain};
 use tokio::sync::{broadcast, watch};
 
@@ -23,6 +25,8 @@ pub struct NetworkInfo {
     pub limits: Limits,
     /// `switchyard/VERSION`.
     pub client_version: String,
+    /// Whether submissions are handed on to a validator.
+    pub forwards_submissions: bool,
 }
 
 /// An epoch that has begun.
@@ -74,6 +78,15 @@ pub struct SegmentAt {
     pub proof: SegmentProof,
 }
 
+/// A whole final block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockAt {
+    /// The encoded block.
+    pub block: Bytes,
+    /// Its own certificate, where there is one.
+    pub certificate: Option<FinalityCertificate>,
+}
+
 /// Why the node cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
@@ -115,6 +128,17 @@ pub trait Gateway: Send + Sync + 'static {
 
     /// Proof that a block is final; none above the tip, or while no certificate above it is known.
     fn finality(&self, height: u64) -> Result<Option<FinalityProof>, GatewayError>;
+
+    /// The longest proof of finality that begins with a block: up to the last certificate that one proof can reach. None
+    /// like [`Self::finality`].
+    fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError>;
+
+    /// A whole final block; none above the tip.
+    fn block(&self, height: u64) -> Result<Option<BlockAt>, GatewayError>;
+
+    /// The hub's encoded state after a final block, as of the last block that changed it; empty while it is that of
+    /// genesis. Above the tip: that at the tip.
+    fn hub_state_at(&self, height: u64) -> Result<Vec<u8>, GatewayError>;
 
     /// The state after the durable tip: who signs, and with which stake.
     fn hub_state(&self) -> Arc<HubState>;

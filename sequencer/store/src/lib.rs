@@ -1,7 +1,7 @@
 //! Where final blocks are kept. One trait, two stores: [`RocksStore`] on disk, and [`MemoryStore`] for tests.
 //!
 //! A block is appended in one atomic batch, so that after a crash at any point the log ends with a whole block.
-//! Headers and certificates are kept for ever; segments, tables and the transaction index from [`Store::earliest`] on.
+//! Headers and certificates are kept for ever, from [`Store::begin_at`]'s block on where it was used; segments, tables and the transaction index from [`Store::earliest`] on.
 
 mod memory;
 mod placement;
@@ -83,6 +83,16 @@ pub enum StoreError {
         /// The store's tip.
         tip: u64,
     },
+    /// A log can begin above genesis only while it is empty.
+    #[error(
+        "the log holds blocks up to {tip} and cannot begin at {height}: leave out the checkpoint, or use another data directory"
+    )]
+    NotEmpty {
+        /// The first block's height.
+        height: u64,
+        /// The store's tip.
+        tip: u64,
+    },
     /// A block whose header commits to another body.
     #[error("block {height} contradicts its header: {source}")]
     Commitment {
@@ -131,6 +141,9 @@ pub trait Store: Send + Sync + 'static {
     /// (its certificate is added if it was missing). Refuses a block that contradicts its own header; whether the
     /// certificate's signature holds is the caller's question.
     fn append(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), StoreError>;
+    /// Makes a block that its caller trusts the first one above genesis, durably: [`Store::earliest`] and the tip are its
+    /// height then, and below it there are no headers but genesis. Only while the log holds nothing but genesis.
+    fn begin_at(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), StoreError>;
     /// Header and hash of the highest block; genesis at first.
     fn tip(&self) -> (Header, B256);
     /// The lowest height whose segments are kept.
@@ -148,6 +161,8 @@ pub trait Store: Send + Sync + 'static {
     fn block(&self, height: u64) -> Result<Option<Block>, StoreError>;
     /// The first certificate at or above a height, with its height.
     fn certificate_from(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError>;
+    /// The last certificate at or below a height, with its height.
+    fn certificate_to(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError>;
     /// The latest block that holds a transaction, with the position in the rollup's segment. Blocks below
     /// [`Store::earliest`] do not count.
     fn locate(&self, key: TxKey) -> Result<Option<(u64, u32)>, StoreError>;

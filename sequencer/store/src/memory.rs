@@ -78,6 +78,20 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn begin_at(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), StoreError> {
+        let checked = Checked::new(block, certificate)?;
+        let mut log = self.0.write();
+        checked.begins(&log.tip)?;
+        log.insert(&checked);
+        let height = block.header.height;
+        log.earliest = height;
+        log.bodies = log.bodies.split_off(&height);
+        if let Some(certificate) = certificate {
+            log.certificates.insert(height, certificate.clone());
+        }
+        Ok(())
+    }
+
     fn tip(&self) -> (Header, B256) {
         self.0.read().tip
     }
@@ -110,6 +124,10 @@ impl Store for MemoryStore {
 
     fn certificate_from(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError> {
         Ok(self.0.read().certificates.range(height..).next().map(|(height, c)| (*height, c.clone())))
+    }
+
+    fn certificate_to(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError> {
+        Ok(self.0.read().certificates.range(..=height).next_back().map(|(height, c)| (*height, c.clone())))
     }
 
     fn locate(&self, key: TxKey) -> Result<Option<Location>, StoreError> {

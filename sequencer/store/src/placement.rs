@@ -51,4 +51,10 @@ impl<'a> Checked<'a> {
         }
         Ok(Placement::Next)
     }
+
+    /// Whether the log may begin with the block.
+    pub(crate) fn begins(&self, tip: &(Header, B256)) -> Result<(), StoreError> {
+        let (height, tip) = (self.block.header.height, tip.0.height);
+        if tip == 0 && height > 0 { Ok(()) } else { Err(StoreError::NotEmpty { height, tip }) }
+    }
 }

@@ -14,7 +14,7 @@ use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Limits, RollupId
 use switchyard_rollup_core::{Admission, Rejection, Sealing, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmReader, EvmRollup, prague_system_contracts};
 use switchyard_rpc::{
-    EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus,
+    BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus,
     eth::{EthLimits, fuzz::Requests},
 };
 use tokio::{
@@ -111,6 +111,7 @@ fn info() -> NetworkInfo {
         rollups: Vec::new(),
         limits: Limits::default(),
         client_version: "switchyard/fuzz".into(),
+        forwards_submissions: false,
     }
 }
 
@@ -154,6 +155,18 @@ impl Gateway for Hub {
 
     fn finality(&self, _: u64) -> Result<Option<FinalityProof>, GatewayError> {
         Ok(None)
+    }
+
+    fn finality_run(&self, _: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        Ok(None)
+    }
+
+    fn block(&self, _: u64) -> Result<Option<BlockAt>, GatewayError> {
+        Ok(None)
+    }
+
+    fn hub_state_at(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
+        Ok(Vec::new())
     }
 
     fn pending(&self, _: TxKey) -> Option<Bytes> {

@@ -15,7 +15,9 @@ use std::{
 use switchyard_consensus_core::{Seat, keys};
 use switchyard_consensus_network::{Transport, identity as public_identity};
 use switchyard_node::{
-    config::{BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, RollupRpc, Store},
+    config::{
+        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, Role, RollupRpc, Store, Sync,
+    },
     genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisValidator},
 };
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
@@ -253,7 +255,8 @@ impl NetworkDir {
         let mut ports = Vec::new();
         for index in 0..self.validators() {
             let config = self.config(index)?;
-            ports.push((config.network.listen.port(), "the validators' network".to_string(), index));
+            let network = config.network.map_or(0, |network| network.listen.port());
+            ports.push((network, "the validators' network".to_string(), index));
             ports.push((config.grpc.listen.port(), "gRPC".to_string(), index));
             ports.push((config.metrics.listen.port(), "metrics".to_string(), index));
             ports.extend(
@@ -277,13 +280,15 @@ impl NetworkDir {
             let mut config = Config {
                 genesis: "../genesis.json".into(),
                 data_dir: "data".into(),
-                keys: Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()), next: None },
-                network: Network {
+                role: Role::Validator,
+                keys: Some(Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()), next: None }),
+                network: Some(Network {
                     listen: p2p(index),
                     transport: Transport::default(),
                     joining: index >= genesis.validators.len(),
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
-                },
+                }),
+                sync: Sync::default(),
                 // These keys are nowhere else, and restarts are quick.
                 consensus: Consensus { doppelganger_check: false, ..options.consensus },
                 grpc: Listen { listen: local(0) },
@@ -319,11 +324,12 @@ impl PortPlan {
     fn apply(&self, index: usize, genesis: &Genesis, config: &mut Config) -> Result<(), Error> {
         config.grpc.listen.set_port(self.port(index, 0)?);
         config.metrics.listen.set_port(self.port(index, 1)?);
-        config.network.listen.set_port(self.port(index, 2)?);
         for (i, rpc) in config.rpc.iter_mut().enumerate() {
             rpc.listen.set_port(self.port(index, 3 + i)?);
         }
-        for peer in &mut config.network.peers {
+        let Some(network) = &mut config.network else { return Ok(()) };
+        network.listen.set_port(self.port(index, 2)?);
+        for peer in &mut network.peers {
             if let Some(at) = genesis.validators.iter().position(|v| v.seat.identity == peer.identity) {
                 peer.address.set_port(self.port(at, 2)?);
             }
@@ -395,9 +401,12 @@ mod tests {
         for (index, config) in configs.iter().enumerate() {
             let others: BTreeSet<_> = (0..configs.len())
                 .filter(|i| *i != index)
-                .map(|i| (genesis.validators[i].seat.identity, configs[i].network.listen))
+                .map(|i| (genesis.validators[i].seat.identity, configs[i].network.as_ref().unwrap().listen))
                 .collect();
-            assert_eq!(config.network.peers.iter().map(|p| (p.identity, p.address)).collect::<BTreeSet<_>>(), others);
+            assert_eq!(
+                config.network.as_ref().unwrap().peers.iter().map(|p| (p.identity, p.address)).collect::<BTreeSet<_>>(),
+                others
+            );
         }
     }
 
@@ -412,8 +421,9 @@ mod tests {
             let files = dir.validator(index);
             let config = Config::load(&files.config).unwrap();
             assert_eq!(Genesis::load(&config.genesis).unwrap(), genesis);
-            let BlsKey::Plain(bls) = config.keys.bls else { panic!("{:?}", config.keys) };
-            for key in [config.keys.identity, bls] {
+            let keys = config.keys.unwrap();
+            let BlsKey::Plain(bls) = keys.bls else { panic!("{:?}", keys.bls) };
+            for key in [keys.identity, bls] {
                 assert_eq!(fs::metadata(key).unwrap().permissions().mode() & 0o777, 0o600);
             }
         }

@@ -241,7 +241,7 @@ impl Testnet {
     /// Holds the port of a stopped validator's network, so that no other program gets it before the next start.
     fn keep_port(&mut self, index: usize) -> Result<(), Error> {
         if self.dir.base_port().is_none() {
-            let port = self.dir.config(index)?.network.listen.port();
+            let port = self.dir.config(index)?.network.map_or(0, |network| network.listen.port());
             self.validator(index)?.reserved = Some(reserve(port)?);
         }
         Ok(())

@@ -10,5 +10,6 @@ mod genesis;
 mod pending;
 mod proofs;
 mod seconds;
+mod snapshot;
 mod support;
 mod vectors;

@@ -15,6 +15,7 @@ use switchyard_node::{
     logging,
     node::Node,
     operate::{self, OperateError},
+    prepare::catch_up,
     signer::{self, SignerConfig},
 };
 
@@ -72,6 +73,8 @@ enum Cmd {
     Stake(cli::StakeArgs),
     /// The record of what this validator has signed: export, import, begin.
     SignRecord(cli::SignRecordArgs),
+    /// A rollup's state as a file: create, restore.
+    Snapshot(cli::SnapshotArgs),
     /// `switchyard NAME` runs the program `switchyard-NAME` beside this one: `testnet`, `bench`.
     #[command(external_subcommand)]
     External(Vec<String>),
@@ -94,6 +97,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(2, error),
         },
+        Cmd::Snapshot(args) => snapshot(args),
         Cmd::External(words) => external(&words),
     }
 }
@@ -125,6 +129,17 @@ fn doctor(args: operate::DoctorArgs) -> ExitCode {
     }
 }
 
+fn snapshot(args: cli::SnapshotArgs) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return refuse(1, format!("cannot start: {error}")),
+    };
+    match runtime.block_on(cli::snapshot(args, &mut std::io::stdout())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refuse(error.exit_code(), error),
+    }
+}
+
 fn refuse(code: u8, text: impl std::fmt::Display) -> ExitCode {
     eprintln!("switchyard: {text}");
     ExitCode::from(code)
@@ -145,9 +160,13 @@ fn run(path: &Path, doppelganger_check: bool) -> ExitCode {
         let stop = stop_signal();
         tokio::pin!(stop);
         // Without an end of its own: what is half started ends with the process, as in a crash.
+        let start = async {
+            catch_up(&config, &errors).await?;
+            Node::start(config, errors).await
+        };
         let mut node = tokio::select! {
             () = &mut stop => return Ok(()),
-            node = Node::start(config, errors) => node?,
+            node = start => node?,
         };
         let outcome = tokio::select! {
             () = stop => Ok(()),

@@ -5,6 +5,7 @@
 
 pub mod light;
 mod sign_record;
+mod snapshot;
 mod stake;
 mod status;
 mod stream;
@@ -12,6 +13,7 @@ mod submit;
 mod verify;
 
 pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};
+pub use snapshot::{SnapshotArgs, SnapshotCommandError, snapshot};
 pub use stake::{StakeArgs, stake};
 pub use status::{StatusArgs, status};
 pub use stream::{StreamArgs, stream};

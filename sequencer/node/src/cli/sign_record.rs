@@ -119,9 +119,10 @@ impl Place {
         }
         let config = Config::parse(config, &text)?;
         let genesis = Genesis::load(&config.genesis)?;
-        let key = match &config.keys.bls {
+        let keys = config.validator_keys()?;
+        let key = match &keys.bls {
             BlsKey::Remote(_) => {
-                let identity = identity(&*read_plain(&config.keys.identity)?);
+                let identity = identity(&*read_plain(&keys.identity)?);
                 let state = genesis.hub_state()?;
                 let known = state.validators().get(&identity).map(|validator| validator.bls.0);
                 known.ok_or(SignRecordError::NotInGenesis { identity })?

@@ -228,7 +228,7 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
                 UpdateCommand::Address { address } => UpdateKind::Address(address),
                 UpdateCommand::Leave => UpdateKind::Leave,
                 UpdateCommand::Keys => {
-                    let next = Config::load(&config).map_err(|e| problem(&config, e))?.keys.next;
+                    let next = Config::load(&config).map_err(|e| problem(&config, e))?.keys.and_then(|keys| keys.next);
                     let next = next.ok_or_else(|| problem(&config, "names no new key in [keys.next]"))?;
                     let secret = read_bls(&next).map_err(|e| problem(&config, e))?;
                     let bls = bls_public_key(&secret).map_err(|e| problem(&config, e))?;
@@ -257,7 +257,7 @@ async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
 
 fn keys(path: &Path) -> Result<NodeKeys, CliError> {
     let config = Config::load(path).map_err(|e| problem(path, e))?;
-    NodeKeys::load(&config.keys).map_err(|e| problem(path, e))
+    NodeKeys::load(config.validator_keys().map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
 }
 
 /// Sends a record that the present state allows, and waits until it is final.

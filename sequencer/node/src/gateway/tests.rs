@@ -11,7 +11,7 @@ use std::time::Instant;
 use switchyard_consensus_core::{Seat, SeatSet, keys};
 use switchyard_consensus_engine::GossipHandle;
 use switchyard_mempool::{Included, MempoolConfig, Origin};
-use switchyard_primitives::{B256, Block, FinalityCertificate, Limits, Segment, TableEntry};
+use switchyard_primitives::{Block, FinalityCertificate, Limits, Segment, TableEntry};
 use switchyard_store::MemoryStore;
 
 const ROLLUP: RollupId = RollupId(7);
@@ -73,6 +73,14 @@ impl Store for Eventful {
 
     fn block(&self, height: u64) -> Stored<Option<Block>> {
         self.store.block(height)
+    }
+
+    fn begin_at(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Stored<()> {
+        self.store.begin_at(block, certificate)
+    }
+
+    fn certificate_to(&self, height: u64) -> Stored<Option<(u64, FinalityCertificate)>> {
+        self.store.certificate_to(height)
     }
 
     fn certificate_from(&self, height: u64) -> Stored<Option<(u64, FinalityCertificate)>> {
@@ -146,10 +154,12 @@ impl Hub {
             rollups: Vec::new(),
             limits,
             client_version: "switchyard/test".into(),
+            forwards_submissions: false,
         };
         let (store_, mempool_) = (store.clone(), mempool.clone());
         let (chains, errors) = (HashMap::new(), RecentErrors::default());
-        let gateway = NodeGateway { info, store: store_, hub, mempool: mempool_, ingest, builder, tip, chains, errors };
+        let entry = Entry::Validator { ingest, builder };
+        let gateway = NodeGateway { info, store: store_, hub, mempool: mempool_, entry, tip, chains, errors };
         Self { gateway, store, mempool, genesis }
     }
 

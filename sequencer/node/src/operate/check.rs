@@ -2,7 +2,7 @@
 
 use super::{Finding, Level, OperateError, finding::report};
 use crate::{
-    config::{BlsKey, Config},
+    config::{BlsKey, Config, Keys, Network, Role},
     genesis::Genesis,
     keys::{KeyError, read_bls, read_plain},
     opened::{check_seat, check_servers},
@@ -17,6 +17,7 @@ use std::{
 use switchyard_consensus_core::keys::bls_public_key;
 use switchyard_consensus_guard::SignGuard;
 use switchyard_primitives::B256;
+use switchyard_rollup_core::Vm;
 
 /// The configuration.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -67,33 +68,42 @@ pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
             "get the network's genesis file and name it in `genesis`",
         )),
     }
-    findings.push(keys(config, &mut checked));
+    if let Some(named) = &config.keys {
+        let joining = config.network.as_ref().is_some_and(|network| network.joining);
+        findings.push(keys(named, joining, &mut checked));
+    }
     if let Some(genesis) = &checked.genesis {
         if let Err(error) = check_servers(config, genesis) {
             let remedy = "name EVM rollups of the genesis alone in [[rpc]]";
             findings.push(Finding::new("rpc", Level::Error, error.to_string(), "the node does not start", remedy));
         }
-        findings.extend(peers(config, genesis, checked.identity));
+        if let Some(network) = &config.network {
+            findings.extend(peers(network, genesis, checked.identity));
+        }
     }
+    findings.extend(sources(config));
+    findings.extend(checked.genesis.as_ref().and_then(|genesis| snapshots(config, genesis)));
     findings.push(addresses(config));
     findings.push(data_dir(&config.data_dir));
-    findings.push(sign_record(config));
+    if config.role == Role::Validator {
+        findings.push(sign_record(config));
+    }
     (findings, checked)
 }
 
-fn keys(config: &Config, checked: &mut Checked) -> Finding {
+fn keys(named: &Keys, joining: bool, checked: &mut Checked) -> Finding {
     let refused = |error: KeyError| {
         let means = "the node cannot sign and does not start";
         let remedy = "mend the file or its password, or make keys with `switchyard keys new`";
         Finding::new("keys", Level::Error, error.to_string(), means, remedy)
     };
-    let identity = match read_plain(&config.keys.identity) {
+    let identity = match read_plain(&named.identity) {
         Ok(secret) => switchyard_consensus_network::identity(&secret),
         Err(error) => return refused(error),
     };
     // Known even where the BLS key cannot be opened.
     checked.identity = Some(identity);
-    let (secret, whose) = match &config.keys.bls {
+    let (secret, whose) = match &named.bls {
         BlsKey::Remote(remote) => match signer::check_files(remote) {
             Ok(()) => (None, "has a seat, with the BLS key of its signer: `switchyard doctor` asks it"),
             Err(error) => return refused(error),
@@ -111,7 +121,6 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
         Ok(bls) => bls,
         Err(error) => return refused(error),
     };
-    let joining = config.network.joining;
     let known =
         genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, bls.as_slice(), joining));
     match known {
@@ -127,9 +136,9 @@ fn keys(config: &Config, checked: &mut Checked) -> Finding {
 }
 
 /// Peers of the configuration and of the genesis must be the same.
-fn peers(config: &Config, genesis: &Genesis, own: Option<B256>) -> Vec<Finding> {
+fn peers(network: &Network, genesis: &Genesis, own: Option<B256>) -> Vec<Finding> {
     let seats: HashSet<B256> = genesis.validators.iter().map(|validator| validator.seat.identity).collect();
-    let named: HashSet<B256> = config.network.peers.iter().map(|peer| peer.identity).collect();
+    let named: HashSet<B256> = network.peers.iter().map(|peer| peer.identity).collect();
     let mut findings = Vec::new();
     for identity in named.iter().filter(|id| !seats.contains(*id)) {
         findings.push(Finding::new(
@@ -161,13 +170,41 @@ fn peers(config: &Config, genesis: &Genesis, own: Option<B256>) -> Vec<Finding> 
     findings
 }
 
+/// A log that begins at a checkpoint does not hold what the rollups' states would be derived from.
+fn snapshots(config: &Config, genesis: &Genesis) -> Option<Finding> {
+    let checkpoint = config.sync.checkpoint?;
+    let evm = genesis.rollups.iter().filter(|rollup| matches!(rollup.vm, Vm::Evm { .. })).map(|rollup| rollup.id);
+    let missing: Vec<String> = evm.filter(|id| !config.rollup_state(*id).exists()).map(|id| id.to_string()).collect();
+    let found = format!(
+        "the log begins at block {}, and there is no state of rollup {}",
+        checkpoint.height,
+        missing.join(", ")
+    );
+    let means = "the node stops when it comes to execute that rollup";
+    let remedy = "`switchyard snapshot restore` for each, of a block whose hub block is not below the checkpoint";
+    (!missing.is_empty()).then(|| Finding::new("snapshots", Level::Error, found, means, remedy))
+}
+
+/// Where a follower's blocks come from. With one source, that source decides how fresh this node is.
+fn sources(config: &Config) -> Option<Finding> {
+    let count = config.sync.sources.len();
+    match (config.role, count) {
+        (Role::Validator, 0) => None,
+        (_, 2..) => Some(Finding::ok("sources", format!("{count} sources of final blocks"))),
+        _ => Some(Finding::new(
+            "sources",
+            Level::Warning,
+            "one source of final blocks",
+            "it cannot make this node believe anything false, but it can keep new blocks from it, or be away",
+            "name nodes of several operators in [sync] sources",
+        )),
+    }
+}
+
 /// Every address where the node listens, and for what.
 pub(super) fn listeners(config: &Config) -> Vec<(String, SocketAddr)> {
-    let mut all = vec![
-        ("network".to_owned(), config.network.listen),
-        ("grpc".into(), config.grpc.listen),
-        ("metrics".into(), config.metrics.listen),
-    ];
+    let mut all = vec![("grpc".to_owned(), config.grpc.listen), ("metrics".into(), config.metrics.listen)];
+    all.extend(config.network.iter().map(|network| ("network".into(), network.listen)));
     all.extend(config.rpc.iter().map(|rpc| (format!("rpc of rollup {}", rpc.rollup), rpc.listen)));
     all
 }
@@ -185,7 +222,7 @@ fn addresses(config: &Config) -> Finding {
         }
         taken.push(listener);
     }
-    if config.network.listen.port() == 0 && !config.network.peers.is_empty() {
+    if config.network.as_ref().is_some_and(|network| network.listen.port() == 0 && !network.peers.is_empty()) {
         return Finding::new(
             "addresses",
             Level::Warning,

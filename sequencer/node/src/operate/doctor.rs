@@ -5,7 +5,7 @@ mod host;
 mod node;
 
 use super::{Finding, Level, OperateError, check::check, finding::report};
-use crate::config::{BlsKey, Config, RemoteKey};
+use crate::config::{BlsKey, Config, Network, RemoteKey};
 use alloy_primitives::FixedBytes;
 use futures::StreamExt;
 use std::{
@@ -62,18 +62,50 @@ async fn look(config: &Config, args: &DoctorArgs) -> Vec<Finding> {
     findings.push(host::free_space(&config.data_dir));
     findings.push(host::open_files(running.as_ref()));
     findings.extend(host::ports(config, running.as_ref()));
-    findings.push(peers(config, quorum, checked.identity).await);
-    if let BlsKey::Remote(remote) = &config.keys.bls {
+    match &config.network {
+        Some(network) => findings.push(peers(network, quorum, checked.identity).await),
+        None => findings.push(sources(config, network).await),
+    }
+    if let Some(BlsKey::Remote(remote)) = config.keys.as_ref().map(|keys| &keys.bls) {
         let seats = checked.genesis.as_ref().and_then(|genesis| genesis.seats().ok());
         let identity = checked.identity;
         let key = seats.and_then(|seats| seats.seats().iter().find(|s| Some(s.identity) == identity).map(|s| s.bls));
         findings.push(signer(remote, network, key).await);
     }
     let heartbeat = Duration::from_millis(config.consensus.heartbeat_ms);
-    let watched = node::watch(running.as_ref(), network, quorum, heartbeat).await;
+    let watched = node::watch(running.as_ref(), network, quorum, heartbeat, config.network.is_some()).await;
     findings.extend(watched.findings);
     findings.push(clock::compare(&args.against, network, &watched.blocks).await);
     findings
+}
+
+/// Asks each source of a follower which network it serves.
+async fn sources(config: &Config, network: Option<B256>) -> Finding {
+    let probes = config.sync.sources.iter().map(|url| async move {
+        let found = match node::connect(url).await {
+            Ok(channel) => node::network_of(channel).await,
+            Err(error) => Err(error),
+        };
+        match (found, network) {
+            (Ok(found), Some(expected)) if found != expected => Some(format!("{url} serves another network, {found}")),
+            (Ok(_), _) => None,
+            (Err(error), _) => Some(format!("{url}: {error}")),
+        }
+    });
+    let total = config.sync.sources.len();
+    let away: Vec<String> = futures::future::join_all(probes).await.into_iter().flatten().collect();
+    let remedy = "check the addresses, and with their operators whether the nodes run and let this machine in";
+    match away.len() {
+        0 => Finding::ok("sources", format!("all {total} sources answer")),
+        all if all == total => {
+            let means = "no new block reaches this node";
+            Finding::new("sources", Level::Error, format!("no source answers: {}", away.join("; ")), means, remedy)
+        }
+        some => {
+            let found = format!("{} of {total} sources answer; not: {}", total - some, away.join("; "));
+            Finding::new("sources", Level::Warning, found, "the others serve this node as long as they last", remedy)
+        }
+    }
 }
 
 /// Asks the remote signer for its key, over the TLS that the node will use.
@@ -91,9 +123,9 @@ async fn signer(remote: &RemoteKey, network: Option<B256>, key: Option<FixedByte
 }
 
 /// Tries a TCP connection to each peer's address.
-async fn peers(config: &Config, quorum: Option<usize>, own: Option<B256>) -> Finding {
+async fn peers(network: &Network, quorum: Option<usize>, own: Option<B256>) -> Finding {
     let others: Vec<SocketAddr> =
-        config.network.peers.iter().filter(|peer| own != Some(peer.identity)).map(|peer| peer.address).collect();
+        network.peers.iter().filter(|peer| own != Some(peer.identity)).map(|peer| peer.address).collect();
     if others.is_empty() {
         return Finding::ok("reachable", "no other validators to reach");
     }

@@ -38,6 +38,12 @@ pub struct InitArgs {
     /// The network's genesis, copied into the folder; leave it out while the network is still being put together
     #[arg(long, value_name = "FILE")]
     pub genesis: Option<PathBuf>,
+    /// A follower: no seat, no keys; it copies the log from --source
+    #[arg(long, requires = "sources", conflicts_with_all = ["peers", "listen", "password_file"])]
+    pub follower: bool,
+    /// The gRPC endpoint of a node to copy the log from, http://HOST:PORT. Once for each
+    #[arg(long = "source", value_name = "URL")]
+    pub sources: Vec<String>,
     /// Where the other validators reach this one
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:7100")]
     pub listen: SocketAddr,
@@ -82,6 +88,12 @@ pub fn init(args: InitArgs, out: &mut dyn Write) -> Result<(), OperateError> {
         return Err(KeyError::Exists { path: config.display().to_string() }.into());
     }
     let genesis = args.genesis.as_deref().map(|path| take_genesis(path, &dir)).transpose()?;
+    if args.follower {
+        file::create_private(&config, render_follower(&args, genesis.as_ref()).as_bytes())?;
+        Config::load(&config)?;
+        writeln!(out, "{}", config.display())?;
+        return Ok(());
+    }
     let password_file = args.password.password_file.as_deref().map(absolute).transpose()?;
     let keys = make_keys(&dir, password_file.as_deref(), &args.keystore)?;
     let text = render(&args, &keys, genesis.as_ref(), password_file.as_deref());
@@ -150,9 +162,25 @@ fn render(args: &InitArgs, keys: &NodeKeys, genesis: Option<&Genesis>, password_
         quoted(BLS)
     );
     let mut text = replace(EXAMPLE, "[keys]", "[network]", &keys_section);
-    let listen = |section: &str, address| format!("[{section}]\nlisten = \"{address}\"\n\n");
     text = replace(&text, "[network]", PEERS_MARK, &listen("network", args.listen));
     text = replace(&text, PEERS_MARK, "[consensus]", &peers(args, keys, genesis));
+    render_servers(text, args, genesis)
+}
+
+fn listen(section: &str, address: SocketAddr) -> String {
+    format!("[{section}]\nlisten = \"{address}\"\n\n")
+}
+
+/// The same for a follower.
+fn render_follower(args: &InitArgs, genesis: Option<&Genesis>) -> String {
+    let text = EXAMPLE.replacen("role = \"validator\"", "role = \"follower\"", 1);
+    render_servers(replace(&text, "[keys]", "[consensus]", ""), args, genesis)
+}
+
+/// What validators and followers have alike.
+fn render_servers(mut text: String, args: &InitArgs, genesis: Option<&Genesis>) -> String {
+    let sources = args.sources.iter().map(|source| quoted(source)).collect::<Vec<_>>().join(", ");
+    text = text.replacen("sources = []", &format!("sources = [{sources}]"), 1);
     text = replace(&text, "[grpc]", "[metrics]", &listen("grpc", args.grpc));
     text = replace(&text, "[metrics]", RPC_MARK, &listen("metrics", args.metrics));
     replace(&text, RPC_MARK, "[mempool]", &servers(args, genesis))

@@ -139,7 +139,7 @@ pub fn keys(command: KeysCommand, out: &mut dyn Write) -> Result<(), OperateErro
         }
         KeysCommand::List { dir, json } => list(&dir, json, out)?,
         KeysCommand::Show { config } => {
-            let validator = NodeKeys::load(&Config::load(&config)?.keys)?.genesis_validator()?;
+            let validator = NodeKeys::load(Config::load(&config)?.validator_keys()?)?.genesis_validator()?;
             writeln!(out, "{}", serde_json::to_string_pretty(&validator).map_err(std::io::Error::other)?)?;
         }
         KeysCommand::Import { kind: Kind::Identity, from, out: path, .. }

@@ -6,9 +6,11 @@ mod cli;
 #[allow(clippy::cast_possible_truncation, reason = "counts of a test")]
 #[path = "../../../rpc/tests/it/fake.rs"]
 mod fake;
+mod follower;
 mod light;
 mod operate;
 mod process;
 mod running;
 mod signer;
 mod startup;
+mod sync;

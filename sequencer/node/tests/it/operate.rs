@@ -331,7 +331,8 @@ async fn alerts_and_dashboard_name_metrics_that_a_running_node_has() {
 }
 
 /// Metrics whose labels first appear with what a single idle validator does not meet.
-const LABELLED: [&str; 10] = [
+const LABELLED: [&str; 11] = [
+    "switchyard_sync_dropped_total",
     "switchyard_rollup_height",
     "switchyard_skipped_transactions_total",
     "switchyard_rejections_total",

@@ -116,6 +116,21 @@ impl Folder {
         )
     }
 
+    /// Makes the folder of a follower of this network inside this one; `more` goes into its `[sync]` table.
+    pub(crate) fn follower(&self, name: &str, sources: &[&str], more: &str) -> PathBuf {
+        let listen = "listen = \"127.0.0.1:0\"";
+        let sources = serde_json::to_string(sources).unwrap();
+        let text = format!(
+            "role = \"follower\"\ngenesis = \"../genesis.json\"\ndata_dir = \"data\"\n\
+             [sync]\nsources = {sources}\n{more}\n[consensus]\nheartbeat_ms = 100\nmin_interval_ms = 10\n\
+             [grpc]\n{listen}\n[metrics]\n{listen}\n[[rpc]]\nrollup = {EVM}\n{listen}\n"
+        );
+        let dir = self.path(name);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("node.toml"), text).unwrap();
+        dir
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 
-fn address(url: &str) -> &str {
+pub(crate) fn address(url: &str) -> &str {
     url.strip_prefix("http://").unwrap()
 }
 
@@ -29,7 +29,7 @@ async fn throw(at: &str, bytes: &[u8]) {
 }
 
 /// The answer to one JSON-RPC request.
-async fn rpc(at: &str, method: &str, params: Value) -> Value {
+pub(crate) async fn rpc(at: &str, method: &str, params: Value) -> Value {
     let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
     let head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n";
     let mut connection = TcpStream::connect(at).await.unwrap();
@@ -130,7 +130,7 @@ async fn garbage_on_its_ports_does_not_stop_a_node() {
 }
 
 /// A transfer of the account with this key, and its address.
-fn transfer(nonce: u64) -> (Address, String) {
+pub(crate) fn transfer(nonce: u64) -> (Address, String) {
     let signer = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
     let tx = TxEip1559 {
         chain_id: 71001,

@@ -98,7 +98,9 @@ impl From<EvmError> for EthError {
         match error {
             EvmError::Revert(data) => Self::Reverted(data),
             EvmError::Storage(detail) => Self::Internal(detail),
-            EvmError::NoState(_) | EvmError::Halt(_) | EvmError::InvalidCall(_) => Self::Failed(error.to_string()),
+            EvmError::NoState(_) | EvmError::Halt(_) | EvmError::InvalidCall(_) | EvmError::Busy(_) => {
+                Self::Failed(error.to_string())
+            }
         }
     }
 }
@@ -122,6 +124,9 @@ impl From<EthError> for ErrorObjectOwned {
             EthError::Rejected(Rejection::AlreadyFinal { hash, height }) => {
                 // A wallet that sends again must see that nothing is left to do, in words that it matches on.
                 return Self::owned(code, format!("already known: {hash} is final in hub block {height}"), None::<()>);
+            }
+            EthError::Rejected(Rejection::PassedOn { code: "already_final", message }) => {
+                return Self::owned(code, format!("already known: {message}"), None::<()>);
             }
             _ => {}
         }

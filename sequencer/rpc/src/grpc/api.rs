@@ -27,6 +27,7 @@ pub(super) struct Api {
     reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     submit_streams: Arc<Semaphore>,
+    snapshots: Arc<Semaphore>,
     manifests: Vec<Bytes>,
 }
 
@@ -40,6 +41,7 @@ impl Api {
             reads: Arc::new(Semaphore::new(limits.reads)),
             streams: Arc::new(Semaphore::new(limits.streams)),
             submit_streams: Arc::new(Semaphore::new(limits.submit_streams)),
+            snapshots: Arc::new(Semaphore::new(limits.snapshots)),
             manifests,
         }
     }
@@ -99,6 +101,12 @@ impl Api {
     pub(super) fn stream_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         let full = |_| ApiError::TooManyStreams { limit: self.limits.streams };
         self.streams.clone().try_acquire_owned().map_err(full)
+    }
+
+    /// A place for one more snapshot.
+    pub(super) fn snapshot_slot(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let full = |_| ApiError::TooManyStreams { limit: self.limits.snapshots };
+        self.snapshots.clone().try_acquire_owned().map_err(full)
     }
 
     /// A place for one more submitting stream.

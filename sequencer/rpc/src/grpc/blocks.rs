@@ -3,11 +3,13 @@
 use super::{
     ApiError,
     api::{Api, below_tip, block_ref, block_segment, present},
+    log,
     segments::{self, Cursor},
+    snapshot,
 };
 use crate::EpochAt;
 use futures::stream::BoxStream;
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 use switchyard_consensus_core::{Seat, SeatSet};
 use switchyard_primitives::Level;
 use switchyard_proto::{level, to_bytes, v1};
@@ -96,22 +98,60 @@ impl v1::block_service_server::BlockService for Api {
         let request = request.into_inner();
         let rollup = self.rollup(request.rollup_id)?;
         check_level(request.level)?;
-        let (from, to) = (request.from_height, request.to_height.unwrap_or(u64::MAX));
-        if to < from {
-            let description = format!("{to} is below from_height {from}");
-            return Err(ApiError::Field { field: "to_height", description }.into());
-        }
-        let tip = self.gateway.tip().borrow().height;
-        if from > tip.saturating_add(AHEAD_BLOCKS) {
-            return Err(ApiError::TooFarAhead { height: from, tip, limit: AHEAD_BLOCKS }.into());
-        }
-        let earliest = self.gateway.earliest();
-        if from < earliest {
-            return Err(ApiError::Pruned { height: from, earliest }.into());
-        }
+        let heights = self.range(request.from_height, request.to_height)?;
+        self.check_kept(*heights.start())?;
         let slot = self.stream_slot()?;
-        let cursor = Cursor::new(self, rollup, from..=to, request.merge_empty, slot);
+        let cursor = Cursor::new(self, rollup, heights, request.merge_empty, slot);
         Ok(Response::new(segments::stream(cursor)))
+    }
+
+    type StreamFinalityStream = BoxStream<'static, Result<v1::StreamFinalityResponse, Status>>;
+
+    async fn stream_finality(
+        self: Arc<Self>,
+        request: Request<v1::StreamFinalityRequest>,
+    ) -> Result<Response<Self::StreamFinalityStream>, Status> {
+        let v1::StreamFinalityRequest { from_height, to_height } = request.into_inner();
+        let heights = self.range(from_height, to_height)?;
+        let slot = self.stream_slot()?;
+        Ok(Response::new(log::stream(self, heights, slot, log::finality)))
+    }
+
+    type StreamBlocksStream = BoxStream<'static, Result<v1::StreamBlocksResponse, Status>>;
+
+    async fn stream_blocks(
+        self: Arc<Self>,
+        request: Request<v1::StreamBlocksRequest>,
+    ) -> Result<Response<Self::StreamBlocksStream>, Status> {
+        let v1::StreamBlocksRequest { from_height, to_height } = request.into_inner();
+        let heights = self.range(from_height, to_height)?;
+        self.check_kept(*heights.start())?;
+        let slot = self.stream_slot()?;
+        Ok(Response::new(log::stream(self, heights, slot, log::block)))
+    }
+
+    async fn get_hub_state_at(
+        self: Arc<Self>,
+        request: Request<v1::GetHubStateAtRequest>,
+    ) -> Result<Response<v1::GetHubStateAtResponse>, Status> {
+        let height = request.into_inner().height;
+        let state = self.read(move |gateway| {
+            below_tip(gateway, height)?;
+            Ok(gateway.hub_state_at(height)?)
+        });
+        Ok(Response::new(v1::GetHubStateAtResponse { state: state.await?.into() }))
+    }
+
+    type StreamSnapshotStream = BoxStream<'static, Result<v1::StreamSnapshotResponse, Status>>;
+
+    async fn stream_snapshot(
+        self: Arc<Self>,
+        request: Request<v1::StreamSnapshotRequest>,
+    ) -> Result<Response<Self::StreamSnapshotStream>, Status> {
+        let rollup = self.rollup(request.into_inner().rollup_id)?;
+        let chain = self.gateway.evm(rollup).ok_or(ApiError::NotExecutedHere(rollup))?;
+        let slot = self.snapshot_slot()?;
+        Ok(Response::new(snapshot::stream(&self, chain, slot)))
     }
 }
 
@@ -132,6 +172,25 @@ fn wire_seats(seats: &SeatSet) -> Vec<v1::Seat> {
 }
 
 impl Api {
+    /// The heights that a stream is asked for.
+    fn range(&self, from: u64, to: Option<u64>) -> Result<RangeInclusive<u64>, ApiError> {
+        let to = to.unwrap_or(u64::MAX);
+        if to < from {
+            let description = format!("{to} is below from_height {from}");
+            return Err(ApiError::Field { field: "to_height", description });
+        }
+        let tip = self.gateway.tip().borrow().height;
+        if from > tip.saturating_add(AHEAD_BLOCKS) {
+            return Err(ApiError::TooFarAhead { height: from, tip, limit: AHEAD_BLOCKS });
+        }
+        Ok(from..=to)
+    }
+
+    fn check_kept(&self, height: u64) -> Result<(), ApiError> {
+        let earliest = self.gateway.earliest();
+        if height < earliest { Err(ApiError::Pruned { height, earliest }) } else { Ok(()) }
+    }
+
     fn info(&self, include_manifests: bool) -> v1::GetInfoResponse {
         let info = self.gateway.info();
         let rollups = info.rollups.iter().zip(self.manifests()).map(|(manifest, json)| v1::Rollup {
@@ -151,6 +210,7 @@ impl Api {
             tip: Some(block_ref(tip)),
             earliest_height: self.gateway.earliest(),
             client_version: info.client_version.clone(),
+            forwards_submissions: info.forwards_submissions,
         }
     }
 

@@ -8,8 +8,10 @@ mod api;
 mod blocks;
 mod calls;
 mod error;
+mod log;
 mod segments;
 mod sequencer;
+mod snapshot;
 mod status;
 mod watch;
 
@@ -48,6 +50,10 @@ pub struct GrpcLimits {
     pub streams: usize,
     /// Open `SubmitStream` calls.
     pub submit_streams: usize,
+    /// Open `StreamSnapshot` calls: each reads a whole state, and keeps the database from giving space back.
+    pub snapshots: usize,
+    /// How long one may take, in milliseconds.
+    pub snapshot_ms: u64,
     /// Transactions in one `Submit`.
     pub submit_transactions: usize,
     /// Bytes of all transactions in one `Submit`, unless the network's limit for one transaction is higher.
@@ -69,6 +75,8 @@ impl Default for GrpcLimits {
             reads: 16,
             streams: 256,
             submit_streams: 32,
+            snapshots: 2,
+            snapshot_ms: 3_600_000,
             submit_transactions: 1024,
             submit_bytes: 1 << 20,
             call_ms: 30_000,

@@ -17,7 +17,7 @@ use switchyard_primitives::{
     TxKey,
 };
 use switchyard_rollup_core::{Rejection, RollupManifest, Sealing, Vm, evm::EvmChain};
-use switchyard_rpc::{EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_rpc::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use tokio::sync::{Semaphore, broadcast, watch};
 
 /// Nothing is known of the transaction.
@@ -72,7 +72,7 @@ struct State {
 /// The gateway.
 pub(crate) struct FakeHub {
     info: NetworkInfo,
-    seats: SeatSet,
+    pub(crate) seats: SeatSet,
     secrets: Vec<SecretKey>,
     state: Mutex<State>,
     tip: watch::Sender<HubTip>,
@@ -110,6 +110,7 @@ impl FakeHub {
             rollups: ROLLUPS.map(opaque).into(),
             limits: Limits::default(),
             client_version: "switchyard/test".to_owned(),
+            forwards_submissions: false,
         };
         let tip = HubTip { height: 0, hash: genesis.hash(), timestamp_ms: genesis.timestamp_ms };
         let (blocks, tables) = (vec![Block::genesis(genesis)], vec![SegmentTable::default()]);
@@ -150,7 +151,8 @@ impl FakeHub {
         let parent = state.blocks.last().unwrap().header;
         let timestamp_ms = parent.timestamp_ms + 50;
         let height = parent.height + 1;
-        let block = Block::new(Header { parent: parent.hash(), height, timestamp_ms, ..parent }, segments);
+        let header = Header { parent: parent.hash(), height, timestamp_ms, next_seats_hash: B256::ZERO, ..parent };
+        let block = Block::new(header, segments);
         if certified {
             let certificate = certify(self.info.id, &self.secrets, &block.header, 3);
             state.certificates.insert(height, certificate);
@@ -246,6 +248,31 @@ impl Gateway for FakeHub {
         Ok(state.certificates.range(height..).next().map(|(certified, certificate)| FinalityProof {
             headers: (height..=*certified).map(|h| state.blocks[h as usize].header).collect(),
             certificate: certificate.clone(),
+        }))
+    }
+
+    fn hub_state_at(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
+        Ok(Vec::new())
+    }
+
+    fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        let state = self.state();
+        let reach = from.saturating_add(FinalityProof::MAX_HEADERS as u64 - 1);
+        let found = state.certificates.range(from..=reach).next_back();
+        Ok(found.map(|(certified, certificate)| FinalityProof {
+            headers: (from..=*certified).map(|h| state.blocks[h as usize].header).collect(),
+            certificate: certificate.clone(),
+        }))
+    }
+
+    fn block(&self, height: u64) -> Result<Option<BlockAt>, GatewayError> {
+        if height < self.earliest() {
+            return Err(GatewayError::Pruned { height, earliest: self.earliest() });
+        }
+        let state = self.state();
+        Ok(state.blocks.get(height as usize).map(|block| BlockAt {
+            block: block.encode().into(),
+            certificate: state.certificates.get(&height).cloned(),
         }))
     }
 

@@ -222,6 +222,23 @@ impl RocksStore {
         Ok(())
     }
 
+    /// The certificate at a height, or the nearest one in a direction.
+    fn next_certificate(
+        &self,
+        height: u64,
+        direction: Direction,
+    ) -> Result<Option<(u64, FinalityCertificate)>, StoreError> {
+        let from = height.to_be_bytes();
+        let mut records = self.iterate(Column::Certificates, IteratorMode::From(&from, direction))?;
+        let Some(record) = records.next() else { return Ok(None) };
+        let (key, value) = record.map_err(|e| Column::Certificates.failed(e))?;
+        let height = <[u8; 8]>::try_from(key.as_ref())
+            .map(u64::from_be_bytes)
+            .map_err(|_| Column::Certificates.corrupt(format!("key of {} bytes", key.len())))?;
+        let certificate = FinalityCertificate::decode(&value).map_err(Column::Certificates.undecodable(height))?;
+        Ok(Some((height, certificate)))
+    }
+
     /// Drops the table files that hold nothing at or above `earliest`. Failing costs space, not correctness.
     fn reclaim(&self, earliest: u64) -> Result<(), StoreError> {
         let Some(last) = earliest.checked_sub(1) else { return Ok(()) };
@@ -263,6 +280,23 @@ impl Store for RocksStore {
         if placement == Placement::Next {
             *self.tip.write() = (block.header, checked.hash);
         }
+        Ok(())
+    }
+
+    fn begin_at(&self, block: &Block, certificate: Option<&FinalityCertificate>) -> Result<(), StoreError> {
+        let checked = Checked::new(block, certificate)?;
+        let height = block.header.height;
+        let _writer = self.writer.lock();
+        checked.begins(&self.tip())?;
+        let mut batch = WriteBatch::with_capacity_bytes(block.encoded_len());
+        self.add_block(&mut batch, &checked)?;
+        if let Some(certificate) = certificate {
+            batch.put_cf(self.column(Column::Certificates)?, height.to_be_bytes(), certificate.encode());
+        }
+        batch.put_cf(self.column(Column::Meta)?, open::EARLIEST_KEY, height.to_be_bytes());
+        self.write(batch, true)?;
+        self.earliest.store(height, Ordering::Release);
+        *self.tip.write() = (block.header, checked.hash);
         Ok(())
     }
 
@@ -310,15 +344,11 @@ impl Store for RocksStore {
     }
 
     fn certificate_from(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError> {
-        let from = height.to_be_bytes();
-        let mut records = self.iterate(Column::Certificates, IteratorMode::From(&from, Direction::Forward))?;
-        let Some(record) = records.next() else { return Ok(None) };
-        let (key, value) = record.map_err(|e| Column::Certificates.failed(e))?;
-        let height = <[u8; 8]>::try_from(key.as_ref())
-            .map(u64::from_be_bytes)
-            .map_err(|_| Column::Certificates.corrupt(format!("key of {} bytes", key.len())))?;
-        let certificate = FinalityCertificate::decode(&value).map_err(Column::Certificates.undecodable(height))?;
-        Ok(Some((height, certificate)))
+        self.next_certificate(height, Direction::Forward)
+    }
+
+    fn certificate_to(&self, height: u64) -> Result<Option<(u64, FinalityCertificate)>, StoreError> {
+        self.next_certificate(height, Direction::Reverse)
     }
 
     fn locate(&self, key: TxKey) -> Result<Option<Location>, StoreError> {

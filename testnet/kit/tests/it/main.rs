@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod arrows;
+mod late;
 mod layout;
 mod network;
 mod validators;

@@ -104,7 +104,7 @@ async fn a_validator_joins_moves_and_leaves_while_the_network_runs() {
     // It joins: one operator proposes, three of four sign, anyone sends.
     let joiner: Value = shown(&testnet, JOINER);
     let identity: B256 = joiner["identity"].as_str().unwrap().parse().unwrap();
-    let address = testnet.dir().config(JOINER).unwrap().network.listen;
+    let address = testnet.dir().config(JOINER).unwrap().network.unwrap().listen;
     let mut entry = joiner.clone();
     entry["address"] = json!(address);
     let changes = files.write("changes.json", &json!([entry]).to_string());
@@ -147,14 +147,14 @@ async fn a_validator_joins_moves_and_leaves_while_the_network_runs() {
     let moved: Value = shown(&testnet, 0);
     let moved: B256 = moved["identity"].as_str().unwrap().parse().unwrap();
     let mut changed = testnet.dir().config(0).unwrap();
-    changed.network.listen.set_ip([127, 0, 0, 2].into());
-    let new_address = changed.network.listen;
+    changed.network.as_mut().unwrap().listen.set_ip([127, 0, 0, 2].into());
+    let new_address = changed.network.as_ref().unwrap().listen;
     // And with a new key to change to.
     let next = testnet.dir().validator(0).dir.join("next.key");
     let secret = bls_secret_from_entropy(&[7; 32]).unwrap();
     std::fs::write(&next, alloy::hex::encode(secret)).unwrap();
     std::fs::set_permissions(&next, Permissions::from_mode(0o600)).unwrap();
-    changed.keys.next = Some(BlsKey::Plain(next));
+    changed.keys.as_mut().unwrap().next = Some(BlsKey::Plain(next));
     testnet.dir().write_config(0, &changed).unwrap();
     let update = ["stake", "update", "--grpc", &node.grpc, "--config"];
     let own = config(&testnet, 0);

@@ -88,6 +88,7 @@ pub(super) async fn watch(
     network: Option<B256>,
     quorum: Option<usize>,
     heartbeat: Duration,
+    validator: bool,
 ) -> Watched {
     let mut watched = Watched::default();
     let Some(running) = running else {
@@ -100,7 +101,9 @@ pub(super) async fn watch(
         Err(error) => watched.findings.push(not_answering(error)),
     }
     let metrics = &running.endpoints.metrics;
-    watched.findings.push(connections(metrics, quorum).await);
+    if validator {
+        watched.findings.push(connections(metrics, quorum).await);
+    }
     watched.findings.extend(probe(metrics, "/livez").await);
     watched.findings.extend(probe(metrics, "/readyz").await);
     watched

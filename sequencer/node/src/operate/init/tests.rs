@@ -1,5 +1,8 @@
 use super::*;
-use crate::{config::BlsKey, config::Consensus, genesis::GenesisLimits};
+use crate::{
+    config::{BlsKey, Consensus, Role},
+    genesis::GenesisLimits,
+};
 use clap::Parser;
 use serde_json::json;
 use std::os::unix::fs::PermissionsExt;
@@ -54,12 +57,12 @@ fn the_configuration_has_what_was_asked_for_and_the_examples_comments() {
     let args = args(Path::new("/x"), &["--peer", &peer, "--listen", "[::]:9000", "--rpc", "127.0.0.1:8000"]);
     let text = render(&args, &own, Some(&genesis), Some(Path::new("/etc/a \"password\"")));
     let config = loaded(&text);
-    assert_eq!(config.network.listen, args.listen);
-    assert_eq!(config.network.peers, args.peers);
+    let network = config.network.unwrap();
+    assert_eq!((network.listen, network.peers), (args.listen, args.peers.clone()));
     assert_eq!((config.grpc.listen, config.metrics.listen), (args.grpc, args.metrics));
     let rpc: Vec<_> = config.rpc.iter().map(|rpc| (rpc.rollup, rpc.listen.port())).collect();
     assert_eq!(rpc, [(RollupId(4), 8000), (RollupId(9), 8001)]);
-    let BlsKey::Keystore { password_file, .. } = config.keys.bls else { panic!("{:?}", config.keys) };
+    let BlsKey::Keystore { password_file, .. } = config.keys.unwrap().bls else { panic!("no keystore") };
     assert_eq!(password_file.as_deref(), Some(Path::new("/etc/a \"password\"")));
     assert_eq!(config.consensus, Consensus::default());
     assert!(text.contains("An idle hub makes a block each heartbeat"), "the example's comments are gone");
@@ -71,8 +74,8 @@ fn the_configuration_has_what_was_asked_for_and_the_examples_comments() {
 #[test]
 fn without_a_genesis_or_peers_the_configuration_still_loads() {
     let config = loaded(&render(&args(Path::new("/x"), &[]), &keys(1), None, None));
-    assert!(config.network.peers.is_empty() && config.rpc.is_empty());
-    assert!(matches!(config.keys.bls, BlsKey::Keystore { password_file: None, .. }));
+    assert!(config.network.unwrap().peers.is_empty() && config.rpc.is_empty());
+    assert!(matches!(config.keys.unwrap().bls, BlsKey::Keystore { password_file: None, .. }));
 }
 
 #[test]
@@ -94,9 +97,22 @@ fn a_node_is_made_once_with_private_files_and_keys_that_stay() {
         assert_eq!(found, mode, "{name}");
     }
     let config = Config::load(&dir.join("node.toml")).unwrap();
-    assert_eq!(NodeKeys::load(&config.keys).unwrap().genesis_validator().unwrap(), validator);
+    assert_eq!(NodeKeys::load(config.validator_keys().unwrap()).unwrap().genesis_validator().unwrap(), validator);
 
     assert!(matches!(run(), Err(OperateError::Key(KeyError::Exists { .. }))));
     std::fs::remove_file(dir.join("node.toml")).unwrap();
     assert_eq!(run().unwrap(), printed, "the keys were made anew");
+}
+
+#[test]
+fn a_followers_configuration_has_sources_and_no_keys() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = root.path().join("node");
+    let source = "http://192.0.2.9:7200";
+    let mut out = Vec::new();
+    init(args(&dir, &["--follower", "--source", source]), &mut out).unwrap();
+    let config = Config::load(&dir.join("node.toml")).unwrap();
+    assert_eq!((config.role, config.sync.sources), (Role::Follower, vec![source.to_owned()]));
+    assert!(config.keys.is_none() && config.network.is_none() && !dir.join("keys").exists());
+    assert!(matches!(init(args(&dir, &["--follower", "--source", source]), &mut out), Err(OperateError::Key(_))));
 }

@@ -1,6 +1,6 @@
 //! A small chain of hand-made blocks in memory, and a node around it.
 
-use crate::{EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use crate::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
 use alloy::{
     consensus::{
         EMPTY_OMMER_ROOT_HASH, Eip658Value, Header, Receipt, ReceiptEnvelope, SignableTransaction, TxEip1559,
@@ -289,6 +289,10 @@ impl EvmChain for FakeChain {
         self.levels.read().get(&level).copied().unwrap_or_default()
     }
 
+    fn write_snapshot(&self, _: &mut dyn std::io::Write) -> Result<(), EvmError> {
+        Err(EvmError::Busy("no state".into()))
+    }
+
     fn next_base_fee(&self) -> u64 {
         self.head().header.base_fee_per_gas.unwrap().checked_add_signed(*self.base_fee_step.read()).unwrap()
     }
@@ -434,6 +438,7 @@ impl FakeNode {
             rollups: Vec::new(),
             limits: Limits::default(),
             client_version: "switchyard/0.1.0".into(),
+            forwards_submissions: false,
         };
         let tip = HubTip { height: 0, hash: B256::ZERO, timestamp_ms: 0 };
         Arc::new(Self {
@@ -499,6 +504,18 @@ impl Gateway for FakeNode {
     }
 
     fn finality(&self, _: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        Ok(None)
+    }
+
+    fn hub_state_at(&self, _: u64) -> Result<Vec<u8>, GatewayError> {
+        Ok(Vec::new())
+    }
+
+    fn finality_run(&self, _: u64) -> Result<Option<FinalityProof>, GatewayError> {
+        Ok(None)
+    }
+
+    fn block(&self, _: u64) -> Result<Option<BlockAt>, GatewayError> {
         Ok(None)
     }
 

@@ -8,6 +8,7 @@ use crate::{
     opened::{check_seat, check_servers},
     signer,
 };
+use alloy_primitives::FixedBytes;
 use std::{
     collections::{HashMap, HashSet},
     io::Write,
@@ -48,12 +49,14 @@ pub fn config(command: ConfigCommand, out: &mut dyn Write) -> Result<(), Operate
 pub(super) struct Checked {
     pub(super) genesis: Option<Genesis>,
     pub(super) identity: Option<B256>,
+    /// The BLS keys on this host.
+    pub(super) bls: Vec<FixedBytes<48>>,
 }
 
 /// All findings on a configuration that was read.
 pub(super) fn check(config: &Config) -> (Vec<Finding>, Checked) {
     let mut findings = vec![Finding::ok("config", "can be read")];
-    let mut checked = Checked { genesis: None, identity: None };
+    let mut checked = Checked { genesis: None, identity: None, bls: Vec::new() };
     match Genesis::load(&config.genesis).and_then(|genesis| Ok((genesis.id()?, genesis))) {
         Ok((id, genesis)) => {
             let text = format!("network {} {id}, {} seats", genesis.name, genesis.validators.len());
@@ -103,6 +106,10 @@ fn keys(named: &Keys, joining: bool, checked: &mut Checked) -> Finding {
     };
     // Known even where the BLS key cannot be opened.
     checked.identity = Some(identity);
+    let next = match named.next.as_ref().map(read_bls).transpose() {
+        Ok(next) => next,
+        Err(error) => return refused(error),
+    };
     let (secret, whose) = match &named.bls {
         BlsKey::Remote(remote) => match signer::check_files(remote) {
             Ok(()) => (None, "has a seat, with the BLS key of its signer: `switchyard doctor` asks it"),
@@ -113,16 +120,16 @@ fn keys(named: &Keys, joining: bool, checked: &mut Checked) -> Finding {
             Err(error) => return refused(error),
         },
     };
+    let keys = secret.iter().chain(&next).map(|secret| bls_public_key(secret).map_err(|_| KeyError::Bls));
+    match keys.collect() {
+        Ok(keys) => checked.bls = keys,
+        Err(error) => return refused(error),
+    }
     let Some(genesis) = &checked.genesis else {
         return Finding::ok("keys", format!("identity {identity}; no genesis to look for its seat"));
     };
-    let bls = secret.map(|secret| bls_public_key(&secret)).transpose().map_err(|_| KeyError::Bls);
-    let bls = match bls {
-        Ok(bls) => bls,
-        Err(error) => return refused(error),
-    };
     let known =
-        genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, bls.as_slice(), joining));
+        genesis.hub_state().map_err(Into::into).and_then(|state| check_seat(&state, identity, &checked.bls, joining));
     match known {
         Ok(()) => Finding::ok("keys", format!("identity {identity} {whose}")),
         Err(error) => Finding::new(
@@ -143,9 +150,9 @@ fn peers(network: &Network, genesis: &Genesis, own: Option<B256>) -> Vec<Finding
     for identity in named.iter().filter(|id| !seats.contains(*id)) {
         findings.push(Finding::new(
             "peers",
-            Level::Error,
+            Level::Warning,
             format!("peer {identity} is no validator of the genesis"),
-            "a wrong or outdated entry: it has no vote",
+            "a wrong entry, or a validator that joined later: the log tells its address",
             "correct the identity or remove the entry from [[network.peers]]",
         ));
     }

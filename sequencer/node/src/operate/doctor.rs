@@ -3,6 +3,7 @@
 mod clock;
 mod host;
 mod node;
+mod stake;
 
 use super::{Finding, Level, OperateError, check::check, finding::report};
 use crate::config::{BlsKey, Config, Network, RemoteKey};
@@ -75,6 +76,11 @@ async fn look(config: &Config, args: &DoctorArgs) -> Vec<Finding> {
     let heartbeat = Duration::from_millis(config.consensus.heartbeat_ms);
     let watched = node::watch(running.as_ref(), network, quorum, heartbeat, config.network.is_some()).await;
     findings.extend(watched.findings);
+    if let (Some(running), Some(network), Some(identity)) = (&running, network, checked.identity)
+        && let Ok(channel) = node::connect(&running.endpoints.grpc).await
+    {
+        findings.push(stake::find(channel, network, identity, &checked.bls).await);
+    }
     findings.push(clock::compare(&args.against, network, &watched.blocks).await);
     findings
 }

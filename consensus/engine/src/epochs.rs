@@ -268,7 +268,7 @@ where
         };
         let Channels { votes, certificates, resolver } = channels;
         if scheme.me().is_none() {
-            let listener = Listener { scheme, observer, newest: 0 };
+            let listener = Listener { scheme, observer, peers: self.peers.clone(), epoch, newest: 0 };
             return Ok(context.child("listener").spawn(move |context| listener.run(context, certificates.1)));
         }
         let me = public_key(self.schemes.me()).map_err(switchyard_consensus_network::NetworkError::from)?;
@@ -385,25 +385,34 @@ fn partition(epoch: u64) -> String {
 }
 
 /// Takes an epoch's finalisations without a seat in it.
-struct Listener<E: Runtime, B: BlockBuilder> {
+struct Listener<E: Runtime, B: BlockBuilder, P> {
     scheme: Arc<Scheme>,
+    peers: P,
     observer: Observer<ChainOf<E, B>, E>,
+    epoch: u64,
     newest: u64,
 }
 
-impl<E: Runtime, B: BlockBuilder> Listener<E, B> {
+impl<E: Runtime, B: BlockBuilder, P: Roster> Listener<E, B, P> {
     async fn run(mut self, mut context: E, mut certificates: SubReceiver<PublicKey>) {
         let codec = self.scheme.certificate_codec_config();
         while let Ok((peer, message)) = certificates.recv().await {
             let Ok(certificate) = Certificate::<Scheme, Digest>::decode_cfg(message, &codec) else {
-                debug!(%peer, "malformed certificate");
+                commonware_p2p::block!(self.peers, peer, "malformed certificate");
                 continue;
             };
             let Certificate::Finalization(finalization) = certificate else { continue };
             let finalization: Finalization = finalization;
             let view = finalization.proposal.round.view().get();
             // Everyone sends it; one is enough.
-            if view <= self.newest || !finalization.verify(&mut context, &*self.scheme, &Sequential) {
+            if view <= self.newest {
+                continue;
+            }
+            // One of another epoch with the same validators would verify, and its view says nothing here.
+            let of_epoch = finalization.proposal.round.epoch().get() == self.epoch;
+            if !of_epoch || !finalization.verify(&mut context, &*self.scheme, &Sequential) {
+                // Nobody honest sends one, and each costs a pairing.
+                commonware_p2p::block!(self.peers, peer, view, "invalid certificate");
                 continue;
             }
             self.newest = view;

@@ -11,6 +11,8 @@ PACKAGES := build-essential pkg-config clang libclang-dev make git
 TESTNET_DIR ?= testnet-data
 TESTNET_ARGS ?=
 COMPAT := testnet/compat
+# What a release build makes: the tests' and the simulation's programs are not among them.
+PROGRAMS := switchyard switchyard-testnet switchyard-bench
 # Of the simulated networks.
 SEEDS ?= 200
 FROM ?= 0
@@ -58,8 +60,8 @@ setup: ## install what a build needs (apt, only what is missing) and look for ca
 	}
 	echo "setup: complete ($$($(CARGO) --version))"
 
-build: setup ## release build of every binary
-	$(CARGO) build --release --workspace --bins --locked
+build: setup ## release build of the programs that users run
+	$(CARGO) build --release --workspace $(addprefix --bin ,$(PROGRAMS)) --locked
 
 testnet: build ## four validators and three rollups on this machine; Ctrl-C stops them
 	"$(TARGET_DIR)/release/switchyard" testnet up --dir "$(TESTNET_DIR)" $(TESTNET_ARGS)

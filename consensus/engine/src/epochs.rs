@@ -40,7 +40,7 @@ use commonware_p2p::{
 use commonware_parallel::Sequential;
 use commonware_runtime::{Handle, buffer::paged::CacheRef};
 use commonware_utils::{NZDuration, NZUsize, sync::Mutex};
-use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 use switchyard_consensus_core::{BlockBuilder, Committee, EpochRules, Fault, History};
 use switchyard_consensus_network::{Roster, public_key};
 use switchyard_primitives::B256;
@@ -210,6 +210,13 @@ where
         }
     }
 
+    /// Those with seats in an epoch or the next, ascending.
+    fn validators_near(&self, epoch: u64) -> Vec<B256> {
+        let committees = [epoch, epoch.saturating_add(1)].map(|epoch| self.config.committees.committee(epoch));
+        let members = committees.iter().flatten().flat_map(|c| c.members()).map(|m| m.seat.identity);
+        members.collect::<BTreeSet<B256>>().into_iter().collect()
+    }
+
     /// Tells the network who belongs to it, if that has changed: those with seats in this epoch and the next, and everyone
     /// else in the stake table, who follows.
     fn tell(&mut self, epoch: u64, told: &mut Told) -> Result<(), EngineError> {
@@ -220,11 +227,7 @@ where
             // Port 0: it is not known where to dial it; it may dial.
             by_log.flatten().or(configured).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
         };
-        let committees = [epoch, epoch.saturating_add(1)].map(|epoch| self.config.committees.committee(epoch));
-        let mut validators: Vec<B256> =
-            committees.iter().flatten().flat_map(|c| c.members()).map(|m| m.seat.identity).collect();
-        validators.sort();
-        validators.dedup();
+        let validators = self.validators_near(epoch);
         let followers: Vec<_> =
             known.iter().map(|(id, _)| *id).filter(|id| validators.binary_search(id).is_err()).collect();
         let located = |ids: Vec<B256>| ids.into_iter().map(|id| (id, address_of(&id))).collect::<Vec<_>>();
@@ -366,13 +369,9 @@ where
 
     /// Asks everyone for the finalisation of a height.
     fn ask_for(&self, height: u64, epoch: u64) {
-        let committees = [epoch, epoch.saturating_add(1)].map(|epoch| self.config.committees.committee(epoch));
         let me = self.schemes.me();
-        let members = committees.iter().flatten().flat_map(|c| c.members()).map(|m| m.seat.identity);
-        let mut others: Vec<B256> = members.filter(|id| *id != me).collect();
-        others.sort();
-        others.dedup();
-        let others: Vec<PublicKey> = others.into_iter().filter_map(|id| public_key(id).ok()).collect();
+        let others = self.validators_near(epoch).into_iter().filter(|id| *id != me);
+        let others: Vec<PublicKey> = others.filter_map(|id| public_key(id).ok()).collect();
         if let Ok(others) = others.try_into() {
             debug!(height, epoch, "asking for the epoch's last block");
             self.marshal.hint_finalized(Height::new(height), others);

@@ -9,7 +9,7 @@
 //!
 //! No source is trusted, for the tip neither: all of them are asked for proofs all the time, and what one hides another
 //! brings. One that lies, hides, or is slow is left alone for a while, longer each time. With no good source nothing new
-//! comes, and the node goes on serving what it has. Memory is bounded by [`plan`]'s window and [`skeleton`]'s headers.
+//! comes, and the node goes on serving what it has. Memory is bounded by `plan`'s window and `skeleton`'s headers.
 
 mod begin;
 mod bodies;

@@ -22,7 +22,7 @@ use switchyard_rollup_core::Vm;
 
 const EXAMPLE: &str = include_str!("../../../../docs/node.example.toml");
 /// Lines of the example before its lists.
-const PEERS_MARK: &str = "# One entry for each other validator.";
+const PEERS_MARK: &str = "# One entry for each other validator whose address the log does not tell.";
 const RPC_MARK: &str = "# An Ethereum JSON-RPC server,";
 
 /// The keys' files in the folder.

@@ -23,6 +23,7 @@ use switchyard_consensus_engine::{Engine, EngineConfig, start};
 use switchyard_consensus_guard::{LocalSigner, SignGuard};
 use switchyard_consensus_network::{Transport, identity};
 use switchyard_primitives::{B256, Block, Header, Limits, RollupId, Segment, SegmentTable, TxKey};
+use switchyard_testnet_kit::{Conditions, Mesh};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -47,9 +48,18 @@ pub struct EngineArguments {
     /// Least milliseconds from a block to the next
     #[arg(long, default_value_t = 0)]
     min_interval_ms: u64,
-    /// What carries the validators' messages: own, libp2p or libp2p-quic
-    #[arg(long, default_value_t)]
-    transport: Transport,
+    /// What carries the validators' messages: own, libp2p or libp2p-quic; several, separated by commas, one after the other
+    #[arg(long, value_delimiter = ',', default_values_t = [Transport::default()])]
+    transport: Vec<Transport>,
+    /// Milliseconds that everything is on its way from one validator to another, on top of what this machine takes
+    #[arg(long, default_value_t = 0)]
+    delay_ms: u64,
+    /// Share of datagrams that are lost, 0 to 1: only libp2p-quic has any
+    #[arg(long, default_value_t = 0.0)]
+    loss: f64,
+    /// Seconds before the measurement, in which validators connect and time out on those that are not there yet
+    #[arg(long, default_value_t = 2.0)]
+    warm_up: f64,
     /// Threads of each validator's engine
     #[arg(long, default_value = "2")]
     threads: NonZeroUsize,
@@ -63,6 +73,8 @@ pub struct EngineArguments {
 struct EngineReport {
     transport: Transport,
     validators: usize,
+    delay_ms: u64,
+    loss: f64,
     block_bytes: usize,
     seconds: f64,
     blocks: u64,
@@ -147,10 +159,12 @@ fn template(genesis: &Header, size: usize, transaction_bytes: usize) -> Result<B
 struct Cluster {
     engines: Vec<Engine>,
     builder: ReadyMade,
+    /// What makes the network slow; none where nothing does.
+    _mesh: Option<Mesh>,
     _dir: tempfile::TempDir,
 }
 
-async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
+async fn cluster(arguments: &EngineArguments, transport: Transport) -> Result<Cluster> {
     let count = arguments.validators;
     ensure!((1..=32).contains(&count), "--validators {count}: must be 1 to 32");
     let network_id = B256::from(rand::random::<[u8; 32]>());
@@ -162,6 +176,8 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
         listeners.push(reserve()?);
     }
     let addresses: Vec<SocketAddr> = listeners.iter().map(|(tcp, _)| tcp.local_addr()).collect::<Result<_, _>>()?;
+    let mesh = arguments.mesh(transport, &addresses).await?;
+    let address = |from, to| mesh.as_ref().and_then(|m| m.address(from, to)).unwrap_or(addresses[to]);
     let identities: Vec<B256> = seats.iter().map(|s| s.identity).collect();
     let seats = SeatSet::new(seats)?;
     let genesis = Header::genesis(network_id, 0, seats.hash());
@@ -181,7 +197,7 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
     let dir = tempfile::tempdir()?;
     let mut engines = Vec::new();
     for (index, (identity_secret, bls_secret)) in secrets.into_iter().enumerate() {
-        let peers = identities.iter().copied().zip(addresses.iter().copied());
+        let others = (0..count).filter(|other| *other != index);
         std::fs::create_dir_all(dir.path())?;
         let record = dir.path().join(format!("sign-record-{index}"));
         let guard = Arc::new(SignGuard::open(&record, network_id, bls_public_key(&bls_secret)?.0)?);
@@ -197,8 +213,8 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
             next_signer: None,
             doppelganger_check: false,
             listen: addresses[index],
-            transport: arguments.transport,
-            peers: peers.enumerate().filter(|(i, _)| *i != index).map(|(_, peer)| peer).collect(),
+            transport,
+            peers: others.map(|other| (identities[other], address(index, other))).collect(),
             data_dir: dir.path().join(index.to_string()),
             leader_timeout: Duration::from_millis(3000),
             certification_timeout: Duration::from_millis(6000),
@@ -214,13 +230,48 @@ async fn cluster(arguments: &EngineArguments) -> Result<Cluster> {
         std::fs::create_dir_all(&config.data_dir)?;
         engines.push(start(config, builder.clone()).await.wrap_err_with(|| format!("validator {index}"))?);
     }
-    Ok(Cluster { engines, builder, _dir: dir })
+    Ok(Cluster { engines, builder, _mesh: mesh, _dir: dir })
 }
 
-/// Runs the bench and prints its result.
+impl EngineArguments {
+    /// The links between the validators, where they are to be slower than this machine.
+    async fn mesh(&self, transport: Transport, addresses: &[SocketAddr]) -> Result<Option<Mesh>> {
+        ensure!(self.delay_ms <= 10_000, "--delay-ms {}: must be at most 10,000", self.delay_ms);
+        ensure!((0.0..=1.0).contains(&self.loss), "--loss {}: must be 0 to 1", self.loss);
+        let datagrams = transport == Transport::Libp2pQuic;
+        ensure!(
+            self.loss == 0.0 || datagrams,
+            "--loss: only with --transport libp2p-quic; {transport} has no datagrams"
+        );
+        if self.delay_ms == 0 && self.loss == 0.0 {
+            return Ok(None);
+        }
+        let mesh = Mesh::open(addresses, 0).await?;
+        let delay = Duration::from_millis(self.delay_ms);
+        mesh.set(Conditions { delay, loss: self.loss, ..Conditions::default() }, |_, _| true);
+        Ok(Some(mesh))
+    }
+}
+
+/// Runs the bench with each transport and prints the results.
 pub async fn run(arguments: EngineArguments) -> Result<u8> {
+    ensure!((0.0..=600.0).contains(&arguments.warm_up), "--warm-up {}: must be 0 to 600", arguments.warm_up);
     ensure!(arguments.seconds > 0.0 && arguments.seconds <= 3600.0, "--seconds must be above 0 and at most 3600");
-    let Cluster { engines, builder, _dir } = cluster(&arguments).await?;
+    let mut reports = Vec::new();
+    for transport in &arguments.transport {
+        reports.push(measure(&arguments, *transport).await?);
+    }
+    if let Some(path) = &arguments.out {
+        crate::cli::write_json(path, &reports)?;
+    }
+    if let Some(none) = reports.iter().find(|report| report.blocks == 0) {
+        bail!("{}: no block became final", none.transport);
+    }
+    Ok(0)
+}
+
+async fn measure(arguments: &EngineArguments, transport: Transport) -> Result<EngineReport> {
+    let Cluster { engines, builder, _mesh, _dir } = cluster(arguments, transport).await?;
     let block_bytes = builder.template.encoded_len();
     let (finals, mut seen) = mpsc::channel(1024);
     let (mut readers, mut handles) = (JoinSet::new(), Vec::new());
@@ -240,7 +291,7 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
     }
 
     // The first blocks are made while validators still connect.
-    let warm_up = Instant::now() + Duration::from_secs(2);
+    let warm_up = Instant::now() + Duration::from_secs_f64(arguments.warm_up);
     let duration = Duration::from_secs_f64(arguments.seconds);
     let mut heights = vec![(0_u64, 0_u64); arguments.validators];
     let mut latency = Latency::default();
@@ -272,8 +323,10 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
     }
     let blocks = heights.iter().map(|(first, last)| last - first).min().unwrap_or(0);
     let report = EngineReport {
-        transport: arguments.transport,
+        transport,
         validators: arguments.validators,
+        delay_ms: arguments.delay_ms,
+        loss: arguments.loss,
         block_bytes,
         seconds: arguments.seconds,
         blocks,
@@ -282,22 +335,17 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
         finality: latency.quantiles(),
     };
     println!(
-        "{}, {} validators, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
+        "{}, {} validators, {} ms of delay, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
         report.transport,
         report.validators,
+        report.delay_ms,
         report.block_bytes,
         report.blocks_per_second,
         report.mb_per_second,
         report.finality.p50_ms,
         report.finality.p99_ms
     );
-    if let Some(path) = &arguments.out {
-        crate::cli::write_json(path, &report)?;
-    }
-    if blocks == 0 {
-        bail!("no block became final");
-    }
-    Ok(0)
+    Ok(report)
 }
 
 #[cfg(test)]

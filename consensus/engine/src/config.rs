@@ -153,7 +153,10 @@ pub enum EngineError {
         view: u64,
     },
     /// A part of the engine has ended by itself, which is a defect or a broken disk.
-    #[error("consensus has stopped: {0}")]
+    #[error(
+        "consensus has stopped: {0}; if a write has failed, make room on the data directory's disk, or mend it, and start \
+         again: what was final or signed is kept"
+    )]
     Failed(String),
 }
 

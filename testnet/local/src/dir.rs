@@ -250,6 +250,13 @@ impl NetworkDir {
         }
     }
 
+    /// The fixed ports of the validators' network, which QUIC takes for UDP too.
+    pub(crate) fn network_ports(&self) -> Result<Vec<u16>, Error> {
+        let ports = (0..self.validators())
+            .map(|index| Ok(self.config(index)?.network.map_or(0, |network| network.listen.port())));
+        ports.filter(|port| !matches!(port, Ok(0))).collect()
+    }
+
     /// Every fixed port with what it is for: `(port, server, validator)`. Empty where free ports are taken.
     pub fn fixed_ports(&self) -> Result<Vec<(u16, String, usize)>, Error> {
         let mut ports = Vec::new();

@@ -6,9 +6,10 @@ use crate::{
     dir::{NetworkDir, Options, Ports},
     process,
 };
+use rustix::process::Signal;
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::{Path, PathBuf},
     process::Child,
     time::Duration,
@@ -96,6 +97,11 @@ impl Testnet {
     /// The `switchyard` program.
     pub fn program(&self) -> &Path {
         &self.binary
+    }
+
+    /// Starts `program` in place of `switchyard` from now on: one that does something and then becomes it.
+    pub fn use_program(&mut self, program: PathBuf) {
+        self.binary = program;
     }
 
     /// The network's folder.
@@ -206,6 +212,23 @@ impl Testnet {
         self.keep_port(index)
     }
 
+    /// SIGSTOP: the process stays, with its sockets, and does nothing until [`Testnet::resume`].
+    pub fn pause(&mut self, index: usize) -> Result<(), Error> {
+        self.signal(index, Signal::STOP)
+    }
+
+    /// SIGCONT: a paused process goes on where it was.
+    pub fn resume(&mut self, index: usize) -> Result<(), Error> {
+        self.signal(index, Signal::CONT)
+    }
+
+    fn signal(&mut self, index: usize, signal: Signal) -> Result<(), Error> {
+        if let Some(child) = &self.validator(index)?.process {
+            process::signal(child.id(), signal);
+        }
+        Ok(())
+    }
+
     /// SIGTERM, then SIGKILL after [`process::STOP_TIMEOUT`]. True if it stopped by itself.
     pub async fn stop(&mut self, index: usize) -> Result<bool, Error> {
         let files = [self.dir.validator(index)];
@@ -282,16 +305,19 @@ pub(crate) fn refuse_running(dir: &NetworkDir) -> Result<(), Error> {
     if pids.is_empty() { Ok(()) } else { Err(Error::Running { dir: dir.root().to_path_buf(), pids: pids.join(", ") }) }
 }
 
-/// Checks that nothing listens on the network's fixed ports. Free ones are reserved already.
+/// Checks that nothing listens on the network's fixed ports, with TCP or, where a validator has QUIC, UDP. Free ones are
+/// reserved already.
 pub(crate) fn check_ports(dir: &NetworkDir) -> Result<(), Error> {
     let Some(base) = dir.base_port() else { return Ok(()) };
-    let ports = dir.fixed_ports()?;
-    let free = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok();
+    let (ports, quic) = (dir.fixed_ports()?, dir.network_ports()?);
+    let free = |port: u16, udp: bool| {
+        let address = (Ipv4Addr::LOCALHOST, port);
+        TcpListener::bind(address).is_ok() && (!udp || UdpSocket::bind(address).is_ok())
+    };
     for (port, what, validator) in &ports {
-        if !free(*port) {
-            let fits = |candidate: &u16| {
-                ports.iter().all(|(p, ..)| p.checked_sub(base).and_then(|o| candidate.checked_add(o)).is_some_and(free))
-            };
+        if !free(*port, quic.contains(port)) {
+            let moved = |port: &u16, to: u16| port.checked_sub(base).and_then(|above| to.checked_add(above));
+            let fits = |to: &u16| ports.iter().all(|(p, ..)| moved(p, *to).is_some_and(|m| free(m, quic.contains(p))));
             let suggestion = (1..50).filter_map(|i| base.checked_add(i * 200)).find(fits).unwrap_or(base);
             return Err(Error::PortTaken { port: *port, what: what.clone(), validator: *validator, suggestion });
         }
@@ -305,4 +331,50 @@ pub async fn stop(dir: &NetworkDir) -> (usize, Vec<u32>) {
     let files: Vec<_> = (0..dir.validators()).map(|i| dir.validator(i)).collect();
     let ran = files.iter().filter(|f| process::running(f).is_some()).count();
     (ran, process::stop(&files, || {}).await)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A base with this many free ports after it.
+    fn free_base(count: u16) -> u16 {
+        let free = |base: u16| {
+            (base..base + count).all(|port| {
+                let address = (Ipv4Addr::LOCALHOST, port);
+                TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+            })
+        };
+        // Below the ports that systems give away, from a place that differs between processes.
+        let first = 10_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
+        (first..30_000).step_by(usize::from(count)).find(|base| free(*base)).unwrap()
+    }
+
+    #[test]
+    fn a_port_that_is_taken_for_tcp_or_for_quic_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let base = free_base(20);
+        let options = Options { validators: 2, ports: Ports::From(base), ..Options::default() };
+        let dir = NetworkDir::create(root.path(), &options, &[]).unwrap();
+        check_ports(&dir).unwrap();
+        let of = |what: &str| dir.fixed_ports().unwrap().into_iter().rfind(|(_, w, _)| w == what).unwrap().0;
+        let (network, grpc) = (of("the validators' network"), of("gRPC"));
+
+        // Nothing of this network speaks UDP there.
+        let _elsewhere = UdpSocket::bind((Ipv4Addr::LOCALHOST, grpc)).unwrap();
+        check_ports(&dir).unwrap();
+
+        let check = |port| match check_ports(&dir) {
+            Err(Error::PortTaken { port: taken, validator: 1, suggestion, .. }) => {
+                assert_eq!(taken, port);
+                assert_ne!(suggestion, base);
+            }
+            other => panic!("{other:?}"),
+        };
+        let quic = UdpSocket::bind((Ipv4Addr::LOCALHOST, network)).unwrap();
+        check(network);
+        drop(quic);
+        let _tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, grpc)).unwrap();
+        check(grpc);
+    }
 }

@@ -47,7 +47,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (LOCAL, all(&[NODE])),
         (KIT, all(&[NODE, LOCAL])),
         (FUZZ, all(&[NODE])),
-        (BENCHES, all(&[NODE, LOCAL])),
+        (BENCHES, all(&[NODE, LOCAL, KIT])),
     ])
 }
 

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod arrows;
+mod faults;
 mod late;
 mod layout;
 mod network;
+mod traffic;
 mod validators;

@@ -9,7 +9,14 @@ use commonware_consensus::{
 };
 use commonware_cryptography::Digested;
 use commonware_utils::{Acknowledgement as _, NZUsize, acknowledgement::Exact};
-use std::{collections::VecDeque, num::NonZeroUsize, sync::Arc};
+use std::{
+    collections::VecDeque,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 use switchyard_consensus_core::{EngineEvent, Fault};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info};
@@ -64,6 +71,8 @@ pub(crate) struct Courier {
     waiting: VecDeque<Waiting>,
     /// The newest height that the node has acknowledged.
     acknowledged: watch::Sender<u64>,
+    /// Set before anything else can notice that the courier has ended for the node's sake.
+    node_gone: Arc<AtomicBool>,
 }
 
 /// Why the courier ended.
@@ -122,8 +131,14 @@ impl Courier {
             archive_blocks,
             waiting: VecDeque::with_capacity(PENDING.get()),
             acknowledged,
+            node_gone: Arc::default(),
         };
         (courier, acknowledged_out)
+    }
+
+    /// Becomes true when the node has gone, before the parts that need it fail.
+    pub(crate) fn node_gone(&self) -> Arc<AtomicBool> {
+        self.node_gone.clone()
     }
 
     /// Runs until one side ends. `processed` is the height up to which the library takes the node to be done.
@@ -131,14 +146,13 @@ impl Courier {
         if self.next <= processed {
             info!(from = self.next, to = processed, "the node's store is behind the archive, which fills it");
         }
-        if let Err(ended) = self.fill(processed).await {
-            return ended;
+        let mut outcome = self.fill(processed).await;
+        while outcome.is_ok() {
+            outcome = self.step().await;
         }
-        loop {
-            if let Err(ended) = self.step().await {
-                return ended;
-            }
-        }
+        let ended = outcome.err().unwrap_or(Ended::LibraryGone);
+        self.node_gone.store(matches!(ended, Ended::NodeGone), Ordering::Release);
+        ended
     }
 
     async fn step(&mut self) -> Result<(), Ended> {

@@ -28,7 +28,7 @@ use commonware_p2p::{Receiver, Sender};
 use commonware_parallel::Sequential;
 use commonware_runtime::{Handle, buffer::paged::CacheRef};
 use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize};
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 use switchyard_consensus_core::{BlockBuilder, EngineEvent, allot, namespace};
 use switchyard_consensus_guard::Family;
 use switchyard_consensus_network::{self as network, Connected, Network, Roster, identity, public_key};
@@ -270,12 +270,13 @@ where
     pub(crate) async fn run(self, context: E) -> Result<(), EngineError> {
         let Self { tasks, epochs, courier, processed, gossip: (relay, transactions), status, mut must_stop, stop } =
             self;
+        let node_gone = courier.node_gone();
         let courier = context.child("courier").spawn(move |_| courier.run(processed));
         let epochs = context.child("epochs").spawn(move |context| epochs.run(context, processed));
         let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions));
         let _status = context.child("status").spawn(move |context| status.run(context));
         let tasks = tasks.into_iter().map(|(name, task)| Box::pin(async move { (name, task.await.err()) }));
-        tokio::select! {
+        let outcome = tokio::select! {
             // A fixed order: the simulation repeats a run exactly.
             biased;
             // The sender's end goes with the node's handle.
@@ -299,7 +300,9 @@ where
             ((name, error), _, _) = futures::future::select_all(tasks) => {
                 Err(EngineError::Failed(error.map_or_else(|| name.into(), |e| format!("{name}: {e}"))))
             }
-        }
+        };
+        // Whatever failed after the node had gone failed for that.
+        if node_gone.load(Ordering::Acquire) { Ok(()) } else { outcome }
     }
 }
 

@@ -66,5 +66,6 @@ async fn a_node_that_goes_away_ends_the_engine() {
     let engine = within(start(cluster.config(0, 0), Builder::new(0, Manner::Honest))).await.unwrap();
     let mut stopped = engine.handle.stopped.clone();
     drop(engine.events);
-    assert!(within(stopped.wait()).await.is_ok());
+    let ended = within(stopped.wait()).await;
+    assert!(ended.is_ok(), "{ended:?}");
 }

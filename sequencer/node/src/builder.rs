@@ -103,10 +103,10 @@ fn admissible(state: &HubState, selected: Selected) -> Option<Selected> {
     if selected.segment.rollup != RollupId::SYSTEM {
         return Some(selected);
     }
-    let Selected { segment, hashes } = selected;
-    let kept: Vec<Bytes> = state.admissible(segment.transactions);
-    let hashes = hashes.into_iter().filter(|hash| kept.iter().any(|tx| keccak256(tx) == *hash)).collect();
-    (!kept.is_empty()).then(|| Selected { segment: Segment { transactions: kept, ..segment }, hashes })
+    let Segment { rollup, transactions } = selected.segment;
+    let transactions: Vec<Bytes> = state.admissible(transactions);
+    let hashes = transactions.iter().map(keccak256).collect();
+    (!transactions.is_empty()).then(|| Selected { segment: Segment { rollup, transactions }, hashes })
 }
 
 impl HubBuilder {

@@ -2,6 +2,7 @@
 
 mod keys;
 
+pub(crate) use keys::KeyFiles;
 pub use keys::{BlsKey, Keys, RemoteKey};
 
 use serde::{Deserialize, Serialize};

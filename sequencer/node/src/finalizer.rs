@@ -94,8 +94,9 @@ impl Finalizer {
         self.mempool.on_final(header.height, &included);
         self.metrics.height.set(gauge(header.height));
         self.metrics.blocks.inc();
-        self.metrics.saw(header.timestamp_ms, Tokio.now_ms());
-        let latency_ms = u32::try_from(Tokio.now_ms().saturating_sub(header.timestamp_ms)).unwrap_or(u32::MAX);
+        let now_ms = Tokio.now_ms();
+        self.metrics.saw(header.timestamp_ms, now_ms);
+        let latency_ms = u32::try_from(now_ms.saturating_sub(header.timestamp_ms)).unwrap_or(u32::MAX);
         self.metrics.finality_seconds.observe(f64::from(latency_ms) / 1000.0);
         for segment in block.segments() {
             self.count(segment);

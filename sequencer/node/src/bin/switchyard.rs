@@ -104,14 +104,17 @@ fn main() -> ExitCode {
 
 type Outcome<'a> = Pin<Box<dyn Future<Output = Result<(), CliError>> + 'a>>;
 
+/// Runs a command's future to its end, on this thread.
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map(|runtime| runtime.block_on(future)).map_err(|error| refuse(1, format!("cannot start: {error}")))
+}
+
 fn client(command: impl for<'a> FnOnce(&'a mut (dyn Write + Send)) -> Outcome<'a>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(1, format!("cannot start: {error}")),
-    };
-    match runtime.block_on(command(&mut std::io::stdout())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(error.exit_code(), error),
+    match block_on(command(&mut std::io::stdout())) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => refuse(error.exit_code(), error),
+        Err(code) => code,
     }
 }
 
@@ -123,20 +126,14 @@ fn operated(outcome: Result<(), OperateError>) -> ExitCode {
 }
 
 fn doctor(args: operate::DoctorArgs) -> ExitCode {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => operated(runtime.block_on(operate::doctor(args, &mut std::io::stdout()))),
-        Err(error) => refuse(1, format!("cannot start: {error}")),
-    }
+    block_on(operate::doctor(args, &mut std::io::stdout())).map_or_else(|code| code, operated)
 }
 
 fn snapshot(args: cli::SnapshotArgs) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return refuse(1, format!("cannot start: {error}")),
-    };
-    match runtime.block_on(cli::snapshot(args, &mut std::io::stdout())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(error.exit_code(), error),
+    match block_on(cli::snapshot(args, &mut std::io::stdout())) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => refuse(error.exit_code(), error),
+        Err(code) => code,
     }
 }
 

@@ -76,19 +76,6 @@ impl BlsKey {
         }
         .into_iter()
     }
-
-    /// From the files that a table names.
-    pub(crate) fn of_files(
-        bls: Option<PathBuf>,
-        bls_keystore: Option<PathBuf>,
-        bls_password_file: Option<PathBuf>,
-    ) -> Result<Self, &'static str> {
-        match (bls, bls_keystore, bls_password_file) {
-            (Some(path), None, None) => Ok(Self::Plain(path)),
-            (None, Some(path), password_file) => Ok(Self::Keystore { path, password_file }),
-            _ => Err("[keys] must have either bls, or bls_keystore and perhaps bls_password_file"),
-        }
-    }
 }
 
 /// As the file has it.
@@ -105,13 +92,13 @@ struct KeysTable {
     #[serde(skip_serializing_if = "Option::is_none")]
     signer: Option<RemoteKey>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<NextTable>,
+    next: Option<KeyFiles>,
 }
 
-/// `[keys.next]`, as the file has it.
+/// A key on this host, as a table of its own has it.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct NextTable {
+pub(crate) struct KeyFiles {
     #[serde(skip_serializing_if = "Option::is_none")]
     bls: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,45 +107,67 @@ struct NextTable {
     bls_password_file: Option<PathBuf>,
 }
 
+impl TryFrom<KeyFiles> for BlsKey {
+    type Error = &'static str;
+
+    fn try_from(files: KeyFiles) -> Result<Self, &'static str> {
+        match (files.bls, files.bls_keystore, files.bls_password_file) {
+            (Some(path), None, None) => Ok(Self::Plain(path)),
+            (None, Some(path), password_file) => Ok(Self::Keystore { path, password_file }),
+            _ => Err("[keys] must have either bls, or bls_keystore and perhaps bls_password_file"),
+        }
+    }
+}
+
+impl TryFrom<BlsKey> for KeyFiles {
+    /// The key is on another host.
+    type Error = RemoteKey;
+
+    fn try_from(key: BlsKey) -> Result<Self, RemoteKey> {
+        match key {
+            BlsKey::Plain(path) => Ok(Self { bls: Some(path), bls_keystore: None, bls_password_file: None }),
+            BlsKey::Keystore { path, password_file } => {
+                Ok(Self { bls: None, bls_keystore: Some(path), bls_password_file: password_file })
+            }
+            BlsKey::Remote(remote) => Err(remote),
+        }
+    }
+}
+
 impl TryFrom<KeysTable> for Keys {
     type Error = &'static str;
 
     fn try_from(table: KeysTable) -> Result<Self, Self::Error> {
-        let bls = match (table.bls, table.bls_keystore, table.bls_password_file, table.signer) {
-            (None, None, None, Some(signer)) => BlsKey::Remote(signer),
-            (bls, keystore, password_file, None) => BlsKey::of_files(bls, keystore, password_file)?,
+        let KeysTable { identity, bls, bls_keystore, bls_password_file, signer, next } = table;
+        let files = KeyFiles { bls, bls_keystore, bls_password_file };
+        let bls = match (files, signer) {
+            (KeyFiles { bls: None, bls_keystore: None, bls_password_file: None }, Some(signer)) => {
+                BlsKey::Remote(signer)
+            }
+            (files, None) => files.try_into()?,
             _ => return Err("[keys] must have no BLS key beside [keys.signer], which has it"),
         };
-        let files = |next: NextTable| BlsKey::of_files(next.bls, next.bls_keystore, next.bls_password_file);
-        let next = table.next.map(files).transpose()?;
+        let next = next.map(BlsKey::try_from).transpose()?;
         if next.is_some() && matches!(bls, BlsKey::Remote(_)) {
             return Err(
                 "[keys.next] is for keys on this host: change a remote signer's key at the signer, and start anew",
             );
         }
-        Ok(Self { identity: table.identity, bls, next })
+        Ok(Self { identity, bls, next })
     }
 }
 
 impl From<Keys> for KeysTable {
     fn from(Keys { identity, bls, next }: Keys) -> Self {
-        let next = next.map(|next| match next {
-            BlsKey::Keystore { path, password_file } => {
-                NextTable { bls: None, bls_keystore: Some(path), bls_password_file: password_file }
-            }
-            BlsKey::Plain(path) | BlsKey::Remote(RemoteKey { key: path, .. }) => {
-                NextTable { bls: Some(path), bls_keystore: None, bls_password_file: None }
-            }
-        });
-        let mut table = Self { identity, bls: None, bls_keystore: None, bls_password_file: None, signer: None, next };
-        match bls {
-            BlsKey::Plain(path) => table.bls = Some(path),
-            BlsKey::Keystore { path, password_file } => {
-                (table.bls_keystore, table.bls_password_file) = (Some(path), password_file);
-            }
-            BlsKey::Remote(signer) => table.signer = Some(signer),
-        }
-        table
+        // Only a key on this host can be the next one.
+        let next = next.and_then(|next| KeyFiles::try_from(next).ok());
+        let none = KeyFiles { bls: None, bls_keystore: None, bls_password_file: None };
+        let (files, signer) = match KeyFiles::try_from(bls) {
+            Ok(files) => (files, None),
+            Err(remote) => (none, Some(remote)),
+        };
+        let KeyFiles { bls, bls_keystore, bls_password_file } = files;
+        Self { identity, bls, bls_keystore, bls_password_file, signer, next }
     }
 }
 

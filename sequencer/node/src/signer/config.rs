@@ -1,6 +1,6 @@
 //! The signer's configuration.
 
-use crate::config::{BlsKey, ConfigError, parse_toml};
+use crate::config::{BlsKey, ConfigError, KeyFiles, parse_toml};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{
     net::SocketAddr,
@@ -24,33 +24,13 @@ pub struct SignerConfig {
     pub tls: SignerTls,
 }
 
-/// [`BlsKey`] as the file has it.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeysTable {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bls: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bls_keystore: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bls_password_file: Option<PathBuf>,
-}
-
 fn read_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BlsKey, D::Error> {
-    let KeysTable { bls, bls_keystore, bls_password_file } = KeysTable::deserialize(deserializer)?;
-    BlsKey::of_files(bls, bls_keystore, bls_password_file).map_err(serde::de::Error::custom)
+    KeyFiles::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
 }
 
 fn write_keys<S: Serializer>(key: &BlsKey, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut table = KeysTable { bls: None, bls_keystore: None, bls_password_file: None };
-    match key.clone() {
-        BlsKey::Plain(path) => table.bls = Some(path),
-        BlsKey::Keystore { path, password_file } => {
-            (table.bls_keystore, table.bls_password_file) = (Some(path), password_file);
-        }
-        BlsKey::Remote(_) => return Err(serde::ser::Error::custom("a signer has its key itself")),
-    }
-    table.serialize(serializer)
+    let files = KeyFiles::try_from(key.clone());
+    files.map_err(|_| serde::ser::Error::custom("a signer has its key itself"))?.serialize(serializer)
 }
 
 /// PEM files of the signer's TLS.

@@ -79,6 +79,7 @@ pub async fn run(arguments: SyncArguments) -> Result<()> {
         rpc: Vec::<RollupRpc>::new(),
         mempool: Mempool::default(),
         store: Store::default(),
+        newest_protocol: NEWEST_PROTOCOL,
     };
     let began = Instant::now();
     let mut node = Node::start(config, RecentErrors::default()).await?;

@@ -29,7 +29,7 @@ pub enum DecodeError {
         limit: u64,
     },
     /// A version that this software does not know.
-    #[error("unknown {field} version {value}")]
+    #[error("unknown {field} version {value}; a newer switchyard may know it")]
     Version {
         /// What carries the version.
         field: &'static str,

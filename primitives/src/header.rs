@@ -2,11 +2,16 @@
 
 use crate::{B256, DecodeError, Reader, Writer, keccak256};
 
-/// What a finality certificate signs, by its hash. Layout version 1, big-endian, 189 bytes:
-/// `version u8 | parent 32 | height u64 | epoch u64 | timestamp_ms u64 | origins_root 32 | segment_root 32 |
+/// The newest protocol version that this software knows. Version 1 is the first; `docs/specs/upgrades.md` says what each one is.
+pub const NEWEST_PROTOCOL: u8 = 2;
+
+/// What a finality certificate signs, by its hash. Big-endian, 189 bytes, in every protocol version so far:
+/// `protocol u8 | parent 32 | height u64 | epoch u64 | timestamp_ms u64 | origins_root 32 | segment_root 32 |
 /// system_root 32 | next_seats_hash 32 | body_bytes u32`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Header {
+    /// The protocol version that the block follows, 1 to [`NEWEST_PROTOCOL`].
+    pub protocol: u8,
     /// Hash of the parent's header; the genesis header's parent is the network id.
     pub parent: B256,
     /// Number of blocks below this one.
@@ -28,14 +33,14 @@ pub struct Header {
 }
 
 impl Header {
-    /// Layout version.
-    pub const VERSION: u8 = 1;
     /// Encoded length in bytes.
     pub const LEN: usize = 1 + 32 + 8 * 3 + 32 * 4 + 4;
 
-    /// The header of height 0, which every validator derives from the network id and nobody signs.
+    /// The header of height 0, which every validator derives from the network id and nobody signs. It follows protocol 1,
+    /// whichever the blocks after it follow.
     pub fn genesis(network: B256, timestamp_ms: u64, seats_hash: B256) -> Self {
         Self {
+            protocol: 1,
             parent: network,
             height: 0,
             epoch: 0,
@@ -51,7 +56,7 @@ impl Header {
     /// The fixed layout.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut w = Writer::with_capacity(Self::LEN);
-        w.u8(Self::VERSION);
+        w.u8(self.protocol);
         w.raw(self.parent.as_slice());
         w.u64(self.height);
         w.u64(self.epoch);
@@ -68,11 +73,12 @@ impl Header {
 
     /// Reads the fixed layout.
     pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
-        let version = r.u8("header.version")?;
-        if version != Self::VERSION {
-            return Err(DecodeError::Version { field: "header", value: version });
+        let protocol = r.u8("header.protocol")?;
+        if !(1..=NEWEST_PROTOCOL).contains(&protocol) {
+            return Err(DecodeError::Version { field: "header", value: protocol });
         }
         Ok(Self {
+            protocol,
             parent: r.b256("header.parent")?,
             height: r.u64("header.height")?,
             epoch: r.u64("header.epoch")?,

@@ -1,116 +1,27 @@
-//! The records of the system rollup that change the stake table: layout, signatures, and why one is refused.
+//! The records of the system rollup that change the hub's state: layout, signatures, and why one is refused.
 //!
-//! A [`StakeChange`] is signed by validators that hold a quorum of an epoch's seats; an [`Update`] by the validator that it is
-//! about. Both are transactions of the rollup [`RollupId::SYSTEM`] and may be sent by anyone.
+//! A [`StakeChange`] and an [`Upgrade`] are signed by validators that hold a quorum of an epoch's seats; an [`Update`] by the
+//! validator that it is about. They are transactions of the rollup [`RollupId::SYSTEM`] and may be sent by anyone.
 //!
 //! [`RollupId::SYSTEM`]: switchyard_primitives::RollupId::SYSTEM
 
+mod error;
+mod quorum;
+
+pub use error::RecordError;
+
 use crate::{
-    Committee, Seat, SeatError,
+    Committee, Seat,
     keys::{KeyError, verify_possession},
-    verify::{VOTE_DST, domain},
+    verify::domain,
 };
 use alloy_primitives::FixedBytes;
-use blst::{
-    BLST_ERROR,
-    min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, SecretKey, Signature},
-};
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use std::net::{IpAddr, SocketAddr};
 use switchyard_primitives::{B256, Bytes, DecodeError, Reader, SignerBitmap, Writer};
 
 /// Most changes in one record.
 pub const CHANGES_MAX: usize = 64;
-
-/// Why a record is refused. A block that holds such a record is invalid.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecordError {
-    /// The bytes are not a record.
-    #[error("malformed record: {0}")]
-    Malformed(#[from] DecodeError),
-    /// The block's header says something else of the hub's state than the log does.
-    #[error("block {height}: its epoch, system root or next seats are not those that follow from the log")]
-    Header {
-        /// The block's height.
-        height: u64,
-    },
-    /// More records than a block may hold.
-    #[error("{found} records in one block, at most 16")]
-    TooMany {
-        /// Records found.
-        found: usize,
-    },
-    /// Made for another state: an earlier one (it is in the log already, or another one came first) or a later one.
-    #[error("serial {found}, the next one is {expected}")]
-    Serial {
-        /// The number it must have.
-        expected: u64,
-        /// The number it has.
-        found: u64,
-    },
-    /// Signed by the validators of an epoch that is neither this one nor the one before.
-    #[error("signed by the validators of epoch {found}, the epoch is {current}; sign it anew")]
-    Epoch {
-        /// The block's epoch.
-        current: u64,
-        /// The record's.
-        found: u64,
-    },
-    /// No such validator.
-    #[error("{identity} is not in the stake table")]
-    Unknown {
-        /// The identity.
-        identity: B256,
-    },
-    /// A validator that joins is there already.
-    #[error("{identity} is in the stake table already")]
-    Known {
-        /// The identity.
-        identity: B256,
-    },
-    /// The identity is not an ed25519 key.
-    #[error("{identity} is not an ed25519 public key")]
-    Identity {
-        /// The identity.
-        identity: B256,
-    },
-    /// Another validator, or this one, has the BLS key.
-    #[error("BLS key {bls} is in the stake table already")]
-    KeyTaken {
-        /// The key.
-        bls: FixedBytes<48>,
-    },
-    /// The BLS key's proof of possession does not hold.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The table is full.
-    #[error("the stake table would have more than 1024 validators")]
-    Full,
-    /// No validator with stake would be left.
-    #[error("no validator with stake would be left")]
-    NobodyLeft,
-    /// Signed by validators with too few seats.
-    #[error("signed by validators with {found} seats, {quorum} are needed")]
-    Quorum {
-        /// Seats needed.
-        quorum: usize,
-        /// Seats of the signers.
-        found: usize,
-    },
-    /// The signature is not that of the named signers over this record.
-    #[error("the signature does not verify")]
-    Signature,
-    /// No seats follow from the table.
-    #[error(transparent)]
-    Seats(#[from] SeatError),
-}
-
-impl RecordError {
-    /// Whether waiting may help: the record is in order, but not for the present state.
-    pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Serial { expected, found } if found > expected)
-    }
-}
 
 /// What happens to one validator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +52,30 @@ pub struct StakeChange {
     pub serial: u64,
     /// Changes by identity, ascending; 1 to [`CHANGES_MAX`].
     pub changes: Vec<(B256, Change)>,
+    /// Which of the committee's validators signed, by position.
+    pub signers: SignerBitmap,
+    /// The sum of their signatures, compressed G2.
+    pub signature: [u8; 96],
+}
+
+/// Which protocol version begins at which height.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Activation {
+    /// The version: the one after that in force, or the one in force to withdraw what was decided before.
+    pub protocol: u8,
+    /// The first block that follows it: an epoch's first, at the earliest that of the epoch after next. 0 to withdraw.
+    pub height: u64,
+}
+
+/// The decision that another protocol version begins, signed by a quorum. It takes the place of an earlier one that has not begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The epoch whose validators sign: that of the block that holds the record, or the one before.
+    pub epoch: u64,
+    /// Number of quorum-signed records before this one.
+    pub serial: u64,
+    /// What begins, and when.
+    pub activation: Activation,
     /// Which of the committee's validators signed, by position.
     pub signers: SignerBitmap,
     /// The sum of their signatures, compressed G2.
@@ -183,6 +118,8 @@ pub enum Record {
     Stake(StakeChange),
     /// Kind 2.
     Update(Update),
+    /// Kind 3.
+    Upgrade(Upgrade),
 }
 
 pub(crate) fn write_address(w: &mut Writer, address: Option<SocketAddr>) {
@@ -273,23 +210,6 @@ fn check_new_key(identity: B256, bls: FixedBytes<48>, possession: &FixedBytes<96
     Ok(verify_possession(&Seat { identity, bls }, possession)?)
 }
 
-fn verify(message: &[u8], keys: &[FixedBytes<48>], signature: &[u8; 96]) -> Result<(), RecordError> {
-    let keys: Result<Vec<PublicKey>, _> = keys.iter().map(|key| PublicKey::uncompress(key.as_slice())).collect();
-    let keys = keys.map_err(|_| RecordError::Signature)?;
-    let signature = Signature::sig_validate(signature, true).map_err(|_| RecordError::Signature)?;
-    let key = AggregatePublicKey::aggregate(&keys.iter().collect::<Vec<_>>(), false);
-    let key = key.map_err(|_| RecordError::Signature)?.to_public_key();
-    match signature.verify(false, message, VOTE_DST, &[], &key, false) {
-        BLST_ERROR::BLST_SUCCESS => Ok(()),
-        _ => Err(RecordError::Signature),
-    }
-}
-
-fn sign(secret: &[u8; 32], message: &[u8]) -> Result<[u8; 96], KeyError> {
-    let key = SecretKey::from_bytes(secret).map_err(|_| KeyError::Secret)?;
-    Ok(key.sign(message, VOTE_DST, &[]).compress())
-}
-
 impl StakeChange {
     /// What its signers sign: `domain("_STAKE") | epoch u64 | serial u64 | changes`.
     pub fn message(network: B256, epoch: u64, serial: u64, changes: &[(B256, Change)]) -> Vec<u8> {
@@ -309,7 +229,7 @@ impl StakeChange {
         changes: &[(B256, Change)],
         secret: &[u8; 32],
     ) -> Result<[u8; 96], KeyError> {
-        sign(secret, &Self::message(network, epoch, serial, changes))
+        quorum::sign(secret, &Self::message(network, epoch, serial, changes))
     }
 
     /// The record of these parts, by identity. Parts that do not verify, or that are not of the committee's validators, are
@@ -322,25 +242,7 @@ impl StakeChange {
         parts: &[(B256, [u8; 96])],
     ) -> Result<Self, RecordError> {
         let message = Self::message(network, committee.epoch(), serial, &changes);
-        let mut sum: Option<AggregateSignature> = None;
-        let mut signers = std::collections::BTreeSet::new();
-        for (identity, part) in parts {
-            let unknown = RecordError::Unknown { identity: *identity };
-            let position = committee.members().iter().position(|m| m.seat.identity == *identity);
-            let position = position.ok_or_else(|| unknown.clone())?;
-            verify(&message, &[committee.members()[position].seat.bls], part)?;
-            if !signers.insert(u32::try_from(position).map_err(|_| unknown)?) {
-                continue;
-            }
-            let part = Signature::from_bytes(part).map_err(|_| RecordError::Signature)?;
-            match &mut sum {
-                None => sum = Some(AggregateSignature::from_signature(&part)),
-                Some(sum) => sum.add_signature(&part, false).map_err(|_| RecordError::Signature)?,
-            }
-        }
-        let signature = sum.ok_or(RecordError::Signature)?.to_signature().compress();
-        let members = u32::try_from(committee.members().len()).unwrap_or(u32::MAX);
-        let signers = SignerBitmap::new(members, signers);
+        let (signers, signature) = quorum::combine(&message, committee, parts)?;
         let change = Self { epoch: committee.epoch(), serial, changes, signers, signature };
         change.verify(network, committee)?;
         Ok(change)
@@ -348,25 +250,59 @@ impl StakeChange {
 
     /// Checks the signature, and the keys of those who join.
     pub fn verify(&self, network: B256, committee: &Committee) -> Result<(), RecordError> {
-        let members = committee.members();
-        let quorum = committee.seats().quorum();
-        if usize::try_from(self.signers.seats()) != Ok(members.len()) {
-            return Err(RecordError::Quorum { quorum, found: 0 });
-        }
-        let signers = self.signers.signers().filter_map(|i| members.get(usize::try_from(i).ok()?));
-        let signers: Vec<_> = signers.collect();
-        let found = signers.iter().map(|m| m.seats as usize).sum();
-        if found < quorum {
-            return Err(RecordError::Quorum { quorum, found });
-        }
-        let keys: Vec<_> = signers.iter().map(|m| m.seat.bls).collect();
-        verify(&Self::message(network, self.epoch, self.serial, &self.changes), &keys, &self.signature)?;
+        let message = Self::message(network, self.epoch, self.serial, &self.changes);
+        quorum::verify(&message, committee, &self.signers, &self.signature)?;
         for (identity, change) in &self.changes {
             if let Change::Join { bls, possession, .. } = change {
                 check_new_key(*identity, *bls, possession)?;
             }
         }
         Ok(())
+    }
+}
+
+impl Upgrade {
+    /// What its signers sign: `domain("_UPGRADE") | epoch u64 | serial u64 | protocol u8 | height u64`.
+    pub fn message(network: B256, epoch: u64, serial: u64, activation: Activation) -> Vec<u8> {
+        let mut w = Writer::default();
+        w.raw(&domain(network, b"_UPGRADE"));
+        w.u64(epoch);
+        w.u64(serial);
+        w.u8(activation.protocol);
+        w.u64(activation.height);
+        w.into_vec()
+    }
+
+    /// One validator's part of the signature.
+    pub fn sign_part(
+        network: B256,
+        epoch: u64,
+        serial: u64,
+        activation: Activation,
+        secret: &[u8; 32],
+    ) -> Result<[u8; 96], KeyError> {
+        quorum::sign(secret, &Self::message(network, epoch, serial, activation))
+    }
+
+    /// The record of these parts, as [`StakeChange::combine`].
+    pub fn combine(
+        network: B256,
+        committee: &Committee,
+        serial: u64,
+        activation: Activation,
+        parts: &[(B256, [u8; 96])],
+    ) -> Result<Self, RecordError> {
+        let message = Self::message(network, committee.epoch(), serial, activation);
+        let (signers, signature) = quorum::combine(&message, committee, parts)?;
+        let upgrade = Self { epoch: committee.epoch(), serial, activation, signers, signature };
+        upgrade.verify(network, committee)?;
+        Ok(upgrade)
+    }
+
+    /// Checks the signature.
+    pub fn verify(&self, network: B256, committee: &Committee) -> Result<(), RecordError> {
+        let message = Self::message(network, self.epoch, self.serial, self.activation);
+        quorum::verify(&message, committee, &self.signers, &self.signature)
     }
 }
 
@@ -386,14 +322,14 @@ impl Update {
         kind: UpdateKind,
         secret: &[u8; 32],
     ) -> Result<Self, KeyError> {
-        let signature = sign(secret, &Self::message(network, identity, serial, &kind))?;
+        let signature = quorum::sign(secret, &Self::message(network, identity, serial, &kind))?;
         Ok(Self { identity, serial, kind, signature })
     }
 
     /// Checks the signature against the validator's key, and a new key's proof of possession.
     pub fn verify(&self, network: B256, bls: &FixedBytes<48>) -> Result<(), RecordError> {
         let message = Self::message(network, self.identity, self.serial, &self.kind);
-        verify(&message, &[*bls], &self.signature)?;
+        quorum::verify_keys(&message, &[*bls], &self.signature)?;
         match &self.kind {
             UpdateKind::Keys { bls, possession } => check_new_key(self.identity, *bls, possession),
             UpdateKind::Address(_) | UpdateKind::Leave => Ok(()),
@@ -440,6 +376,15 @@ impl Record {
                 write_update(&mut w, *identity, *serial, kind);
                 w.raw(signature);
             }
+            Self::Upgrade(Upgrade { epoch, serial, activation, signers, signature }) => {
+                w.u8(3);
+                w.u64(*epoch);
+                w.u64(*serial);
+                w.u8(activation.protocol);
+                w.u64(activation.height);
+                signers.write(&mut w);
+                w.raw(signature);
+            }
         }
         w.into_bytes()
     }
@@ -472,6 +417,13 @@ impl Record {
                 };
                 Self::Update(Update { identity, serial, kind, signature: r.array("record.signature")? })
             }
+            3 => Self::Upgrade(Upgrade {
+                epoch: r.u64("record.epoch")?,
+                serial: r.u64("record.serial")?,
+                activation: Activation { protocol: r.u8("upgrade.protocol")?, height: r.u64("upgrade.height")? },
+                signers: SignerBitmap::read(&mut r)?,
+                signature: r.array("record.signature")?,
+            }),
             _ => return Err(DecodeError::Invalid { field: "record.kind", reason: "unknown" }),
         };
         r.finish()?;

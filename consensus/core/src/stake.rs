@@ -5,10 +5,10 @@
 use crate::{
     Committee, Member, Seat, SeatError,
     allot::{allot, targets},
-    record::{Change, Record, RecordError, StakeChange, Update, UpdateKind},
+    record::{Activation, Change, Record, RecordError, StakeChange, Update, UpdateKind, Upgrade},
 };
 use alloy_primitives::FixedBytes;
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU64, sync::Arc};
+use std::{collections::{BTreeMap, BTreeSet}, net::SocketAddr, num::NonZeroU64, sync::Arc};
 use switchyard_primitives::{B256, Block, DecodeError, Header, Reader, RollupId, Writer, keccak256};
 
 /// Most validators in the table.
@@ -65,6 +65,12 @@ pub struct HubState {
     validators: Arc<BTreeMap<B256, Registration>>,
     /// Number of quorum-signed changes so far: the next one names it.
     serial: u64,
+    /// What the next block follows.
+    protocol: u8,
+    /// What a later one begins.
+    upgrade: Option<Activation>,
+    /// Who has changed something of itself in the block that is being followed; empty between blocks.
+    updated: BTreeSet<B256>,
     /// Of the next block's epoch, and of the one after it. The one before is kept because a change that was signed at the
     /// end of an epoch arrives in the next.
     committees: [Arc<Committee>; 3],
@@ -73,10 +79,7 @@ pub struct HubState {
 }
 
 impl HubState {
-    /// Layout version of [`Self::encode`].
-    pub const VERSION: u8 = 1;
-
-    /// The state of the genesis block. The validators' proofs of possession have been checked.
+    /// The state of the genesis block, on which protocol 1 begins. The validators' proofs of possession have been checked.
     pub fn genesis(
         network: B256,
         rules: EpochRules,
@@ -86,9 +89,26 @@ impl HubState {
         let first = Arc::new(snapshot(0, &validators, rules)?);
         let second = Arc::new(snapshot(1, &validators, rules)?);
         let committees = [first.clone(), first, second];
+        let validators = validators.into();
+        Ok(Self::new(network, rules, 1, validators, committees))
+    }
+
+    fn new(
+        network: B256,
+        rules: EpochRules,
+        next: u64,
+        validators: Arc<BTreeMap<B256, Registration>>,
+        committees: [Arc<Committee>; 3],
+    ) -> Self {
+        let (updated, root) = (BTreeSet::new(), B256::ZERO);
         let state =
-            Self { network, rules, next: 1, validators: validators.into(), serial: 0, committees, root: B256::ZERO };
-        Ok(state.with_root())
+            Self { network, rules, next, validators, serial: 0, protocol: 1, upgrade: None, updated, committees, root };
+        state.with_root()
+    }
+
+    /// This state with another protocol version for the next block: for a network that begins with it.
+    pub fn with_protocol(self, protocol: u8) -> Self {
+        Self { protocol, ..self }.with_root()
     }
 
     /// This state as it is at a later height if nothing changes it until then; `None` if an epoch ends between.
@@ -132,12 +152,23 @@ impl HubState {
         self.committees.iter().find(|c| c.epoch() == epoch)
     }
 
-    /// What the next block's header must say: its epoch, the commitment to this state, and the next seats' hash where it is
-    /// an epoch's last.
-    pub fn header_fields(&self) -> (u64, B256, B256) {
+    /// The protocol version that the next block follows.
+    pub fn protocol(&self) -> u8 {
+        self.protocol
+    }
+
+    /// Which protocol version begins at which later height, if that is decided.
+    pub fn upgrade(&self) -> Option<Activation> {
+        self.upgrade
+    }
+
+    /// The header with what this state says of the next block: protocol version, epoch, the commitment to this state, and the
+    /// next seats' hash where it is an epoch's last.
+    pub fn stamp(&self, header: Header) -> Header {
         let last = self.rules.is_last(self.next);
-        let next_seats = if last { self.following().seats().hash() } else { B256::ZERO };
-        (self.current().epoch(), self.root, next_seats)
+        let next_seats_hash = if last { self.following().seats().hash() } else { B256::ZERO };
+        let (protocol, epoch) = (self.protocol, self.current().epoch());
+        Header { protocol, epoch, system_root: self.root, next_seats_hash, ..header }
     }
 
     /// keccak-256 of [`Self::encode`] without the height: what the next header commits to as `system_root`.
@@ -154,10 +185,8 @@ impl HubState {
 
     /// Checks what a block says of this state, and its records; returns the state after it.
     pub fn follow(self: &Arc<Self>, block: &Block) -> Result<Arc<Self>, RecordError> {
-        let (epoch, root, next_seats) = self.header_fields();
         let Header { height, .. } = block.header;
-        let said = (block.header.epoch, block.header.system_root, block.header.next_seats_hash);
-        if height != self.next || said != (epoch, root, next_seats) {
+        if height != self.next || block.header != self.stamp(block.header) {
             return Err(RecordError::Header { height });
         }
         let mut state = Self::clone(self);
@@ -189,16 +218,47 @@ impl HubState {
         match record {
             Record::Stake(change) => self.change(change),
             Record::Update(update) => self.update(update),
+            Record::Upgrade(upgrade) => self.schedule(upgrade),
         }
     }
 
-    fn change(&mut self, change: &StakeChange) -> Result<(), RecordError> {
-        if change.serial != self.serial {
-            return Err(RecordError::Serial { expected: self.serial, found: change.serial });
+    /// The committee whose quorum signs a change with this serial and epoch.
+    fn signers(&self, serial: u64, epoch: u64) -> Result<&Committee, RecordError> {
+        if serial != self.serial {
+            return Err(RecordError::Serial { expected: self.serial, found: serial });
         }
-        let committee = self.committees[..2].iter().find(|c| c.epoch() == change.epoch);
-        let committee = committee.ok_or(RecordError::Epoch { current: self.current().epoch(), found: change.epoch })?;
-        change.verify(self.network, committee)?;
+        let committee = self.committees[..2].iter().find(|c| c.epoch() == epoch);
+        committee.map(|c| &**c).ok_or(RecordError::Epoch { current: self.current().epoch(), found: epoch })
+    }
+
+    fn schedule(&mut self, upgrade: &Upgrade) -> Result<(), RecordError> {
+        upgrade.verify(self.network, self.signers(upgrade.serial, upgrade.epoch)?)?;
+        let activation = upgrade.activation;
+        self.check_activation(&activation)?;
+        self.upgrade = (activation.protocol != self.protocol).then_some(activation);
+        self.serial += 1;
+        Ok(())
+    }
+
+    /// Whether a protocol version may begin at a height, or be withdrawn.
+    pub fn check_activation(&self, activation: &Activation) -> Result<(), RecordError> {
+        let Activation { protocol, height } = *activation;
+        if protocol == self.protocol {
+            let withdrawn = self.upgrade.is_some() && height == 0;
+            return if withdrawn { Ok(()) } else { Err(RecordError::NothingToWithdraw { protocol }) };
+        }
+        if Some(protocol) != self.protocol.checked_add(1) {
+            return Err(RecordError::Protocol { current: self.protocol, found: protocol });
+        }
+        let earliest = self.rules.last_of(self.current().epoch().saturating_add(1)).saturating_add(1);
+        if height < earliest || !height.is_multiple_of(self.rules.blocks.get()) {
+            return Err(RecordError::ActivationHeight { earliest, blocks: self.rules.blocks.get(), found: height });
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, change: &StakeChange) -> Result<(), RecordError> {
+        change.verify(self.network, self.signers(change.serial, change.epoch)?)?;
         let mut validators = BTreeMap::clone(&self.validators);
         for (identity, what) in &change.changes {
             match what {
@@ -234,7 +294,11 @@ impl HubState {
         if *serial != found.serial {
             return Err(RecordError::Serial { expected: found.serial, found: *serial });
         }
+        if self.protocol > 1 && self.updated.contains(identity) {
+            return Err(RecordError::Twice { identity: *identity });
+        }
         update.verify(self.network, &found.bls)?;
+        self.updated.insert(*identity);
         let mut validators = BTreeMap::clone(&self.validators);
         if let UpdateKind::Keys { bls, .. } = kind {
             check_key(&validators, bls)?;
@@ -263,6 +327,12 @@ impl HubState {
     fn close_block(&mut self) -> Result<(), RecordError> {
         let closed = self.next;
         self.next += 1;
+        self.updated.clear();
+        if let Some(Activation { protocol, height }) = self.upgrade
+            && height == self.next
+        {
+            (self.protocol, self.upgrade) = (protocol, None);
+        }
         if self.rules.is_last(closed) {
             let epoch = self.rules.epoch_of(closed) + 2;
             let next = Arc::new(snapshot(epoch, &self.validators, self.rules)?);
@@ -300,7 +370,15 @@ impl HubState {
     }
 
     fn write(&self, w: &mut Writer) {
-        w.u8(Self::VERSION);
+        // A state of protocol 1 has no place for another one: networks that began before there was one agree on its hash.
+        let plain = self.protocol == 1 && self.upgrade.is_none();
+        w.u8(if plain { 1 } else { 2 });
+        if !plain {
+            w.u8(self.protocol);
+            let Activation { protocol, height } = self.upgrade.unwrap_or(Activation { protocol: 0, height: 0 });
+            w.u8(protocol);
+            w.u64(height);
+        }
         w.u64(self.rules.blocks.get());
         w.u32(self.rules.seats_per_validator);
         w.u64(self.serial);
@@ -327,10 +405,11 @@ impl HubState {
     pub fn decode(network: B256, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(switchyard_primitives::Bytes::copy_from_slice(bytes));
         let next = r.u64("state.next")?;
-        let version = r.u8("state.version")?;
-        if version != Self::VERSION {
-            return Err(DecodeError::Version { field: "state", value: version });
-        }
+        let (protocol, upgrade) = match r.u8("state.version")? {
+            1 => (1, None),
+            2 => read_protocol(&mut r)?,
+            value => return Err(DecodeError::Version { field: "state", value }),
+        };
         let blocks = NonZeroU64::new(r.u64("state.epoch_blocks")?).filter(|b| b.get() > 1);
         let blocks = blocks.ok_or(DecodeError::Invalid { field: "state.epoch_blocks", reason: "below 2" })?;
         let rules = EpochRules { blocks, seats_per_validator: r.u32("state.seats_per_validator")? };
@@ -356,9 +435,21 @@ impl HubState {
         if next == 0 || committees.each_ref().map(|c| c.epoch()) != expected {
             return Err(DecodeError::Invalid { field: "committee.epoch", reason: "not those of the height" });
         }
-        let state = Self { network, rules, next, validators: validators.into(), serial, committees, root: B256::ZERO };
-        Ok(state.with_root())
+        let state = Self::new(network, rules, next, validators.into(), committees);
+        Ok(Self { serial, protocol, upgrade, ..state }.with_root())
     }
+}
+
+/// What a state of layout 2 says first: the next block's protocol version, and the one that begins later; zeros for none.
+fn read_protocol(r: &mut Reader) -> Result<(u8, Option<Activation>), DecodeError> {
+    let protocol = r.u8("state.protocol")?;
+    let activation = Activation { protocol: r.u8("upgrade.protocol")?, height: r.u64("upgrade.height")? };
+    let upgrade = (activation != Activation { protocol: 0, height: 0 }).then_some(activation);
+    let follows = |a: Activation| protocol.checked_add(1) == Some(a.protocol);
+    if protocol == 0 || !upgrade.is_none_or(follows) || (protocol == 1 && upgrade.is_none()) {
+        return Err(DecodeError::Invalid { field: "state.protocol", reason: "not one that layout 2 is for" });
+    }
+    Ok((protocol, upgrade))
 }
 
 fn read_committee(r: &mut Reader) -> Result<Committee, DecodeError> {

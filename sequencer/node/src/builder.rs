@@ -162,7 +162,8 @@ impl Inner {
                 followed.await.inspect_err(|error| tracing::error!(%error, "following blocks failed")).ok()??
             }
         };
-        Some(Above { keys, state })
+        // What follows a protocol that is not known here is neither built nor voted for.
+        self.parts.hub.knows(&state).then_some(Above { keys, state })
     }
 
     /// The state after the newest of these blocks, which come newest first and down to the tip. `None` if the tip has risen
@@ -275,16 +276,12 @@ impl BlockBuilder for HubBuilder {
                 changed = waiting.changed() => changed.ok()?,
             }
         };
-        let (epoch, system_root, next_seats_hash) = state.header_fields();
-        let header = Header {
+        let header = state.stamp(Header {
             parent: parent.hash(),
             height: parent.header.height + 1,
-            epoch,
-            system_root,
-            next_seats_hash,
             timestamp_ms: machine.now_ms().max(parent.header.timestamp_ms),
             ..Header::genesis(B256::ZERO, 0, B256::ZERO)
-        };
+        });
         let inner = inner.clone();
         let built = blocking(&**machine, move || {
             let selected = selected.into_iter().filter_map(|s| admissible(&state, s));

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use switchyard_consensus_network::Transport;
-use switchyard_primitives::{B256, RollupId};
+use switchyard_primitives::{B256, NEWEST_PROTOCOL, RollupId};
 
 /// A node's configuration. Relative paths are relative to the file's folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,13 @@ pub struct Config {
     /// What the store keeps.
     #[serde(default)]
     pub store: Store,
+    /// The newest protocol version that is followed; not in the file, but an argument of `switchyard run`.
+    #[serde(skip, default = "newest_protocol")]
+    pub newest_protocol: u8,
+}
+
+fn newest_protocol() -> u8 {
+    NEWEST_PROTOCOL
 }
 
 /// What a node is.

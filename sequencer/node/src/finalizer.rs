@@ -6,7 +6,7 @@ use crate::{
     metrics::{Metrics, ReasonLabel, gauge},
 };
 use std::sync::Arc;
-use switchyard_consensus_core::{EngineEvent, FaultKind};
+use switchyard_consensus_core::{EngineEvent, FaultKind, HubState, record::Activation};
 use switchyard_mempool::{Included, Mempool};
 use switchyard_primitives::{Block, FinalityCertificate, Segment};
 use switchyard_rpc::HubTip;
@@ -51,6 +51,7 @@ impl Finalizer {
                 let _ = ack.send(());
                 self.announce(&block);
                 self.keep_house(block.header.height)?;
+                self.hub.check_protocol()?;
             }
             EngineEvent::Tip { view, .. } => {
                 self.metrics.view.set(gauge(view));
@@ -76,12 +77,33 @@ impl Finalizer {
         }
         self.store.append(block, certificate)?;
         if let Some(state) = state {
-            if state.current().epoch() > block.header.epoch {
+            let epoch_ends = state.current().epoch() > block.header.epoch;
+            if epoch_ends {
                 self.metrics.quorum.set(gauge(state.current().seats().quorum()));
+            }
+            if epoch_ends || state.upgrade() != self.hub.tip().upgrade() {
+                self.tell_upgrade(&state);
             }
             self.hub.advance(state);
         }
         Ok(())
+    }
+
+    /// While an upgrade is ahead: what this node will do.
+    fn tell_upgrade(&self, state: &HubState) {
+        let Some(Activation { protocol, height }) = state.upgrade() else { return };
+        let newest = self.hub.newest_protocol();
+        if protocol <= newest {
+            tracing::info!(protocol, height, "an upgrade of the protocol is ahead; this program knows it");
+        } else {
+            tracing::error!(
+                protocol,
+                height,
+                newest,
+                "an upgrade of the protocol is ahead that this program does not know: install a newer switchyard before \
+                 that height, or this node stops there"
+            );
+        }
     }
 
     fn announce(&mut self, block: &Block) {

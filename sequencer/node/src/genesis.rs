@@ -7,7 +7,7 @@ use switchyard_consensus_core::{
     EpochRules, HubState, Seat, SeatSet, keys,
     stake::{Registration, VALIDATORS_MAX},
 };
-use switchyard_primitives::{Header, Limits, RollupId};
+use switchyard_primitives::{Header, Limits, NEWEST_PROTOCOL, RollupId};
 use switchyard_rollup_core::RollupManifest;
 
 /// Fewest blocks of an epoch: the next one's seats are known one epoch ahead, and validators need that time to connect.
@@ -24,6 +24,9 @@ pub struct Genesis {
     pub name: String,
     /// Timestamp of the genesis block in milliseconds.
     pub timestamp_ms: u64,
+    /// The protocol version that the blocks begin with. Version 1 is not written: it stood for itself before there was another.
+    #[serde(default = "first_protocol", skip_serializing_if = "is_first_protocol")]
+    pub protocol: u8,
     /// The validators.
     pub validators: Vec<GenesisValidator>,
     /// How the log is cut into epochs.
@@ -55,6 +58,15 @@ impl Default for GenesisEpochs {
     fn default() -> Self {
         Self { blocks: 14_400, seats_per_validator: 1 }
     }
+}
+
+fn first_protocol() -> u8 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_first_protocol(protocol: &u8) -> bool {
+    *protocol == first_protocol()
 }
 
 fn default_replay_window() -> u64 {
@@ -154,6 +166,10 @@ impl Genesis {
             let text = format!("epochs.blocks is {}, at least {EPOCH_BLOCKS_MIN} are needed", self.epochs.blocks);
             return Err(GenesisError::Invalid(text));
         }
+        if !(1..=NEWEST_PROTOCOL).contains(&self.protocol) {
+            let text = format!("protocol is {}, this program knows 1 to {NEWEST_PROTOCOL}", self.protocol);
+            return Err(GenesisError::Invalid(text));
+        }
         if self.validators.len() > VALIDATORS_MAX {
             return Err(GenesisError::Invalid(format!("more than {VALIDATORS_MAX} validators")));
         }
@@ -205,8 +221,8 @@ impl Genesis {
             let registration = Registration { bls: v.seat.bls, stake: v.stake, address: v.address, serial: 0 };
             (v.seat.identity, registration)
         };
-        HubState::genesis(self.id()?, self.epoch_rules()?, self.validators.iter().map(registered))
-            .map_err(|e| GenesisError::Invalid(e.to_string()))
+        let state = HubState::genesis(self.id()?, self.epoch_rules()?, self.validators.iter().map(registered));
+        Ok(state.map_err(|e| GenesisError::Invalid(e.to_string()))?.with_protocol(self.protocol))
     }
 
     /// The network's id: keccak-256 of the compact JSON with object keys in order.

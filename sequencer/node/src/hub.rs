@@ -7,7 +7,7 @@ use switchyard_consensus_core::{
     Committee, Committees, HubState,
     record::{Record, RecordError},
 };
-use switchyard_primitives::{Block, Bytes};
+use switchyard_primitives::{Block, Bytes, NEWEST_PROTOCOL};
 use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
 use switchyard_store::{Store, StoreError};
 
@@ -24,6 +24,19 @@ pub enum HubError {
         height: u64,
         /// How.
         source: RecordError,
+    },
+    /// The network follows a protocol that this program does not know.
+    #[error(
+        "block {height} begins protocol {protocol}, and this program knows none above {newest}: install a newer switchyard \
+         and start it again; nothing is lost"
+    )]
+    Protocol {
+        /// The next block's height.
+        height: u64,
+        /// What it follows.
+        protocol: u8,
+        /// The newest known here.
+        newest: u8,
     },
     /// The state in the store does not decode, or is not the tip's.
     #[error("hub state at height {height}: {detail}; restore the store, or start with an empty data directory")]
@@ -46,6 +59,8 @@ struct Inner {
     store: Arc<dyn Store>,
     network: B256,
     genesis: HubState,
+    /// The newest protocol version that is followed here.
+    newest: u8,
     states: Mutex<States>,
 }
 
@@ -59,6 +74,16 @@ struct States {
 impl HubStates {
     /// The state at the store's tip; `genesis` is that of the genesis block. Blocking.
     pub fn open(store: Arc<dyn Store>, network: B256, genesis: HubState) -> Result<Self, HubError> {
+        Self::open_knowing(NEWEST_PROTOCOL, store, network, genesis)
+    }
+
+    /// [`Self::open`] for a node that follows no protocol above `newest`.
+    pub fn open_knowing(
+        newest: u8,
+        store: Arc<dyn Store>,
+        network: B256,
+        genesis: HubState,
+    ) -> Result<Self, HubError> {
         let (tip, _) = store.tip();
         let height = tip.height;
         let corrupt = |detail: String| HubError::Corrupt { height, detail };
@@ -69,7 +94,26 @@ impl HubStates {
         let at_tip = height.checked_add(1).and_then(|next| state.unchanged_until(next));
         let state = at_tip.ok_or_else(|| corrupt("it is of another epoch".into()))?;
         let states = States { tip: Arc::new(state), after: lru::LruCache::new(PENDING_STATES) };
-        Ok(Self(Arc::new(Inner { store, network, genesis, states: Mutex::new(states) })))
+        let states = Self(Arc::new(Inner { store, network, genesis, newest, states: Mutex::new(states) }));
+        states.check_protocol()?;
+        Ok(states)
+    }
+
+    /// Whether the block after the tip follows a protocol that is known here. A node that does not know it must stop.
+    pub fn check_protocol(&self) -> Result<(), HubError> {
+        let tip = self.tip();
+        let (height, protocol, newest) = (tip.next_height(), tip.protocol(), self.0.newest);
+        if self.knows(&tip) { Ok(()) } else { Err(HubError::Protocol { height, protocol, newest }) }
+    }
+
+    /// Whether the block after a state follows a protocol that is known here.
+    pub fn knows(&self, state: &HubState) -> bool {
+        state.protocol() <= self.0.newest
+    }
+
+    /// The newest protocol version that is followed here.
+    pub fn newest_protocol(&self) -> u8 {
+        self.0.newest
     }
 
     /// The state after the newest final block here.

@@ -60,6 +60,12 @@ pub struct Metrics {
     pub epoch: Gauge,
     /// This validator's seats in it.
     pub seats: Gauge,
+    /// The protocol version that the next block follows.
+    pub protocol: Gauge,
+    /// The newest protocol version that this program knows.
+    pub protocol_known: Gauge,
+    /// The protocol version that is decided to begin later; 0 for none.
+    pub protocol_decided: Gauge,
     /// Connected validators.
     pub peers: Gauge,
     /// Whether this validator votes: 0 while it listens at its start for another machine with its key.
@@ -128,6 +134,9 @@ impl Default for Metrics {
             view: register!("view", "View of the newest finalisation", Gauge::default()),
             epoch: register!("epoch", "The epoch that runs", Gauge::default()),
             seats: register!("seats", "Seats of this validator in the epoch", Gauge::default()),
+            protocol: register!("protocol", "Protocol version of the next block", Gauge::default()),
+            protocol_known: register!("protocol_known", "Newest protocol version known here", Gauge::default()),
+            protocol_decided: register!("protocol_decided", "Protocol version to begin later, or 0", Gauge::default()),
             voting: register!("voting", "1 while this validator votes", Gauge::default()),
             signer: SignerMetrics::register(&mut registry),
             peers: register!("peers", "Connected validators", Gauge::default()),

@@ -9,6 +9,7 @@ use crate::{
     forward::Forward,
     gateway::{Entry, NodeGateway},
     health::{self, Feed, Parts, Ready},
+    hub::HubStates,
     ingest::{self, Ingest, IngestParts},
     logging::RecentErrors,
     machine::Tokio,
@@ -108,6 +109,7 @@ impl Node {
             fail,
         };
         shared.metrics.height.set(gauge(header.height));
+        shared.metrics.protocol_known.set(gauge(opened.hub.newest_protocol()));
         shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
         let Fed { events, entry, feed, engine, copying } = match opened.signer(&shared.metrics).await? {
@@ -118,7 +120,7 @@ impl Node {
         let rollups = std::mem::take(&mut opened.rollups);
         let chains = rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
         let (mut threads, progress) = shared.executors(rollups)?;
-        shared.keep_gauges(feed.clone(), progress.clone());
+        shared.keep_gauges(feed.clone(), opened.hub.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
             hub: opened.hub.clone(),
@@ -333,7 +335,7 @@ impl Shared {
     }
 
     /// Refreshes what has no event of its own.
-    fn keep_gauges(&self, feed: Feed, progress: Progress) {
+    fn keep_gauges(&self, feed: Feed, hub: HubStates, progress: Progress) {
         let Self { metrics, mempool, tip, .. } = self.clone();
         self.task("gauges", async move {
             let mut tick = tokio::time::interval(GAUGES_INTERVAL);
@@ -347,7 +349,9 @@ impl Shared {
                     metrics.peers.set(gauge(engine.peers_connected));
                     metrics.voting.set(engine.voting.into());
                 }
-                let height = tip.borrow().height;
+                let (state, height) = (hub.tip(), tip.borrow().height);
+                metrics.protocol.set(gauge(state.protocol()));
+                metrics.protocol_decided.set(gauge(state.upgrade().map_or(0, |upgrade| upgrade.protocol)));
                 for (rollup, next) in &progress {
                     let lag = (height + 1).saturating_sub(next.load(Ordering::Acquire));
                     metrics.execution_lag.get_or_create(&(*rollup).into()).set(gauge(lag));

@@ -137,7 +137,7 @@ impl Opened {
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
-        let hub = HubStates::open(store.clone(), network, genesis.hub_state()?)?;
+        let hub = HubStates::open_knowing(config.newest_protocol, store.clone(), network, genesis.hub_state()?)?;
         if let Some(seat) = &seat {
             seat.check(&hub.tip())?;
         }

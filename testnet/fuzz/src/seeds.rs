@@ -297,6 +297,7 @@ pub(crate) fn genesis() -> Genesis {
         GenesisValidator::new(seat, keys::prove_possession(&secret, identity).expect("a secret"))
     };
     Genesis {
+        protocol: 1,
         name: "fuzz".into(),
         timestamp_ms: 1_700_000_000_000,
         validators: vec![validator(1), validator(2)],

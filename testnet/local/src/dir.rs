@@ -53,6 +53,8 @@ pub struct Options {
     pub sealing: Sealing,
     /// Block limits.
     pub limits: GenesisLimits,
+    /// The protocol version that the network begins with.
+    pub protocol: u8,
     /// How the log is cut into epochs.
     pub epochs: GenesisEpochs,
     /// Blocks within which a transaction may not be in the log twice.
@@ -74,6 +76,7 @@ impl Default for Options {
             rollups: None,
             sealing: Sealing::default(),
             limits: GenesisLimits::default(),
+            protocol: NEWEST_PROTOCOL,
             epochs: GenesisEpochs::default(),
             replay_window_blocks: 8192,
             consensus: Consensus::default(),
@@ -156,6 +159,7 @@ impl NetworkDir {
         let genesis = Genesis {
             name: "local".into(),
             timestamp_ms: now_ms,
+            protocol: options.protocol,
             validators,
             rollups: options.rollups.clone().unwrap_or_else(|| default_rollups(now_ms / 1000, options.sealing)),
             limits: options.limits,
@@ -303,6 +307,7 @@ impl NetworkDir {
                 rpc: evm.iter().map(|rollup| RollupRpc { rollup: *rollup, listen: local(0) }).collect(),
                 mempool: options.mempool,
                 store: options.store,
+                newest_protocol: NEWEST_PROTOCOL,
             };
             if let Some(base) = self.marker.base_port {
                 PortPlan { base, rollups: evm.len() }.apply(index, genesis, &mut config)?;

@@ -126,6 +126,11 @@ impl Testnet {
 
     /// Starts a validator's process and returns at once. Nothing happens if it runs.
     pub fn start(&mut self, index: usize) -> Result<(), Error> {
+        self.start_with(index, &[])
+    }
+
+    /// [`Testnet::start`] with further arguments of `switchyard run`.
+    pub fn start_with(&mut self, index: usize, arguments: &[&str]) -> Result<(), Error> {
         if self.exited(index)?.is_none() && self.validator(index)?.process.is_some() {
             return Ok(());
         }
@@ -137,7 +142,7 @@ impl Testnet {
             _ => {}
         }
         self.validator(index)?.reserved = None;
-        let child = process::spawn(&self.binary, &files, self.session.as_deref())?;
+        let child = process::spawn(&self.binary, &files, arguments, self.session.as_deref())?;
         self.validator(index)?.process = Some(child);
         Ok(())
     }

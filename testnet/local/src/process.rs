@@ -46,7 +46,12 @@ pub fn running(files: &ValidatorFiles) -> Option<u32> {
 /// Starts `switchyard run` for a validator in a process group of its own, so that Ctrl-C on a terminal reaches only
 /// the launcher. With `session`, the path of `switchyard-testnet`, it gets a session of its own and outlives the
 /// terminal too.
-pub(crate) fn spawn(binary: &Path, files: &ValidatorFiles, session: Option<&Path>) -> Result<Child, Error> {
+pub(crate) fn spawn(
+    binary: &Path,
+    files: &ValidatorFiles,
+    arguments: &[&str],
+    session: Option<&Path>,
+) -> Result<Child, Error> {
     let log = open_log(&files.log)?;
     let errors = log.try_clone().map_err(Error::file("open", &files.log))?;
     let mut command = match session {
@@ -65,6 +70,7 @@ pub(crate) fn spawn(binary: &Path, files: &ValidatorFiles, session: Option<&Path
         .arg("run")
         .arg("--config")
         .arg(&files.config)
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(log)
         .stderr(errors)

@@ -1,3 +1,5 @@
+mod upgrades;
+
 use super::*;
 use crate::{
     LightClient, LightError, VOTE_DST, finalize_message,
@@ -42,10 +44,8 @@ fn genesis(validators: &[(u16, u64)], rules: EpochRules) -> Arc<HubState> {
 }
 
 fn block(state: &HubState, parent: B256, records: &[Record]) -> Block {
-    let (epoch, system_root, next_seats_hash) = state.header_fields();
     let height = state.next_height();
-    let header =
-        Header { parent, height, epoch, system_root, next_seats_hash, ..Header::genesis(NETWORK, height, B256::ZERO) };
+    let header = state.stamp(Header { parent, height, ..Header::genesis(NETWORK, height, B256::ZERO) });
     let transactions: Vec<Bytes> = records.iter().map(Record::encode).collect();
     let system = Segment { rollup: RollupId::SYSTEM, transactions };
     Block::new(header, if records.is_empty() { vec![] } else { vec![system] })
@@ -114,7 +114,7 @@ fn a_boundary_block_takes_part_in_the_snapshot_and_names_the_next_seats() {
         assert_eq!(block(&state, B256::ZERO, &[]).header.next_seats_hash, B256::ZERO);
         state = step(&state, &[]).unwrap();
     }
-    assert_eq!(state.header_fields().2, state.following().seats().hash());
+    assert_eq!(block(&state, B256::ZERO, &[]).header.next_seats_hash, state.following().seats().hash());
     let record = change(&state, vec![join(5, 5)], &[1, 2, 4]);
     let state = step(&state, &[record]).unwrap();
     assert_eq!((state.next_height(), state.current().epoch()), (4, 1));

@@ -18,6 +18,7 @@ use switchyard_node::{
     prepare::catch_up,
     signer::{self, SignerConfig},
 };
+use switchyard_primitives::NEWEST_PROTOCOL;
 
 /// RocksDB's allocations too: the system's allocator keeps what threads have freed, megabytes for each of them.
 #[global_allocator]
@@ -44,6 +45,9 @@ enum Cmd {
         /// Vote at once, without listening for another machine with this key
         #[arg(long)]
         no_doppelganger_check: bool,
+        /// Follow no protocol above this version, as a program does that knows no newer one: to rehearse an upgrade
+        #[arg(long, value_name = "VERSION", default_value_t = NEWEST_PROTOCOL, value_parser = clap::value_parser!(u8).range(1..))]
+        newest_protocol: u8,
     },
     /// Run a remote signer, which has a validator's BLS key, until it is told to stop.
     Signer {
@@ -71,6 +75,8 @@ enum Cmd {
     Doctor(operate::DoctorArgs),
     /// Who validates: show it, propose, sign and send changes.
     Stake(cli::StakeArgs),
+    /// Which protocol version the network follows: show it, propose, sign and send the decision that another one begins.
+    Upgrade(cli::UpgradeArgs),
     /// The record of what this validator has signed: export, import, begin.
     SignRecord(cli::SignRecordArgs),
     /// A rollup's state as a file: create, restore.
@@ -82,7 +88,9 @@ enum Cmd {
 
 fn main() -> ExitCode {
     match Args::parse().command {
-        Cmd::Run { config, no_doppelganger_check } => run(&config, !no_doppelganger_check),
+        Cmd::Run { config, no_doppelganger_check, newest_protocol } => {
+            run(&config, !no_doppelganger_check, newest_protocol)
+        }
         Cmd::Signer { config } => sign(&config),
         Cmd::Submit(args) => client(|out| Box::pin(cli::submit(args, out))),
         Cmd::Status(args) => client(|out| Box::pin(cli::status(args, out))),
@@ -93,6 +101,7 @@ fn main() -> ExitCode {
         Cmd::Config(command) => operated(operate::config(command, &mut std::io::stdout())),
         Cmd::Doctor(args) => doctor(args),
         Cmd::Stake(args) => client(|out| Box::pin(cli::stake(args, out))),
+        Cmd::Upgrade(args) => client(|out| Box::pin(cli::upgrade(args, out))),
         Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(2, error),
@@ -142,12 +151,13 @@ fn refuse(code: u8, text: impl std::fmt::Display) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn run(path: &Path, doppelganger_check: bool) -> ExitCode {
+fn run(path: &Path, doppelganger_check: bool, newest_protocol: u8) -> ExitCode {
     let mut config = match Config::load(path) {
         Ok(config) => config,
         Err(error) => return refuse(2, error),
     };
     config.consensus.doppelganger_check &= doppelganger_check;
+    config.newest_protocol = newest_protocol.min(NEWEST_PROTOCOL);
     let errors = logging::init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,

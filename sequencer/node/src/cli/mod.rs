@@ -4,12 +4,14 @@
 //! transaction is not known, or has not come as far as asked in time.
 
 pub mod light;
+mod record;
 mod sign_record;
 mod snapshot;
 mod stake;
 mod status;
 mod stream;
 mod submit;
+mod upgrade;
 mod verify;
 
 pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};
@@ -18,6 +20,7 @@ pub use stake::{StakeArgs, stake};
 pub use status::{StatusArgs, status};
 pub use stream::{StreamArgs, stream};
 pub use submit::{SubmitArgs, submit};
+pub use upgrade::{UpgradeArgs, upgrade};
 pub use verify::{VerifyArgs, verify};
 
 use crate::genesis::GenesisError;

@@ -3,13 +3,13 @@
 //! A change of the stake table goes from hand to hand as files: one operator makes a proposal, those of a quorum of seats sign
 //! it, anyone sends it.
 
-use super::{CliError, Connect, Node, Printer};
-use crate::{
-    config::Config,
-    keys::{NodeKeys, read_bls},
+use super::{
+    CliError, Connect, Printer,
+    record::{Part, keys, open, problem, read, read_parts, send},
 };
+use crate::{config::Config, keys::read_bls};
 use alloy_primitives::FixedBytes;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
     io::Write,
@@ -21,13 +21,8 @@ use switchyard_consensus_core::{
     keys::{bls_public_key, prove_possession},
     record::{Change, Record, StakeChange, Update, UpdateKind},
 };
-use switchyard_primitives::{B256, Level, RollupId};
-use switchyard_proto::{ConvertError, hash, to_bytes, v1};
-
-/// Longest file that is read.
-const FILE_BYTES_MAX: u64 = 1 << 20;
-/// How long a record may take to be final.
-const FINAL_TIMEOUT_MS: u32 = 60_000;
+use switchyard_primitives::B256;
+use switchyard_proto::hash;
 
 /// Arguments of `switchyard stake`.
 #[derive(Clone, Debug, clap::Args)]
@@ -130,25 +125,6 @@ struct Proposal {
     changes: Vec<ChangeEntry>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Part {
-    identity: B256,
-    signature: FixedBytes<96>,
-}
-
-fn problem(argument: &Path, problem: impl ToString) -> CliError {
-    CliError::Argument { argument: argument.display().to_string(), problem: problem.to_string() }
-}
-
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
-    let bytes = std::fs::metadata(path).map_err(|e| problem(path, e))?.len();
-    if bytes > FILE_BYTES_MAX {
-        return Err(problem(path, format!("{bytes} bytes, at most {FILE_BYTES_MAX} are read")));
-    }
-    serde_json::from_slice(&std::fs::read(path).map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
-}
-
 impl TryFrom<ChangeEntry> for (B256, Change) {
     type Error = String;
 
@@ -210,8 +186,7 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
         StakeCommand::Submit { connect, proposal: path, part } => {
             let (mut node, state) = open(&connect).await?;
             let proposal: Proposal = read(&path)?;
-            let parts = part.iter().map(|path| read::<Part>(path).map(|p| (p.identity, p.signature.0)));
-            let parts: Vec<_> = parts.collect::<Result<_, _>>()?;
+            let parts = read_parts(&part)?;
             let Proposal { network, epoch, serial, .. } = proposal;
             let committee = state.committee(epoch);
             let committee = committee.ok_or_else(|| problem(&path, format!("epoch {epoch} is past: propose anew")))?;
@@ -243,60 +218,6 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             send(&mut node, &state, &Record::Update(update.map_err(|e| problem(&config, e))?), out).await
         }
     }
-}
-
-/// Connects, and reads the hub's state.
-async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
-    let mut node = connect.open().await?;
-    let network = hash("network_id", &node.info.network_id)?;
-    let answer = node.blocks.get_hub_state(v1::GetHubStateRequest {}).await?.into_inner();
-    let state = HubState::decode(network, &answer.state);
-    let state = state.map_err(|source| ConvertError::Decode { field: "state", source })?;
-    Ok((node, state))
-}
-
-fn keys(path: &Path) -> Result<NodeKeys, CliError> {
-    let config = Config::load(path).map_err(|e| problem(path, e))?;
-    NodeKeys::load(config.validator_keys().map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
-}
-
-/// Sends a record that the present state allows, and waits until it is final.
-async fn send(
-    node: &mut Node,
-    state: &HubState,
-    record: &Record,
-    out: &mut (dyn Write + Send),
-) -> Result<(), CliError> {
-    if let Err(error) = state.check(record) {
-        return Err(CliError::Call { code: "record".to_owned(), message: error.to_string() });
-    }
-    let rollup_id = RollupId::SYSTEM.0;
-    let request = v1::SubmitRequest { rollup_id, transactions: vec![record.encode().0] };
-    let result = node.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
-    let record = match result.ok_or(ConvertError::Missing { field: "results.result" })? {
-        v1::submit_result::Result::Hash(bytes) => hash("results.hash", &bytes)?,
-        v1::submit_result::Result::Rejection(v1::Rejection { code, message, .. }) => {
-            return Err(CliError::Call { code, message });
-        }
-    };
-    let request = v1::WatchTransactionRequest {
-        rollup_id,
-        hash: to_bytes(record),
-        until: v1::Level::from(Level::Final).into(),
-        until_outcome: false,
-        timeout_ms: FINAL_TIMEOUT_MS,
-    };
-    let mut changes = node.sequencer.watch_transaction(request).await?.into_inner();
-    let mut included = None;
-    while let Some(change) = changes.message().await? {
-        let status = change.status.ok_or(ConvertError::Missing { field: "status" })?;
-        if let Some(v1::Rejection { code, message, .. }) = status.rejection.filter(|_| status.included.is_none()) {
-            return Err(CliError::Call { code, message });
-        }
-        included = status.included.or(included);
-    }
-    let at = included.ok_or(CliError::UnknownTransaction(record))?;
-    Ok(writeln!(out, "final {record} in block {}", at.height)?)
 }
 
 fn show(state: &HubState) -> String {

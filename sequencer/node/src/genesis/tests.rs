@@ -44,6 +44,7 @@ fn genesis() -> impl Strategy<Value = Genesis> {
     let rollups = proptest::collection::vec(manifest(), 0..4);
     ("[a-z]{0,8}", any::<u64>(), validators, rollups, limits, any::<u64>()).prop_map(
         |(name, timestamp_ms, validators, rollups, limits, replay_window_blocks)| Genesis {
+            protocol: 2,
             name,
             timestamp_ms,
             validators,
@@ -160,6 +161,7 @@ fn what_is_left_out_is_the_same_as_the_default() {
 fn an_unknown_key_is_refused_by_name_at_every_level() {
     let seat = Seat { identity: B256::ZERO, bls: FixedBytes::ZERO };
     let genesis = Genesis {
+        protocol: 1,
         name: "a".into(),
         timestamp_ms: 1,
         validators: vec![GenesisValidator::new(seat, FixedBytes::ZERO)],

@@ -51,15 +51,8 @@ impl Hub {
 
     fn block(&self, records: &[Record]) -> Block {
         let state = self.states.tip();
-        let (epoch, system_root, next_seats_hash) = state.header_fields();
-        let header = Header {
-            parent: self.parent,
-            height: state.next_height(),
-            epoch,
-            system_root,
-            next_seats_hash,
-            ..Header::genesis(B256::ZERO, 0, B256::ZERO)
-        };
+        let (parent, height) = (self.parent, state.next_height());
+        let header = state.stamp(Header { parent, height, ..Header::genesis(B256::ZERO, 0, B256::ZERO) });
         let transactions: Vec<Bytes> = records.iter().map(Record::encode).collect();
         let system = Segment { rollup: RollupId::SYSTEM, transactions };
         Block::new(header, if records.is_empty() { vec![] } else { vec![system] })

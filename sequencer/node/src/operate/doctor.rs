@@ -79,7 +79,7 @@ async fn look(config: &Config, args: &DoctorArgs) -> Vec<Finding> {
     if let (Some(running), Some(network), Some(identity)) = (&running, network, checked.identity)
         && let Ok(channel) = node::connect(&running.endpoints.grpc).await
     {
-        findings.push(stake::find(channel, network, identity, &checked.bls).await);
+        findings.extend(stake::find(channel, network, identity, &checked.bls).await);
     }
     findings.push(clock::compare(&args.against, network, &watched.blocks).await);
     findings

@@ -46,6 +46,7 @@ fn genesis(timestamp_ms: u64) -> Genesis {
         GenesisValidator::new(seat, possession)
     };
     Genesis {
+        protocol: 1,
         name: "local".to_owned(),
         timestamp_ms,
         validators: secrets.iter().zip(seats(&secrets)).map(validator).collect(),

@@ -91,6 +91,7 @@ impl Folder {
         let rollup =
             |id, name: &str, vm| RollupManifest { id: RollupId(id), name: name.into(), vm, sealing: Sealing::HubBlock };
         folder.write_genesis(&Genesis {
+            protocol: 1,
             name: "one".into(),
             timestamp_ms: 1_700_000_000_000,
             validators: vec![genesis_validator(&keys)],

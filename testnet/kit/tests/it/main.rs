@@ -9,4 +9,5 @@ mod late;
 mod layout;
 mod network;
 mod traffic;
+mod upgrade;
 mod validators;

@@ -21,7 +21,7 @@ const SECONDS_60: Duration = Duration::from_secs(60);
 const JOINER: usize = 4;
 
 /// Runs a command to its end; its standard output.
-fn run(testnet: &Testnet, args: &[&str]) -> String {
+pub(crate) fn run(testnet: &Testnet, args: &[&str]) -> String {
     let Output { status, stdout, stderr } = Command::new(testnet.program()).args(args).output().unwrap();
     let stderr = String::from_utf8_lossy(&stderr);
     assert!(status.success(), "switchyard {args:?}: {status} {stderr}");
@@ -35,23 +35,32 @@ fn refused(testnet: &Testnet, args: &[&str]) -> String {
     String::from_utf8(stderr).unwrap()
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-struct Files {
+/// A temporary folder.
+pub(crate) struct Files {
     folder: tempfile::TempDir,
 }
 
 impl Files {
-    fn write(&self, name: &str, content: &str) -> PathBuf {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.folder.path().join(name);
         std::fs::write(&path, content).unwrap();
         path
     }
 }
 
-fn config(testnet: &Testnet, index: usize) -> PathBuf {
+pub(crate) fn config(testnet: &Testnet, index: usize) -> PathBuf {
     testnet.dir().validator(index).config
 }
 
@@ -86,12 +95,12 @@ async fn until(testnet: &Testnet, node: &Endpoints, mut condition: impl FnMut(&V
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_validator_joins_moves_and_leaves_while_the_network_runs() {
-    let files = Files { folder: tempfile::tempdir().unwrap() };
+    let files = Files::new();
     let client = Client::new();
     let mut options = Options { validators: 5, joining: 1, ..Options::default() };
     options.epochs = GenesisEpochs { blocks: 30, ..GenesisEpochs::default() };
     options.consensus.heartbeat_ms = 100;
-    let mut testnet = Testnet::create(&files.folder.path().join("net"), options).unwrap();
+    let mut testnet = Testnet::create(&files.path().join("net"), options).unwrap();
     let mut nodes = Vec::new();
     for index in 0..=JOINER {
         testnet.start(index).unwrap();

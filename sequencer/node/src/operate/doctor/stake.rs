@@ -2,21 +2,35 @@
 
 use crate::operate::{Finding, Level};
 use alloy_primitives::FixedBytes;
-use switchyard_consensus_core::{Committee, HubState};
-use switchyard_primitives::B256;
+use switchyard_consensus_core::{Committee, HubState, record::Activation};
+use switchyard_primitives::{B256, NEWEST_PROTOCOL};
 use switchyard_proto::v1::{GetHubStateRequest, block_service_client::BlockServiceClient};
 use tonic::transport::Channel;
 
-/// Asks the node for the hub's state and looks for `identity` in it; `bls` are the keys that the configuration has, if any is on
-/// this host.
-pub(super) async fn find(channel: Channel, network: B256, identity: B256, bls: &[FixedBytes<48>]) -> Finding {
+/// Asks the node for the hub's state and looks for `identity` in it, and at what the network's protocol will be; `bls` are the keys
+/// that the configuration has, if any is on this host.
+pub(super) async fn find(channel: Channel, network: B256, identity: B256, bls: &[FixedBytes<48>]) -> Vec<Finding> {
     let answer = BlockServiceClient::new(channel).get_hub_state(GetHubStateRequest {}).await;
     let state = match answer.map(|answer| HubState::decode(network, &answer.into_inner().state)) {
         Ok(Ok(state)) => state,
-        Ok(Err(error)) => return unknown(error.to_string()),
-        Err(status) => return unknown(status.message().to_owned()),
+        Ok(Err(error)) => return vec![unknown(error.to_string())],
+        Err(status) => return vec![unknown(status.message().to_owned())],
     };
-    judge(&state, identity, bls)
+    vec![judge(&state, identity, bls), judge_protocol(&state, NEWEST_PROTOCOL)]
+}
+
+/// Whether a program that knows no protocol above `known` can go on.
+fn judge_protocol(state: &HubState, known: u8) -> Finding {
+    let protocol = state.protocol();
+    let Some(Activation { protocol: next, height }) = state.upgrade() else {
+        return Finding::ok("protocol", format!("protocol {protocol} is in force, no other is decided"));
+    };
+    let found = format!("protocol {protocol} is in force, {next} begins with block {height}");
+    if next <= known {
+        return Finding::ok("protocol", format!("{found}; this program knows it"));
+    }
+    let (means, remedy) = ("this node stops there", "install a newer switchyard before that block, and start it again");
+    Finding::new("protocol", Level::Error, format!("{found}; this program knows none above {known}"), means, remedy)
 }
 
 fn unknown(error: String) -> Finding {

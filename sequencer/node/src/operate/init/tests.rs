@@ -32,6 +32,7 @@ fn genesis(validators: &[NodeKeys]) -> Genesis {
         sealing: Sealing::HubBlock,
     };
     Genesis {
+        protocol: 1,
         name: "test".into(),
         timestamp_ms: 1,
         validators: validators.iter().map(|keys| keys.genesis_validator().unwrap()).collect(),

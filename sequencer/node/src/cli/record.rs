@@ -1,0 +1,103 @@
+//! What the commands have in common that make records of the system rollup: proposals go from hand to hand as files, validators
+//! sign them, and anyone sends the record.
+
+use super::{CliError, Connect, Node};
+use crate::{config::Config, keys::NodeKeys};
+use alloy_primitives::FixedBytes;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
+use switchyard_consensus_core::{HubState, record::Record};
+use switchyard_primitives::{B256, Level, RollupId};
+use switchyard_proto::{ConvertError, hash, to_bytes, v1};
+
+/// Longest file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// How long a record may take to be final.
+const FINAL_TIMEOUT_MS: u32 = 60_000;
+
+/// What one validator has signed of a proposal, as files have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// The validator.
+    pub identity: B256,
+    /// Its signature.
+    pub signature: FixedBytes<96>,
+}
+
+/// What is wrong with a file that an argument names.
+pub fn problem(argument: &Path, problem: impl ToString) -> CliError {
+    CliError::Argument { argument: argument.display().to_string(), problem: problem.to_string() }
+}
+
+/// Reads a JSON file.
+pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
+    let bytes = std::fs::metadata(path).map_err(|e| problem(path, e))?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(problem(path, format!("{bytes} bytes, at most {FILE_BYTES_MAX} are read")));
+    }
+    serde_json::from_slice(&std::fs::read(path).map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
+}
+
+/// Reads the parts that validators have signed.
+pub fn read_parts(paths: &[PathBuf]) -> Result<Vec<(B256, [u8; 96])>, CliError> {
+    paths.iter().map(|path| read::<Part>(path).map(|part| (part.identity, part.signature.0))).collect()
+}
+
+/// Connects, and reads the hub's state.
+pub async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
+    let mut node = connect.open().await?;
+    let network = hash("network_id", &node.info.network_id)?;
+    let answer = node.blocks.get_hub_state(v1::GetHubStateRequest {}).await?.into_inner();
+    let state = HubState::decode(network, &answer.state);
+    let state = state.map_err(|source| ConvertError::Decode { field: "state", source })?;
+    Ok((node, state))
+}
+
+/// The keys that a node's configuration names.
+pub fn keys(path: &Path) -> Result<NodeKeys, CliError> {
+    let config = Config::load(path).map_err(|e| problem(path, e))?;
+    NodeKeys::load(config.validator_keys().map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
+}
+
+/// Sends a record that the present state allows, and waits until it is final.
+pub async fn send(
+    node: &mut Node,
+    state: &HubState,
+    record: &Record,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    if let Err(error) = state.check(record) {
+        return Err(CliError::Call { code: "record".to_owned(), message: error.to_string() });
+    }
+    let rollup_id = RollupId::SYSTEM.0;
+    let request = v1::SubmitRequest { rollup_id, transactions: vec![record.encode().0] };
+    let result = node.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
+    let record = match result.ok_or(ConvertError::Missing { field: "results.result" })? {
+        v1::submit_result::Result::Hash(bytes) => hash("results.hash", &bytes)?,
+        v1::submit_result::Result::Rejection(v1::Rejection { code, message, .. }) => {
+            return Err(CliError::Call { code, message });
+        }
+    };
+    let request = v1::WatchTransactionRequest {
+        rollup_id,
+        hash: to_bytes(record),
+        until: v1::Level::from(Level::Final).into(),
+        until_outcome: false,
+        timeout_ms: FINAL_TIMEOUT_MS,
+    };
+    let mut changes = node.sequencer.watch_transaction(request).await?.into_inner();
+    let mut included = None;
+    while let Some(change) = changes.message().await? {
+        let status = change.status.ok_or(ConvertError::Missing { field: "status" })?;
+        if let Some(v1::Rejection { code, message, .. }) = status.rejection.filter(|_| status.included.is_none()) {
+            return Err(CliError::Call { code, message });
+        }
+        included = status.included.or(included);
+    }
+    let at = included.ok_or(CliError::UnknownTransaction(record))?;
+    Ok(writeln!(out, "final {record} in block {}", at.height)?)
+}

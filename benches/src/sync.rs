@@ -12,6 +12,7 @@ use switchyard_node::{
     logging::RecentErrors,
     node::Node,
 };
+use switchyard_primitives::NEWEST_PROTOCOL;
 use switchyard_proto::{header, v1};
 use switchyard_testnet_local::NetworkDir;
 use tonic::transport::Channel;

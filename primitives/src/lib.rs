@@ -19,7 +19,7 @@ pub use block::{Block, BlockError, Limits};
 pub use certificate::{FinalityCertificate, FinalityProof, SignerBitmap};
 pub use codec::{DecodeError, Reader, Writer};
 pub use compact::{CompactBlock, FillError};
-pub use header::Header;
+pub use header::{Header, NEWEST_PROTOCOL};
 pub use ids::{Level, RollupId, TxHash, TxKey};
 pub use segment::Segment;
 pub use table::{ProofError, SegmentProof, SegmentTable, TableEntry};

@@ -8,7 +8,12 @@ use crate::{
     record::{Activation, Change, Record, RecordError, StakeChange, Update, UpdateKind, Upgrade},
 };
 use alloy_primitives::FixedBytes;
-use std::{collections::{BTreeMap, BTreeSet}, net::SocketAddr, num::NonZeroU64, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    num::NonZeroU64,
+    sync::Arc,
+};
 use switchyard_primitives::{B256, Block, DecodeError, Header, Reader, RollupId, Writer, keccak256};
 
 /// Most validators in the table.

@@ -14,6 +14,7 @@ fn path() -> PathBuf {
 
 fn header() -> Header {
     Header {
+        protocol: 1,
         parent: B256::repeat_byte(0x11),
         height: 7,
         epoch: 1,
@@ -45,11 +46,13 @@ fn blocks() -> Vec<(&'static str, Block)> {
         ("no segments", Block::new(header(), vec![])),
         ("one segment", Block::new(header(), vec![segment(3, &[b"only"])])),
         ("five segments", Block::new(header(), five)),
+        ("protocol 2", Block::new(Header { protocol: 2, ..header() }, vec![])),
     ]
 }
 
 fn header_json(header: &Header) -> Value {
     json!({
+        "protocol": header.protocol,
         "parent": header.parent,
         "height": header.height,
         "epoch": header.epoch,

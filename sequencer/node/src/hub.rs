@@ -78,12 +78,7 @@ impl HubStates {
     }
 
     /// [`Self::open`] for a node that follows no protocol above `newest`.
-    pub fn open_knowing(
-        newest: u8,
-        store: Arc<dyn Store>,
-        network: B256,
-        genesis: HubState,
-    ) -> Result<Self, HubError> {
+    pub fn open_knowing(newest: u8, store: Arc<dyn Store>, network: B256, genesis: HubState) -> Result<Self, HubError> {
         let (tip, _) = store.tip();
         let height = tip.height;
         let corrupt = |detail: String| HubError::Corrupt { height, detail };

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use switchyard_consensus_core::{
     keys,
     keys::bls_public_key,
-    record::{Change, Record, StakeChange, Update, UpdateKind},
+    record::{Activation, Change, Record, StakeChange, Update, UpdateKind, Upgrade},
 };
 use switchyard_consensus_guard::{Entry, FORMAT, Family, Interchange, Kind, Mark, Position, fuzz as guard};
 use switchyard_node::{
@@ -68,6 +68,7 @@ impl Seeds {
         let (block, empty) = (block(), Block::new(header(), vec![]));
         self.add("header", "genesis", Header::genesis(B256::ZERO, 0, B256::ZERO).encode());
         self.add("header", "block", block.header.encode());
+        self.add("header", "protocol_2", Header { protocol: 2, ..block.header }.encode());
         self.add("block", "empty", empty.encode());
         self.add("block", "segments", block.encode());
         self.add("compact_block", "empty", CompactBlock::of(&empty).encode());
@@ -112,7 +113,10 @@ impl Seeds {
         let changes =
             vec![(identity, join), (B256::repeat_byte(2), Change::Remove), (B256::repeat_byte(3), Change::Stake(7))];
         let stake = StakeChange { epoch: 1, serial: 2, changes, signers: SignerBitmap::new(4, [0, 2]), signature };
+        let (signers, activation) = (stake.signers.clone(), Activation { protocol: 2, height: 64 });
         self.add("system_record", "stake", Record::Stake(stake).encode().to_vec());
+        let upgrade = Upgrade { epoch: 1, serial: 3, activation, signers, signature };
+        self.add("system_record", "upgrade", Record::Upgrade(upgrade).encode().to_vec());
         for (name, kind) in [
             ("address", UpdateKind::Address("[2001:db8::1]:7100".parse().expect("an address"))),
             ("keys", UpdateKind::Keys { bls: FixedBytes([2; 48]), possession }),
@@ -121,7 +125,9 @@ impl Seeds {
             let update = Update { identity, serial: 4, kind, signature };
             self.add("system_record", name, Record::Update(update).encode().to_vec());
         }
-        self.add("hub_state", "genesis", genesis().hub_state().expect("a genesis").encode());
+        let state = genesis().hub_state().expect("a genesis");
+        self.add("hub_state", "genesis", state.encode());
+        self.add("hub_state", "protocol_2", state.with_protocol(2).encode());
         self.kind("exchange_message", "whole", 1, block.encode());
         self.kind("exchange_message", "compact", 2, CompactBlock::of(&block).encode());
         let request = [block.hash().as_slice(), &5u32.to_be_bytes(), &[0b10110]].concat();

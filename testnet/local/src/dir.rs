@@ -20,6 +20,7 @@ use switchyard_node::{
     },
     genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisValidator},
 };
+use switchyard_primitives::NEWEST_PROTOCOL;
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
 
 /// Most validators of a local network.

@@ -11,13 +11,13 @@ use std::collections::BTreeSet;
 use switchyard_primitives::{B256, SignerBitmap};
 
 /// One validator's signature.
-pub fn sign(secret: &[u8; 32], message: &[u8]) -> Result<[u8; 96], KeyError> {
+pub(super) fn sign(secret: &[u8; 32], message: &[u8]) -> Result<[u8; 96], KeyError> {
     let key = SecretKey::from_bytes(secret).map_err(|_| KeyError::Secret)?;
     Ok(key.sign(message, VOTE_DST, &[]).compress())
 }
 
 /// Adds parts, by identity. Each must verify and be of one of the committee's validators; one that is given twice counts once.
-pub fn combine(
+pub(super) fn combine(
     message: &[u8],
     committee: &Committee,
     parts: &[(B256, [u8; 96])],
@@ -44,7 +44,7 @@ pub fn combine(
 }
 
 /// Checks that validators with a quorum of the committee's seats have signed.
-pub fn verify(
+pub(super) fn verify(
     message: &[u8],
     committee: &Committee,
     signers: &SignerBitmap,
@@ -65,7 +65,7 @@ pub fn verify(
 }
 
 /// Checks the signature of all of these keys.
-pub fn verify_keys(message: &[u8], keys: &[FixedBytes<48>], signature: &[u8; 96]) -> Result<(), RecordError> {
+pub(super) fn verify_keys(message: &[u8], keys: &[FixedBytes<48>], signature: &[u8; 96]) -> Result<(), RecordError> {
     let keys: Result<Vec<PublicKey>, _> = keys.iter().map(|key| PublicKey::uncompress(key.as_slice())).collect();
     let keys = keys.map_err(|_| RecordError::Signature)?;
     let signature = Signature::sig_validate(signature, true).map_err(|_| RecordError::Signature)?;

@@ -233,7 +233,7 @@ fn a_builder_takes_what_fits_and_no_more() {
         serial: 3,
         ..match update(&state, 1, UpdateKind::Leave) {
             Record::Update(update) => update,
-            Record::Stake(_) => unreachable!(),
+            _ => unreachable!(),
         }
     };
     let offered = [Record::Update(late).encode(), good.encode(), good.encode(), Bytes::from_static(b"junk")];

@@ -21,20 +21,20 @@ const FINAL_TIMEOUT_MS: u32 = 60_000;
 /// What one validator has signed of a proposal, as files have it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub(super) struct Part {
     /// The validator.
-    pub identity: B256,
+    pub(super) identity: B256,
     /// Its signature.
-    pub signature: FixedBytes<96>,
+    pub(super) signature: FixedBytes<96>,
 }
 
 /// What is wrong with a file that an argument names.
-pub fn problem(argument: &Path, problem: impl ToString) -> CliError {
+pub(super) fn problem(argument: &Path, problem: impl ToString) -> CliError {
     CliError::Argument { argument: argument.display().to_string(), problem: problem.to_string() }
 }
 
 /// Reads a JSON file.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
     let bytes = std::fs::metadata(path).map_err(|e| problem(path, e))?.len();
     if bytes > FILE_BYTES_MAX {
         return Err(problem(path, format!("{bytes} bytes, at most {FILE_BYTES_MAX} are read")));
@@ -43,12 +43,12 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, CliError> {
 }
 
 /// Reads the parts that validators have signed.
-pub fn read_parts(paths: &[PathBuf]) -> Result<Vec<(B256, [u8; 96])>, CliError> {
+pub(super) fn read_parts(paths: &[PathBuf]) -> Result<Vec<(B256, [u8; 96])>, CliError> {
     paths.iter().map(|path| read::<Part>(path).map(|part| (part.identity, part.signature.0))).collect()
 }
 
 /// Connects, and reads the hub's state.
-pub async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
+pub(super) async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
     let mut node = connect.open().await?;
     let network = hash("network_id", &node.info.network_id)?;
     let answer = node.blocks.get_hub_state(v1::GetHubStateRequest {}).await?.into_inner();
@@ -58,13 +58,13 @@ pub async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
 }
 
 /// The keys that a node's configuration names.
-pub fn keys(path: &Path) -> Result<NodeKeys, CliError> {
+pub(super) fn keys(path: &Path) -> Result<NodeKeys, CliError> {
     let config = Config::load(path).map_err(|e| problem(path, e))?;
     NodeKeys::load(config.validator_keys().map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
 }
 
 /// Sends a record that the present state allows, and waits until it is final.
-pub async fn send(
+pub(super) async fn send(
     node: &mut Node,
     state: &HubState,
     record: &Record,

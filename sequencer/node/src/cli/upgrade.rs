@@ -43,7 +43,7 @@ enum UpgradeCommand {
         /// The version: the one after that in force; or the one in force, to withdraw an upgrade that has not begun
         #[arg(long, value_name = "VERSION")]
         protocol: u8,
-        /// The first block that follows it: an epoch's first. Absent: the first that is possible
+        /// The first block that follows it: an epoch's first. Absent: that of the third epoch from now
         #[arg(long, value_name = "HEIGHT")]
         height: Option<u64>,
     },
@@ -97,7 +97,8 @@ pub async fn upgrade(args: UpgradeArgs, out: &mut (dyn Write + Send)) -> Result<
             let (node, state) = open(&connect).await?;
             let (epoch, serial) = (state.current().epoch(), state.serial());
             let withdraws = protocol == state.protocol();
-            let first = || if withdraws { 0 } else { state.rules().last_of(epoch + 1) + 1 };
+            // An epoch more than must be, in which to sign it.
+            let first = || if withdraws { 0 } else { state.rules().last_of(epoch + 2) + 1 };
             let height = height.unwrap_or_else(first);
             let refused = |e| CliError::Argument { argument: "--protocol".into(), problem: format!("{e}") };
             state.check_activation(&Activation { protocol, height }).map_err(refused)?;

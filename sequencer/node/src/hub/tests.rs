@@ -108,6 +108,19 @@ fn a_final_block_that_breaks_the_rules_stops_the_node_by_name() {
 }
 
 #[test]
+fn a_node_that_does_not_know_the_protocol_stops_before_it() {
+    let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
+    let newer = genesis_state(&[identity(1)], 4).with_protocol(2);
+    let states = HubStates::open(store.clone(), B256::ZERO, newer.clone()).unwrap();
+    assert!(states.check_protocol().is_ok() && states.knows(&newer));
+    let error = HubStates::open_knowing(1, store.clone(), B256::ZERO, newer.clone()).err().unwrap();
+    assert!(matches!(error, HubError::Protocol { height: 1, protocol: 2, newest: 1 }), "{error}");
+    assert!(error.to_string().contains("install a newer switchyard"), "{error}");
+    let states = HubStates::open_knowing(1, store, B256::ZERO, genesis_state(&[identity(1)], 4)).unwrap();
+    assert!(!states.knows(&newer), "what it votes for");
+}
+
+#[test]
 fn the_system_rollup_takes_what_the_next_block_may_hold_or_one_soon_after() {
     let hub = Hub::new();
     let admission = SystemAdmission(hub.states.clone());

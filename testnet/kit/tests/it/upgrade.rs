@@ -3,8 +3,8 @@
 use crate::validators::{Files, config, run, text};
 use serde_json::{Value, json};
 use std::{
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 use switchyard_node::{config::Endpoints, genesis::GenesisEpochs};
@@ -78,7 +78,7 @@ async fn a_network_of_mixed_versions_goes_on_to_the_upgrade_and_the_newer_ones_b
     let files = Files::new();
     let client = Client::new();
     let mut options = Options { protocol: 1, ..Options::default() };
-    options.epochs = GenesisEpochs { blocks: 16, ..GenesisEpochs::default() };
+    options.epochs = GenesisEpochs { blocks: 40, ..GenesisEpochs::default() };
     options.consensus.heartbeat_ms = 100;
     let mut testnet = Testnet::create(&files.path().join("net"), options).unwrap();
     for index in 0..testnet.len() {
@@ -120,33 +120,23 @@ async fn a_network_of_mixed_versions_goes_on_to_the_upgrade_and_the_newer_ones_b
     agree_on_hub(&client, &nodes[1..], needed).await.unwrap();
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            std::fs::copy(entry.path(), &to).unwrap();
-            // Version control does not keep who may read a file; keys that others may read are refused.
-            std::fs::set_permissions(&to, PermissionsExt::from_mode(0o600)).unwrap();
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_folder_of_a_validator_from_before_upgrades_is_taken_over() {
     let files = Files::new();
     let client = Client::new();
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/protocol-1");
     let folder = files.path().join("net");
-    copy(&fixture.join("network"), &folder);
+    std::fs::create_dir(&folder).unwrap();
+    let archive = fixture.join("network.tar.gz");
+    let unpacked = Command::new("tar").args(["-xzpf", text(&archive), "-C", text(&folder)]).status().unwrap();
+    assert!(unpacked.success());
     let expected: Value = serde_json::from_slice(&std::fs::read(fixture.join("expected.json")).unwrap()).unwrap();
     let mut testnet = Testnet::open(&folder).unwrap();
     let mut config = testnet.dir().config(0).unwrap();
     // It has no peers to be found by.
     config.network.as_mut().unwrap().listen.set_port(0);
+    // Its epochs have eight blocks, and a record must come within one.
+    config.consensus.heartbeat_ms = 300;
     testnet.dir().write_config(0, &config).unwrap();
     let node = testnet.start_all().await.unwrap().remove(0);
 

@@ -78,6 +78,20 @@ mod tests {
     }
 
     #[test]
+    fn a_protocol_that_this_program_does_not_know_is_an_error() {
+        let rules = EpochRules { blocks: 10.try_into().unwrap(), seats_per_validator: 1 };
+        let registration = Registration { bls: key(1), stake: 5, address: None, serial: 0 };
+        let state = HubState::genesis(B256::ZERO, rules, [(B256::repeat_byte(1), registration)]).unwrap();
+        assert_eq!(judge_protocol(&state, 1).level, Level::Ok);
+        let mut bytes = state.encode();
+        // Layout 2: protocol 1 is in force, 2 begins at height 20.
+        bytes.splice(8..9, [2, 1, 2, 0, 0, 0, 0, 0, 0, 0, 20]);
+        let decided = HubState::decode(B256::ZERO, &bytes).unwrap();
+        assert_eq!(judge_protocol(&decided, 2).level, Level::Ok);
+        assert_eq!(judge_protocol(&decided, 1).level, Level::Error);
+    }
+
+    #[test]
     fn a_validators_place_in_the_stake_table_is_told() {
         let rules = EpochRules { blocks: 10.try_into().unwrap(), seats_per_validator: 1 };
         let registered =

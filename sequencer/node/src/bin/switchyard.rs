@@ -57,7 +57,7 @@ enum Cmd {
     },
     /// Submit opaque transactions to a rollup.
     Submit(cli::SubmitArgs),
-    /// Where a transaction is, with the reason where it failed.
+    /// How a node is doing; or where a transaction is, with the reason where it failed.
     Status(cli::StatusArgs),
     /// A rollup's segments, from any height on.
     Stream(cli::StreamArgs),

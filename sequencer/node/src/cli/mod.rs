@@ -35,7 +35,7 @@ use tonic::{
 use tonic_types::StatusExt;
 use v1::{
     block_service_client::BlockServiceClient, sequencer_service_client::SequencerServiceClient,
-    transaction_status::Outcome,
+    status_service_client::StatusServiceClient, transaction_status::Outcome,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -163,6 +163,7 @@ struct Node {
     info: v1::GetInfoResponse,
     blocks: BlockServiceClient<Channel>,
     sequencer: SequencerServiceClient<Channel>,
+    status: StatusServiceClient<Channel>,
 }
 
 impl Connect {
@@ -182,6 +183,7 @@ impl Connect {
         let bytes = usize::try_from(limits.response_bytes.clamp(4 << 20, RESPONSE_BYTES_MAX)).unwrap_or(usize::MAX);
         Ok(Node {
             blocks: blocks.max_decoding_message_size(bytes),
+            status: StatusServiceClient::new(channel.clone()),
             sequencer: SequencerServiceClient::new(channel).max_decoding_message_size(bytes),
             info,
         })

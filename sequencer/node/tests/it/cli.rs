@@ -191,6 +191,8 @@ async fn wrong_arguments_are_named() {
         vec!["submit", "--grpc", "http://x", "--rollup", "7", "other"],
         vec!["submit", "--grpc", "http://x", "--rollup", "7", "--hex", "00", "--wait", "soon"],
         vec!["status", "--grpc", "http://x", "--rollup", "7", "0x12"],
+        vec!["status", "--grpc", "http://x", "--rollup", "7"],
+        vec!["status", "--grpc", "http://x", "0x0000000000000000000000000000000000000000000000000000000000000012"],
         vec!["stream", "--grpc", "http://x", "--rollup", "7", "--from", "1", "--verify"],
         vec!["verify", "--grpc", "http://x", "--rollup", "7", "--height", "1"],
         vec!["verify", "--grpc", "http://x", "--rollup", "7", "--genesis", "g", "--height", "1", "--from", "1"],
@@ -239,6 +241,26 @@ async fn status_prints_the_level_and_its_exit_code() {
     let (out, result) = network.run("status", &[&text]).await;
     assert_eq!(out, format!("refused {hash} bad_signature: invalid signature\n"));
     assert_eq!(result.unwrap_err().exit_code(), 2);
+}
+
+#[tokio::test]
+async fn status_without_a_transaction_tells_of_the_node() {
+    let network = network().await;
+    let ask = |json| {
+        let connect = cli::Connect { grpc: network.url.clone() };
+        let args = cli::StatusArgs { connect, rollup: None, hash: None, json };
+        async {
+            let mut out = Vec::new();
+            cli::status(args, &mut out).await.unwrap();
+            String::from_utf8(out).unwrap()
+        }
+    };
+    let lines = ask(false).await;
+    for start in ["network  ", "block    0 0x", "epoch    0, to block ", "log      from block 0"] {
+        assert!(lines.lines().any(|line| line.starts_with(start)), "{start}: {lines}");
+    }
+    let found = &objects(&ask(true).await)[0];
+    assert_eq!((&found["height"], &found["epoch"], &found["protocol"]), (&json!(0), &json!(0), &json!(1)));
 }
 
 /// Six blocks, of which 2 and 5 hold something for the rollup.

@@ -2,7 +2,11 @@
 //! sign them, and anyone sends the record.
 
 use super::{CliError, Connect, Node};
-use crate::{config::Config, keys::NodeKeys};
+use crate::{
+    config::Config,
+    keys::{read_bls, read_plain},
+    signer::SignerConfig,
+};
 use alloy_primitives::FixedBytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -10,8 +14,10 @@ use std::{
     path::{Path, PathBuf},
 };
 use switchyard_consensus_core::{HubState, record::Record};
+use switchyard_consensus_network::identity;
 use switchyard_primitives::{B256, Level, RollupId};
 use switchyard_proto::{ConvertError, hash, to_bytes, v1};
+use zeroize::Zeroizing;
 
 /// Longest file that is read.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -57,10 +63,45 @@ pub(super) async fn open(connect: &Connect) -> Result<(Node, HubState), CliError
     Ok((node, state))
 }
 
-/// The keys that a node's configuration names.
-pub(super) fn keys(path: &Path) -> Result<NodeKeys, CliError> {
-    let config = Config::load(path).map_err(|e| problem(path, e))?;
-    NodeKeys::load(config.validator_keys().map_err(|e| problem(path, e))?).map_err(|e| problem(path, e))
+/// Whose key signs, and where it is.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct By {
+    /// The node's configuration, which names the keys; or a remote signer's, on its host, with --identity
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: PathBuf,
+    /// The validator, where a signer's configuration does not tell: what `switchyard keys show` prints on the validator's host
+    #[arg(long, value_name = "HEX")]
+    identity: Option<B256>,
+}
+
+/// A validator, and the secret of its BLS key.
+pub(super) struct Keys {
+    /// Its identity.
+    pub(super) identity: B256,
+    /// The secret.
+    pub(super) bls: Zeroizing<[u8; 32]>,
+}
+
+impl By {
+    /// Reads the keys.
+    pub(super) fn keys(&self) -> Result<Keys, CliError> {
+        let path = &self.config;
+        let text = std::fs::read_to_string(path).map_err(|e| problem(path, e))?;
+        if SignerConfig::is_one(&text) {
+            let signer = SignerConfig::parse(path, &text).map_err(|e| problem(path, e))?;
+            let unnamed = || problem(path, "a signer's configuration: name the validator with --identity");
+            let identity = self.identity.ok_or_else(unnamed)?;
+            return Ok(Keys { identity, bls: read_bls(&signer.keys).map_err(|e| problem(path, e))? });
+        }
+        let config = Config::load(path).map_err(|e| problem(path, e))?;
+        let keys = config.validator_keys().map_err(|e| problem(path, e))?;
+        let secret = read_plain(&keys.identity).map_err(|e| problem(path, e))?;
+        let identity = identity(&secret);
+        if self.identity.is_some_and(|named| named != identity) {
+            return Err(problem(path, format!("is {identity}'s, not that of --identity")));
+        }
+        Ok(Keys { identity, bls: read_bls(&keys.bls).map_err(|e| problem(path, e))? })
+    }
 }
 
 /// Sends a record that the present state allows, and waits until it is final.
@@ -100,4 +141,27 @@ pub(super) async fn send(
     }
     let at = included.ok_or(CliError::UnknownTransaction(record))?;
     Ok(writeln!(out, "final {record} in block {}", at.height)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_signers_configuration_signs_for_the_validator_that_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let example = include_str!("../../../../docs/signer.example.toml");
+        let example = example.replace("bls_keystore = \"bls.json\"", "bls = \"bls.key\"");
+        let config = folder.path().join("signer.toml");
+        std::fs::write(&config, example.replace("bls_password_file = \"bls.password\"", "")).unwrap();
+        let key = folder.path().join("bls.key");
+        std::fs::write(&key, "07".repeat(32)).unwrap();
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+
+        let unnamed = By { config: config.clone(), identity: None }.keys().err().unwrap().to_string();
+        assert!(unnamed.contains("--identity"), "{unnamed}");
+        let keys = By { config, identity: Some(B256::repeat_byte(1)) }.keys().unwrap();
+        assert_eq!((keys.identity, *keys.bls), (B256::repeat_byte(1), [7; 32]));
+    }
 }

@@ -5,7 +5,7 @@
 
 use super::{
     CliError, Connect, Printer,
-    record::{Part, keys, open, problem, read, read_parts, send},
+    record::{By, Keys, Part, open, problem, read, read_parts, send},
 };
 use crate::{config::Config, keys::read_bls};
 use alloy_primitives::FixedBytes;
@@ -54,9 +54,9 @@ enum StakeCommand {
     },
     /// Sign a proposal with this validator's BLS key
     Sign {
-        /// The node's configuration, which names the key
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        /// Whose key.
+        #[command(flatten)]
+        by: By,
         /// The proposal
         #[arg(long, value_name = "FILE")]
         proposal: PathBuf,
@@ -78,9 +78,9 @@ enum StakeCommand {
         /// The node.
         #[command(flatten)]
         connect: Connect,
-        /// The node's configuration, which names the keys
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        /// Whose key.
+        #[command(flatten)]
+        by: By,
         #[command(subcommand)]
         what: UpdateCommand,
     },
@@ -173,14 +173,14 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             let proposal = Proposal { network, epoch, serial, changes: entries };
             Printer { out, json: true }.print(String::new, || json!(proposal))
         }
-        StakeCommand::Sign { config, proposal: path } => {
+        StakeCommand::Sign { by, proposal: path } => {
             let proposal: Proposal = read(&path)?;
-            let keys = keys(&config)?;
+            let Keys { identity, bls } = by.keys()?;
             let Proposal { network, epoch, serial, .. } = proposal;
             let changes = changes(proposal.changes, &path)?;
-            let signature = StakeChange::sign_part(network, epoch, serial, &changes, &keys.bls);
-            let signature = signature.map_err(|e| problem(&config, e))?.into();
-            let part = Part { identity: keys.identity_public(), signature };
+            let signature = StakeChange::sign_part(network, epoch, serial, &changes, &bls);
+            let signature = signature.map_err(|e| problem(&by.config, e))?.into();
+            let part = Part { identity, signature };
             Printer { out, json: true }.print(String::new, || json!(part))
         }
         StakeCommand::Submit { connect, proposal: path, part } => {
@@ -195,27 +195,27 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             let record = Record::Stake(record.map_err(|e| problem(&path, e))?);
             send(&mut node, &state, &record, out).await
         }
-        StakeCommand::Update { connect, config, what } => {
+        StakeCommand::Update { connect, by, what } => {
             let (mut node, state) = open(&connect).await?;
-            let keys = keys(&config)?;
-            let identity = keys.identity_public();
+            let Keys { identity, bls } = by.keys()?;
+            let config = &by.config;
             let kind = match what {
                 UpdateCommand::Address { address } => UpdateKind::Address(address),
                 UpdateCommand::Leave => UpdateKind::Leave,
                 UpdateCommand::Keys => {
-                    let next = Config::load(&config).map_err(|e| problem(&config, e))?.keys.and_then(|keys| keys.next);
-                    let next = next.ok_or_else(|| problem(&config, "names no new key in [keys.next]"))?;
-                    let secret = read_bls(&next).map_err(|e| problem(&config, e))?;
-                    let bls = bls_public_key(&secret).map_err(|e| problem(&config, e))?;
-                    let possession = prove_possession(&secret, identity).map_err(|e| problem(&config, e))?;
+                    let next = Config::load(config).map_err(|e| problem(config, e))?.keys.and_then(|keys| keys.next);
+                    let next = next.ok_or_else(|| problem(config, "names no new key in [keys.next]"))?;
+                    let secret = read_bls(&next).map_err(|e| problem(config, e))?;
+                    let bls = bls_public_key(&secret).map_err(|e| problem(config, e))?;
+                    let possession = prove_possession(&secret, identity).map_err(|e| problem(config, e))?;
                     UpdateKind::Keys { bls, possession }
                 }
             };
             let known = state.validators().get(&identity);
-            let known = known.ok_or_else(|| problem(&config, format!("{identity} is not in the stake table")))?;
+            let known = known.ok_or_else(|| problem(config, format!("{identity} is not in the stake table")))?;
             let network = hash("network_id", &node.info.network_id)?;
-            let update = Update::sign(network, identity, known.serial, kind, &keys.bls);
-            send(&mut node, &state, &Record::Update(update.map_err(|e| problem(&config, e))?), out).await
+            let update = Update::sign(network, identity, known.serial, kind, &bls);
+            send(&mut node, &state, &Record::Update(update.map_err(|e| problem(config, e))?), out).await
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use super::{
     CliError, Connect, Printer,
-    record::{Part, keys, open, problem, read, read_parts, send},
+    record::{By, Keys, Part, open, problem, read, read_parts, send},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -49,9 +49,9 @@ enum UpgradeCommand {
     },
     /// Sign a proposal with this validator's BLS key
     Sign {
-        /// The node's configuration, which names the key
-        #[arg(long, value_name = "FILE")]
-        config: PathBuf,
+        /// Whose key.
+        #[command(flatten)]
+        by: By,
         /// The proposal
         #[arg(long, value_name = "FILE")]
         proposal: PathBuf,
@@ -106,13 +106,13 @@ pub async fn upgrade(args: UpgradeArgs, out: &mut (dyn Write + Send)) -> Result<
             let proposal = Proposal { network, epoch, serial, protocol, height };
             Printer { out, json: true }.print(String::new, || json!(proposal))
         }
-        UpgradeCommand::Sign { config, proposal } => {
+        UpgradeCommand::Sign { by, proposal } => {
             let proposal: Proposal = read(&proposal)?;
-            let keys = keys(&config)?;
+            let Keys { identity, bls } = by.keys()?;
             let Proposal { network, epoch, serial, .. } = proposal;
-            let signature = Upgrade::sign_part(network, epoch, serial, proposal.activation(), &keys.bls);
-            let signature = signature.map_err(|e| problem(&config, e))?.into();
-            let part = Part { identity: keys.identity_public(), signature };
+            let signature = Upgrade::sign_part(network, epoch, serial, proposal.activation(), &bls);
+            let signature = signature.map_err(|e| problem(&by.config, e))?.into();
+            let part = Part { identity, signature };
             Printer { out, json: true }.print(String::new, || json!(part))
         }
         UpgradeCommand::Submit { connect, proposal: path, part } => {

@@ -3,11 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 use eyre::{WrapErr as _, bail, ensure};
 use futures::StreamExt as _;
-use std::{
-    path::PathBuf,
-    process::ExitCode,
-    time::Instant,
-};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 use switchyard_rollup_core::Sealing;
 use switchyard_testnet_kit::power::{Broken, CaseId, Cases, How, Lie, Plan, Recording, Shim};
 
@@ -187,8 +183,7 @@ async fn run(args: RunArgs) -> eyre::Result<()> {
 /// The arguments that a case depends on.
 fn repeat(how: &HowArgs) -> String {
     let broken = [("--without-sync", &how.without_sync), ("--late-sync", &how.late_sync)];
-    let broken: String =
-        broken.iter().filter_map(|(name, part)| Some(format!(" {name} {}", part.as_ref()?))).collect();
+    let broken: String = broken.iter().filter_map(|(name, part)| Some(format!(" {name} {}", part.as_ref()?))).collect();
     format!("{broken} --again-every {}", how.again_every)
 }
 

@@ -4,7 +4,7 @@ use super::{
     check::{Before, check_folders},
     cut::{CaseId, Cut},
     disk::Broken,
-    load::{Load, watch},
+    load::{Load, attend},
     record::{Recording, network_of, tls_of, trace_of},
     shim::{Recorded, Settings, Shim},
     site::Site,
@@ -94,11 +94,9 @@ impl Cases<'_> {
         for index in 0..site.len() {
             nodes.push(site.ready(index).await?);
         }
-        let watched = again.then(|| watch(site.dir(), &marks));
+        let clients = again.then(|| attend(site.dir(), &marks));
         goes_on(&mut site, &nodes, before.height() + MORE, life).await?;
-        if let Some(watched) = watched {
-            watched.stop().await;
-        }
+        drop(clients);
         for index in 0..site.len() {
             let status = site.stop(index).await?;
             ensure!(status.success(), "validator {index}: {status}\n{}", site.log(index));

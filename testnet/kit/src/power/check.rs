@@ -8,11 +8,7 @@ use super::{
 };
 use alloy_primitives::Address;
 use eyre::{Context as _, OptionExt as _, bail, ensure};
-use std::{
-    collections::HashMap,
-    num::NonZeroU64,
-    path::Path,
-};
+use std::{collections::HashMap, num::NonZeroU64, path::Path};
 use switchyard_consensus_core::{Vote, keys::bls_public_key};
 use switchyard_consensus_guard::{Entry, FORMAT, Interchange, Kind, SignGuard, Statement};
 use switchyard_node::{config::Config, genesis::Genesis};
@@ -81,7 +77,8 @@ pub(super) fn record_holds(path: &Path, network: B256, secret: &[u8; 32], votes:
         let Statement { kind, scope, position, digest } = Statement::from(vote);
         let (format, key) = (FORMAT, key.into());
         let low_water = Vec::new();
-        let one = Interchange { format, network, key, low_water, signed: vec![Entry { kind, scope, position, digest }] };
+        let one =
+            Interchange { format, network, key, low_water, signed: vec![Entry { kind, scope, position, digest }] };
         ensure!(guard.knows(&one)?, "the sign record lacks a vote that had left: {vote:?}");
     }
     Ok(())

@@ -327,7 +327,8 @@ impl Disk {
             if !matches!(sync.extent, Extent::Data | Extent::Range(..)) || is_described {
                 self.committed = self.committed.max(began);
                 // Something of it may have come since.
-                inode.described.0 = inode.described.0.max(if inode.described.1 > began { inode.described.1 } else { 0 });
+                inode.described.0 =
+                    inode.described.0.max(if inode.described.1 > began { inode.described.1 } else { 0 });
             }
             inode.settle(Sync { began, ..sync });
             for change in self.changes.iter_mut().filter(|change| change.at < began && change.folder == id) {

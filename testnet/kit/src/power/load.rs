@@ -17,7 +17,10 @@ use switchyard_proto::v1::{
     status_service_client::StatusServiceClient,
 };
 use switchyard_testnet_local::{Client, NetworkDir, accounts::ACCOUNTS};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 
 const POLL: Duration = Duration::from_millis(3);
 /// A node that does not answer is asked again after this.
@@ -84,36 +87,26 @@ async fn send(dir: NetworkDir, account: usize, stop: Arc<AtomicBool>) {
 }
 
 /// What clients are told of the log.
-pub(super) struct Watched {
+pub(super) struct Attended {
     height: Arc<AtomicU64>,
-    tasks: JoinSet<()>,
-    blocks: JoinHandle<Vec<Block>>,
-    stop: Arc<AtomicBool>,
+    /// End when they are dropped.
+    _tasks: JoinSet<()>,
 }
 
-impl Watched {
+impl Attended {
     /// The highest block that somebody was told of.
     pub(super) fn height(&self) -> u64 {
         self.height.load(Ordering::SeqCst)
     }
-
-    /// Stops, and returns the log of node 0 from height 1 up to what somebody was told.
-    pub(super) async fn stop(mut self) -> Vec<Block> {
-        self.stop.store(true, Ordering::SeqCst);
-        self.tasks.abort_all();
-        self.blocks.await.unwrap_or_default()
-    }
 }
 
 /// Asks every node all the time, and notes what it says.
-pub(super) fn watch(dir: &NetworkDir, marks: &Arc<Marks>) -> Watched {
-    let (height, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
-    let mut tasks = JoinSet::new();
+pub(super) fn attend(dir: &NetworkDir, marks: &Arc<Marks>) -> Attended {
+    let (height, mut tasks) = (Arc::<AtomicU64>::default(), JoinSet::new());
     for index in 0..dir.validators() {
         tasks.spawn(ask(dir.clone(), index, marks.clone(), height.clone()));
     }
-    let blocks = tokio::spawn(read_log(dir.clone(), height.clone(), stop.clone()));
-    Watched { height, tasks, blocks, stop }
+    Attended { height, _tasks: tasks }
 }
 
 async fn ask(dir: NetworkDir, index: usize, marks: Arc<Marks>, height: Arc<AtomicU64>) {
@@ -138,9 +131,29 @@ async fn ask(dir: NetworkDir, index: usize, marks: Arc<Marks>, height: Arc<Atomi
     }
 }
 
-async fn read_log(dir: NetworkDir, height: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Vec<Block> {
+/// Reads the log of node 0 as it grows, before it is pruned.
+pub(super) struct Reading {
+    /// The height at which it ends.
+    end: watch::Sender<u64>,
+    task: JoinHandle<Vec<Block>>,
+}
+
+impl Reading {
+    pub(super) fn start(dir: &NetworkDir) -> Self {
+        let (end, until) = watch::channel(u64::MAX);
+        Self { end, task: tokio::spawn(read_log(dir.clone(), until)) }
+    }
+
+    /// The blocks from height 1 up to this one, which the node has.
+    pub(super) async fn up_to(self, height: u64) -> Vec<Block> {
+        self.end.send_replace(height);
+        self.task.await.unwrap_or_default()
+    }
+}
+
+async fn read_log(dir: NetworkDir, until: watch::Receiver<u64>) -> Vec<Block> {
     let mut blocks = Vec::new();
-    let is_done = |blocks: &[Block]| stop.load(Ordering::SeqCst) && blocks.len() as u64 >= height.load(Ordering::SeqCst);
+    let is_done = |blocks: &[Block]| blocks.len() as u64 >= *until.borrow();
     while !is_done(&blocks) {
         tokio::time::sleep(AWAY).await;
         let Some(channel) = endpoints(&dir, 0).and_then(|node| Client::channel(&node.grpc).ok()) else { continue };

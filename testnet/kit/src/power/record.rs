@@ -3,7 +3,7 @@
 use super::{
     disk::Disk,
     image::Image,
-    load::{Load, watch},
+    load::{Load, Reading, attend},
     shim::{Recorded, Settings, Shim},
     site::{Site, data_of},
     tap::Tls,
@@ -142,15 +142,15 @@ impl Recording {
         for index in 0..site.len() {
             site.ready(index).await?;
         }
-        let watched = watch(site.dir(), &marks);
+        let (clients, reading) = (attend(site.dir(), &marks), Reading::start(site.dir()));
         let load = Load::start(site.dir(), 0);
         let deadline = Instant::now() + PATIENCE;
         for life in 1..=plan.kills + 1 {
-            while watched.height() < plan.blocks * life / (plan.kills + 1) {
+            while clients.height() < plan.blocks * life / (plan.kills + 1) {
                 for index in 0..site.len() {
                     site.lives(index)?;
                 }
-                ensure!(Instant::now() < deadline, "{} of {} blocks", watched.height(), plan.blocks);
+                ensure!(Instant::now() < deadline, "{} of {} blocks", clients.height(), plan.blocks);
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             if life <= plan.kills {
@@ -161,7 +161,8 @@ impl Recording {
             }
         }
         load.stop().await;
-        let blocks = watched.stop().await;
+        let blocks = reading.up_to(clients.height()).await;
+        drop(clients);
         for index in 0..site.len() {
             let status = site.stop(index).await?;
             ensure!(status.success(), "validator {index}: {status}\n{}", site.log(index));

@@ -135,11 +135,7 @@ impl Ready {
             let message = format!("the newest final block, {}, is {age:.1} s old, at most {bound:.1} s", tip.height);
             problems.push(Problem { code: "head_old", message });
         }
-        let lag_ms = self.metrics.clock_lag_ms.get();
-        if lag_ms <= -clock::BEHIND_MS {
-            let message = format!("this clock is at least {} ms behind a leader's", lag_ms.unsigned_abs());
-            problems.push(Problem { code: "clock_behind", message });
-        }
+        problems.extend(clock::problem(self.metrics.clock_offset_ms.get(), self.metrics.clock_lag_ms.get()));
         let behind = self.feed.final_height().saturating_sub(tip.height);
         if behind > STORE_BEHIND_MAX {
             let message = format!("{behind} final blocks are not in the store yet");
@@ -197,7 +193,12 @@ mod tests {
     }
 
     fn codes_of(feed: Feed, tip: HubTip) -> Vec<&'static str> {
+        codes_with(feed, tip, 0)
+    }
+
+    fn codes_with(feed: Feed, tip: HubTip, clock_offset_ms: i64) -> Vec<&'static str> {
         let metrics = Arc::new(Metrics::default());
+        metrics.heard_clocks(clock_offset_ms);
         metrics.saw(tip.timestamp_ms, NOW_MS);
         let ready = Ready { feed, tip: watch::channel(tip).1, heartbeat: Duration::from_secs(1), metrics };
         ready.problems(NOW_MS).iter().map(|problem| problem.code).collect()
@@ -212,6 +213,19 @@ mod tests {
         };
         assert!(codes(499).is_empty());
         assert_eq!(codes(10_000), ["clock_behind"]);
+    }
+
+    #[test]
+    fn a_node_whose_clock_is_ahead_is_told_so_and_not_only_that_its_head_is_old() {
+        let status = SyncStatus { proven_height: 5, proven_timestamp_ms: 0, good_sources: 1, sources: 1 };
+        let codes = |age_ms, offset_ms| {
+            let tip = HubTip { height: 5, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
+            codes_with(Feed::Sync(watch::channel(status).1), tip, offset_ms)
+        };
+        assert!(codes(5_000, 499).is_empty());
+        assert_eq!(codes(5_000, 5_000), ["clock_ahead"]);
+        assert_eq!(codes(11_000, 10_900), ["head_old", "clock_ahead"]);
+        assert_eq!(codes(0, -5_000), ["clock_behind"]);
     }
 
     #[test]

@@ -105,6 +105,9 @@ pub struct Metrics {
     /// The least of the newest final blocks' ages when they were final here, by this node's clock, in milliseconds: below
     /// zero where this clock is behind their leaders'.
     pub clock_lag_ms: Gauge,
+    /// How far this node's clock is ahead of those of others, in milliseconds, by what more of them agree on than may lie;
+    /// below zero where it is behind.
+    pub clock_offset_ms: Gauge,
     /// The highest block that a certificate of a source has proven.
     pub sync_proven_height: Gauge,
     /// Sources that have answered and are not left alone.
@@ -160,6 +163,7 @@ impl Default for Metrics {
             gossip_malformed: register!("gossip_malformed", "Malformed gossip messages", Family::default()),
             gossip_dropped: register!("gossip_dropped", "Gossip dropped at full queues", Counter::default()),
             clock_lag_ms: register!("clock_lag_ms", "Least age of the newest final blocks", Gauge::default()),
+            clock_offset_ms: register!("clock_offset_ms", "How far this clock is ahead of others'", Gauge::default()),
             sync_proven_height: register!("sync_proven_height", "Highest block proven by a source", Gauge::default()),
             sync_sources: register!("sync_sources", "Sources that blocks are copied from", Gauge::default()),
             sync_dropped: register!("sync_dropped", "Sources left alone for a while", Family::default()),
@@ -180,6 +184,12 @@ impl Metrics {
     /// Compares this node's clock with the leader's of a block that has just become final.
     pub fn saw(&self, timestamp_ms: u64, now_ms: u64) {
         self.clock_lag_ms.set(self.clock.lock().saw(timestamp_ms, now_ms));
+    }
+
+    /// Takes note of how far this node's clock is ahead of others', by what they agree on.
+    pub(crate) fn heard_clocks(&self, offset_ms: i64) {
+        self.clock_offset_ms.set(offset_ms);
+        self.clock.lock().heard(offset_ms);
     }
 
     /// Counts a refused submission.

@@ -252,6 +252,7 @@ impl Shared {
         let Sync { events, status, run } =
             sync::start(SyncParts { sources, judge, limits, header, tip, timing, metrics });
         self.task("sync", run);
+        self.task("clock", sync::watch_clocks(copied.0.clone(), timing, self.metrics.clone()));
         self.task("expiry", forward.clone().run());
         let copying = Copying { sources: copied.0, status: status.clone(), tip: copied.1 };
         let (entry, feed) = (Entry::Follower(forward), Feed::Sync(status));

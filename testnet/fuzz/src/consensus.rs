@@ -83,7 +83,9 @@ pub(crate) fn gossip_message(input: &[u8]) -> bool {
     let Ok(message) = wire::Message::decode(Bytes::copy_from_slice(input), &limits) else { return false };
     let encoded = message.encode();
     match &message {
-        wire::Message::Batch { .. } => same(input, Some(encoded)),
+        wire::Message::Batch { .. } | wire::Message::AskClock { .. } | wire::Message::Clock { .. } => {
+            same(input, Some(encoded))
+        }
         // Bits past the last flag are not looked at.
         wire::Message::Ack { .. } => {
             assert_eq!(wire::Message::decode(encoded, &limits), Ok(message));

@@ -4,6 +4,7 @@
 mod checks;
 mod link;
 mod load;
+pub mod power;
 
 pub use checks::{HubLog, agree_on_hub, agree_on_rollup, caught_up};
 pub use link::{Conditions, Link, Mesh};

@@ -54,6 +54,11 @@ impl Wallet {
         self.nonce
     }
 
+    /// Goes on from the nonce that the chain says is next.
+    pub fn resume(&mut self, nonce: u64) {
+        self.nonce = nonce;
+    }
+
     /// The next transfer, signed and encoded.
     pub fn transfer(&mut self, to: Address, value: U256) -> eyre::Result<Bytes> {
         let tx = TxEip1559 {

@@ -4,6 +4,7 @@
 //! them it holds. The client gets its answer when, with this node, a quorum (`n - f`) holds the transaction: then more
 //! than `f` honest validators do, so that no crash of a minority loses it, and any honest leader includes it.
 
+mod clocks;
 pub mod wire;
 
 use crate::{
@@ -12,6 +13,7 @@ use crate::{
     metrics::{Metrics, Via},
 };
 use alloy_primitives::B256;
+use clocks::Clocks;
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -108,6 +110,7 @@ pub struct Ingest {
     /// By id, so that the oldest comes first.
     in_flight: Mutex<BTreeMap<u64, InFlight>>,
     next_id: AtomicU64,
+    clocks: Mutex<Clocks>,
     waiting: watch::Sender<u64>,
     feeds: HashMap<RollupId, broadcast::Sender<TxHash>>,
     /// Checks cost a signature recovery each: no more than the cores can do at a time.
@@ -161,6 +164,7 @@ impl Ingest {
             in_flight: Mutex::default(),
             // Above every id of an earlier run, whose late answers then fit none.
             next_id: AtomicU64::new(parts.machine.now_ms() << 20),
+            clocks: Mutex::default(),
             waiting: parts.waiting,
             feeds: parts.rollups.iter().map(|r| (*r, broadcast::channel(PENDING_FEED).0)).collect(),
             local_checks: Arc::new(Semaphore::new(cores)),
@@ -326,6 +330,11 @@ impl Ingest {
                     }));
                 }
                 Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
+                Ok(Message::AskClock { id }) => self.tell_clock(from, id),
+                Ok(Message::Clock { id, now_ms }) => {
+                    let (ours_ms, now) = (self.machine.now_ms(), self.machine.instant());
+                    self.clocks.lock().heard(from, id, now_ms, ours_ms, now);
+                }
                 Err(error) => {
                     let label = crate::metrics::ReasonLabel { reason: "undecodable" };
                     self.metrics.gossip_malformed.get_or_create(&label).inc();
@@ -367,6 +376,25 @@ impl Ingest {
         if batch.done.iter().all(Option::is_none) {
             in_flight.remove(&id);
         }
+    }
+
+    fn tell_clock(&self, to: B256, id: u64) {
+        if self.knows(&to) && self.clocks.lock().answers(to, self.machine.instant()) {
+            let answer = Message::Clock { id, now_ms: self.machine.now_ms() };
+            // A lost answer is one of many.
+            self.gossip.send(To::One(to), answer.encode().0);
+        }
+    }
+
+    /// Asks the others for their clocks when it is time, and holds what they have said against this one.
+    fn compare_clocks(&self) {
+        let now = self.machine.instant();
+        let mut clocks = self.clocks.lock();
+        if let Some(question) = clocks.question(self.next_id.fetch_add(1, Ordering::Relaxed), now) {
+            self.gossip.send(To::All, question.encode().0);
+        }
+        let offset_ms = clocks.ahead_ms(self.hub.tip().current(), now);
+        self.metrics.heard_clocks(offset_ms);
     }
 
     fn send_batch(&self, batch: Vec<Outgoing>) {
@@ -466,6 +494,7 @@ impl Ingest {
                     self.send_unanswered_again();
                     self.mempool.expire(machine.instant());
                     self.send_again(&mut round);
+                    self.compare_clocks();
                     tick = machine.sleep(self.timing.tick);
                 }
                 first = outbox.0.recv() => match first {

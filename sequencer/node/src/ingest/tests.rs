@@ -125,10 +125,15 @@ impl Hub {
         hub
     }
 
-    /// The next message that the hub sends.
+    /// The next message that the hub sends, questions of the clock left out.
     async fn sent(&mut self) -> (To, Message) {
-        let (to, message) = self.line.sent.recv().await.unwrap();
-        (to, Message::decode(message.into(), &Limits::default()).unwrap())
+        loop {
+            let (to, message) = self.line.sent.recv().await.unwrap();
+            match Message::decode(message.into(), &Limits::default()).unwrap() {
+                Message::AskClock { .. } => {}
+                message => return (to, message),
+            }
+        }
     }
 
     /// The next message, which is a batch for everyone.
@@ -402,4 +407,47 @@ async fn sending_again_waits_between_its_rounds() {
     assert_eq!(hub.try_sent(), [tx("a")]);
     hub.ingest.send_again(&mut round);
     assert!(hub.try_sent().is_empty());
+}
+
+#[tokio::test]
+async fn a_validator_that_asks_for_the_clock_is_told_once_a_second_and_a_stranger_is_not() {
+    let mut hub = Hub::running(NEVER);
+    for (from, id) in [(STRANGER, 1), (ONE, 2), (ONE, 3), (TWO, 4)] {
+        hub.deliver(from, &Message::AskClock { id }).await;
+    }
+    for (to, asked) in [(ONE, 2), (TWO, 4)] {
+        let (told, message) = hub.sent().await;
+        let Message::Clock { id, now_ms } = message else { panic!("{message:?}") };
+        assert_eq!((told, id), (To::One(to), asked));
+        assert!(Tokio.now_ms().abs_diff(now_ms) < 60_000);
+    }
+    hub.settle().await;
+}
+
+/// Asks the others, and takes the answers of those whose clocks are behind this one by so much; what comes of it.
+async fn compared(behind_ms: &[(B256, i64)]) -> i64 {
+    let mut hub = Hub::running(NEVER);
+    hub.ingest.compare_clocks();
+    let (To::All, message) = hub.line.sent.recv().await.unwrap() else { panic!("not for all") };
+    let Ok(Message::AskClock { id }) = Message::decode(message.into(), &Limits::default()) else {
+        panic!("no question")
+    };
+    let answer =
+        |id, behind_ms: i64| Message::Clock { id, now_ms: Tokio.now_ms().checked_add_signed(-behind_ms).unwrap() };
+    for (from, behind_ms) in behind_ms {
+        hub.deliver(*from, &answer(id - 1, 1_000_000_000)).await;
+        hub.deliver(*from, &answer(id, *behind_ms)).await;
+        hub.deliver(*from, &answer(id, 1_000_000_000)).await;
+    }
+    hub.settle().await;
+    hub.ingest.compare_clocks();
+    hub.metrics.clock_offset_ms.get()
+}
+
+#[tokio::test]
+async fn this_clock_is_wrong_when_more_seats_say_so_than_may_lie() {
+    const DAY: i64 = 86_400_000;
+    assert_eq!(compared(&[(ONE, DAY), (STRANGER, DAY), (TWO, -5)]).await, 0, "one of three others");
+    assert!((DAY - 60_000..DAY + 60_000).contains(&compared(&[(ONE, DAY), (TWO, DAY), (THREE, -DAY)]).await));
+    assert!((-DAY - 60_000..60_000 - DAY).contains(&compared(&[(ONE, -DAY), (TWO, -DAY)]).await));
 }

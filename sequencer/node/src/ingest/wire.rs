@@ -10,6 +10,8 @@ pub const BATCH_BYTES: usize = 96 << 10;
 
 const BATCH: u8 = 1;
 const ACK: u8 = 2;
+const ASK_CLOCK: u8 = 3;
+const CLOCK: u8 = 4;
 
 /// A message of the transactions channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,18 @@ pub enum Message {
         id: u64,
         /// One flag a transaction.
         held: Vec<bool>,
+    },
+    /// Asks what the receiver's clock shows. `kind u8 = 3 | id u64`.
+    AskClock {
+        /// Chosen by the sender; the answer names it.
+        id: u64,
+    },
+    /// What the sender's clock shows. `kind u8 = 4 | id u64 | now u64`.
+    Clock {
+        /// The question.
+        id: u64,
+        /// Milliseconds since 1970.
+        now_ms: u64,
     },
 }
 
@@ -56,6 +70,19 @@ impl Message {
                 w.flags(held);
                 w.into_bytes()
             }
+            Self::AskClock { id } => {
+                let mut w = Writer::with_capacity(9);
+                w.u8(ASK_CLOCK);
+                w.u64(*id);
+                w.into_bytes()
+            }
+            Self::Clock { id, now_ms } => {
+                let mut w = Writer::with_capacity(17);
+                w.u8(CLOCK);
+                w.u64(*id);
+                w.u64(*now_ms);
+                w.into_bytes()
+            }
         }
     }
 
@@ -64,9 +91,9 @@ impl Message {
         let mut r = Reader::new(bytes);
         let kind = r.u8("message.kind")?;
         let id = r.u64("message.id")?;
-        let count = r.count("message.count", BATCH_TRANSACTIONS)?;
         let message = match kind {
             BATCH => {
+                let count = r.count("message.count", BATCH_TRANSACTIONS)?;
                 let mut transactions = Vec::with_capacity(count.min(r.remaining() / 12));
                 for _ in 0..count {
                     let rollup = RollupId(r.u64("transaction.rollup")?);
@@ -75,7 +102,12 @@ impl Message {
                 }
                 Self::Batch { id, transactions }
             }
-            ACK => Self::Ack { id, held: r.flags("ack.held", count)? },
+            ACK => {
+                let count = r.count("message.count", BATCH_TRANSACTIONS)?;
+                Self::Ack { id, held: r.flags("ack.held", count)? }
+            }
+            ASK_CLOCK => Self::AskClock { id },
+            CLOCK => Self::Clock { id, now_ms: r.u64("clock.now")? },
             value => return Err(DecodeError::Version { field: "message", value }),
         };
         r.finish()?;
@@ -94,9 +126,11 @@ mod tests {
             id in any::<u64>(),
             txs in proptest::collection::vec((any::<u64>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..20),
             held in proptest::collection::vec(any::<bool>(), 0..40),
+            now_ms in any::<u64>(),
         ) {
             let transactions = txs.into_iter().map(|(r, tx)| (RollupId(r), tx.into())).collect();
-            for message in [Message::Batch { id, transactions }, Message::Ack { id, held }] {
+            let of_batches = [Message::Batch { id, transactions }, Message::Ack { id, held }];
+            for message in of_batches.into_iter().chain([Message::AskClock { id }, Message::Clock { id, now_ms }]) {
                 prop_assert_eq!(Message::decode(message.encode(), &Limits::default()), Ok(message));
             }
         }

@@ -81,7 +81,7 @@ async fn look(config: &Config, args: &DoctorArgs) -> Vec<Finding> {
     {
         findings.extend(stake::find(channel, network, identity, &checked.bls).await);
     }
-    findings.push(clock::compare(&args.against, network, &watched.blocks).await);
+    findings.push(clock::compare(&args.against, network, watched.clock_offset_ms, &watched.blocks).await);
     findings
 }
 

@@ -13,6 +13,7 @@
 
 mod begin;
 mod bodies;
+mod clocks;
 pub mod fault;
 mod headers;
 mod plan;
@@ -21,6 +22,7 @@ mod sources;
 pub mod trust;
 
 pub use begin::{Begin, begin_at};
+pub use clocks::watch_clocks;
 pub use sources::{Source, Sources};
 
 use crate::metrics::{Metrics, gauge};

@@ -11,7 +11,10 @@ use switchyard_primitives::{B256, FinalityProof, Header, Limits};
 use switchyard_proto::{hash, v1};
 use tokio::{sync::watch, time::Instant};
 use tonic::transport::{Channel, Endpoint};
-use v1::{block_service_client::BlockServiceClient, sequencer_service_client::SequencerServiceClient};
+use v1::{
+    block_service_client::BlockServiceClient, sequencer_service_client::SequencerServiceClient,
+    status_service_client::StatusServiceClient,
+};
 
 /// A dead connection is found within two of these.
 const KEEPALIVE: Duration = Duration::from_secs(5);
@@ -61,6 +64,11 @@ impl Source {
     /// Its way in.
     pub(crate) fn sequencer(&self) -> SequencerServiceClient<Channel> {
         SequencerServiceClient::new(self.channel.clone())
+    }
+
+    /// How it is.
+    pub(super) fn status(&self) -> StatusServiceClient<Channel> {
+        StatusServiceClient::new(self.channel.clone())
     }
 
     /// The lowest height whose blocks it keeps, as far as it has said.

@@ -58,8 +58,14 @@ fn judge(ahead_ms: i64, found: String) -> Finding {
     }
 }
 
-/// By other validators' answers; else by the timestamps of the blocks that became final meanwhile; else unknown.
-pub(super) async fn compare(against: &[String], network: Option<B256>, blocks: &[Seen]) -> Finding {
+/// By other validators' answers; else by what the running node has heard of others; else by the timestamps of the blocks that
+/// became final meanwhile; else unknown.
+pub(super) async fn compare(
+    against: &[String],
+    network: Option<B256>,
+    heard_ms: Option<i64>,
+    blocks: &[Seen],
+) -> Finding {
     let (mut offsets, mut failed) = (Vec::new(), Vec::new());
     for url in against {
         match offset(url, network).await {
@@ -76,6 +82,11 @@ pub(super) async fn compare(against: &[String], network: Option<B256>, blocks: &
             offsets.len()
         );
         return judge(*ahead_ms, found);
+    }
+    // Where others agree with this clock, or are too few, the node says 0.
+    if let Some(ahead_ms) = heard_ms.filter(|ms| ms.abs() >= WARNING_MS) {
+        let off = ahead_ms.unsigned_abs();
+        return judge(ahead_ms, format!("{off} ms {} more nodes' clocks than may lie", direction(ahead_ms)));
     }
     match by_blocks(blocks) {
         Some(finding) => finding,

@@ -55,6 +55,8 @@ pub(super) struct Seen {
 pub(super) struct Watched {
     pub(super) findings: Vec<Finding>,
     pub(super) blocks: Vec<Seen>,
+    /// How far this clock is ahead of other nodes', as the node has it from them, in milliseconds.
+    pub(super) clock_offset_ms: Option<i64>,
 }
 
 pub(super) fn now_ms() -> u64 {
@@ -101,8 +103,14 @@ pub(super) async fn watch(
         Err(error) => watched.findings.push(not_answering(error)),
     }
     let metrics = &running.endpoints.metrics;
+    let text = match get(metrics, "/metrics").await {
+        Ok((200, text)) => Ok(text),
+        Ok((code, _)) => Err(format!("the metrics answer with {code}")),
+        Err(error) => Err(format!("metrics: {error}")),
+    };
+    watched.clock_offset_ms = text.as_deref().ok().and_then(|text| value(text, "switchyard_clock_offset_ms"));
     if validator {
-        watched.findings.push(connections(metrics, quorum).await);
+        watched.findings.push(connections(text, quorum));
     }
     watched.findings.extend(probe(metrics, "/livez").await);
     watched.findings.extend(probe(metrics, "/readyz").await);
@@ -186,21 +194,24 @@ async fn get(base: &str, path: &str) -> Result<(u16, String), String> {
     Ok((code, body.to_owned()))
 }
 
+/// A number among the metrics.
+fn value<T: std::str::FromStr>(metrics: &str, name: &str) -> Option<T> {
+    metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
 /// Connected validators, from the metrics.
-async fn connections(metrics: &str, quorum: Option<usize>) -> Finding {
+fn connections(metrics: Result<String, String>, quorum: Option<usize>) -> Finding {
     let unknown = |why: String| {
         let remedy = "look whether the metrics address answers";
         Finding::new("connected", Level::Unknown, why, "connections are not known", remedy)
     };
-    let text = match get(metrics, "/metrics").await {
-        Ok((200, text)) => text,
-        Ok((code, _)) => return unknown(format!("the metrics answer with {code}")),
-        Err(error) => return unknown(format!("metrics: {error}")),
+    let text = match metrics {
+        Ok(text) => text,
+        Err(why) => return unknown(why),
     };
-    let value = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse::<usize>().ok())
+    let Some(connected) = value::<usize>(&text, "switchyard_peers") else {
+        return unknown("switchyard_peers is missing".into());
     };
-    let Some(connected) = value("switchyard_peers") else { return unknown("switchyard_peers is missing".into()) };
     let Some(quorum) = quorum else { return unknown(format!("{connected} connected; no genesis")) };
     let found = format!("{connected} other validators connected; a quorum needs {}", quorum - 1);
     if connected + 1 < quorum {

@@ -66,6 +66,8 @@ pub struct Metrics {
     pub protocol_known: Gauge,
     /// The protocol version that is decided to begin later; 0 for none.
     pub protocol_decided: Gauge,
+    /// Seats whose validators know that version; where none is decided, the newest that this program knows.
+    pub protocol_seats: Gauge,
     /// Connected validators.
     pub peers: Gauge,
     /// Whether this validator votes: 0 while it listens at its start for another machine with its key.
@@ -140,6 +142,11 @@ impl Default for Metrics {
             protocol: register!("protocol", "Protocol version of the next block", Gauge::default()),
             protocol_known: register!("protocol_known", "Newest protocol version known here", Gauge::default()),
             protocol_decided: register!("protocol_decided", "Protocol version to begin later, or 0", Gauge::default()),
+            protocol_seats: register!(
+                "protocol_seats",
+                "Seats that know the decided or newest protocol",
+                Gauge::default()
+            ),
             voting: register!("voting", "1 while this validator votes", Gauge::default()),
             signer: SignerMetrics::register(&mut registry),
             peers: register!("peers", "Connected validators", Gauge::default()),

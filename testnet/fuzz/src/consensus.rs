@@ -83,7 +83,7 @@ pub(crate) fn gossip_message(input: &[u8]) -> bool {
     let Ok(message) = wire::Message::decode(Bytes::copy_from_slice(input), &limits) else { return false };
     let encoded = message.encode();
     match &message {
-        wire::Message::Batch { .. } | wire::Message::AskClock { .. } | wire::Message::Clock { .. } => {
+        wire::Message::Batch { .. } | wire::Message::Ask { .. } | wire::Message::Told { .. } => {
             same(input, Some(encoded))
         }
         // Bits past the last flag are not looked at.

@@ -139,9 +139,9 @@ impl Seeds {
         let transactions = vec![(ROLLUP, Bytes::from_static(b"first")), (RollupId(9), Bytes::new())];
         self.add("gossip_message", "batch", Message::Batch { id: 5, transactions }.encode().to_vec());
         self.add("gossip_message", "ack", Message::Ack { id: 5, held: vec![true, false, true] }.encode().to_vec());
-        self.add("gossip_message", "ask-clock", Message::AskClock { id: 6 }.encode().to_vec());
+        self.add("gossip_message", "ask", Message::Ask { id: 6 }.encode().to_vec());
         let now_ms = 1_700_000_000_000;
-        self.add("gossip_message", "clock", Message::Clock { id: 6, now_ms }.encode().to_vec());
+        self.add("gossip_message", "told", Message::Told { id: 6, now_ms, protocol: 2 }.encode().to_vec());
     }
 
     fn disk(&mut self) {

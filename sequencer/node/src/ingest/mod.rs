@@ -10,7 +10,7 @@ pub mod wire;
 use crate::{
     hub::HubStates,
     machine::{Machine, blocking},
-    metrics::{Metrics, Via},
+    metrics::{Metrics, Via, gauge},
 };
 use alloy_primitives::B256;
 use clocks::Clocks;
@@ -330,10 +330,10 @@ impl Ingest {
                     }));
                 }
                 Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
-                Ok(Message::AskClock { id }) => self.tell_clock(from, id),
-                Ok(Message::Clock { id, now_ms }) => {
+                Ok(Message::Ask { id }) => self.tell(from, id),
+                Ok(Message::Told { id, now_ms, protocol }) => {
                     let (ours_ms, now) = (self.machine.now_ms(), self.machine.instant());
-                    self.clocks.lock().heard(from, id, now_ms, ours_ms, now);
+                    self.clocks.lock().heard(from, id, (now_ms, protocol), ours_ms, now);
                 }
                 Err(error) => {
                     let label = crate::metrics::ReasonLabel { reason: "undecodable" };
@@ -378,23 +378,29 @@ impl Ingest {
         }
     }
 
-    fn tell_clock(&self, to: B256, id: u64) {
+    fn tell(&self, to: B256, id: u64) {
         if self.knows(&to) && self.clocks.lock().answers(to, self.machine.instant()) {
-            let answer = Message::Clock { id, now_ms: self.machine.now_ms() };
+            let protocol = self.hub.newest_protocol();
+            let answer = Message::Told { id, now_ms: self.machine.now_ms(), protocol };
             // A lost answer is one of many.
             self.gossip.send(To::One(to), answer.encode().0);
         }
     }
 
-    /// Asks the others for their clocks when it is time, and holds what they have said against this one.
+    /// Asks the others for their clocks and protocols when it is time, and holds what they have said against this node's.
     fn compare_clocks(&self) {
         let now = self.machine.instant();
         let mut clocks = self.clocks.lock();
         if let Some(question) = clocks.question(self.next_id.fetch_add(1, Ordering::Relaxed), now) {
             self.gossip.send(To::All, question.encode().0);
         }
-        let offset_ms = clocks.ahead_ms(self.hub.tip().current(), now);
-        self.metrics.heard_clocks(offset_ms);
+        let state = self.hub.tip();
+        let committee = state.current();
+        self.metrics.heard_clocks(clocks.ahead_ms(committee, now));
+        let newest = self.hub.newest_protocol();
+        let protocol = state.upgrade().map_or(newest, |upgrade| upgrade.protocol);
+        let own = if protocol <= newest { seats(committee, &self.me) } else { 0 };
+        self.metrics.protocol_seats.set(gauge(own + clocks.knowing(protocol, committee)));
     }
 
     fn send_batch(&self, batch: Vec<Outgoing>) {

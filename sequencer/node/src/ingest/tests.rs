@@ -130,7 +130,7 @@ impl Hub {
         loop {
             let (to, message) = self.line.sent.recv().await.unwrap();
             match Message::decode(message.into(), &Limits::default()).unwrap() {
-                Message::AskClock { .. } => {}
+                Message::Ask { .. } => {}
                 message => return (to, message),
             }
         }
@@ -413,11 +413,11 @@ async fn sending_again_waits_between_its_rounds() {
 async fn a_validator_that_asks_for_the_clock_is_told_once_a_second_and_a_stranger_is_not() {
     let mut hub = Hub::running(NEVER);
     for (from, id) in [(STRANGER, 1), (ONE, 2), (ONE, 3), (TWO, 4)] {
-        hub.deliver(from, &Message::AskClock { id }).await;
+        hub.deliver(from, &Message::Ask { id }).await;
     }
     for (to, asked) in [(ONE, 2), (TWO, 4)] {
         let (told, message) = hub.sent().await;
-        let Message::Clock { id, now_ms } = message else { panic!("{message:?}") };
+        let Message::Told { id, now_ms, protocol: 2 } = message else { panic!("{message:?}") };
         assert_eq!((told, id), (To::One(to), asked));
         assert!(Tokio.now_ms().abs_diff(now_ms) < 60_000);
     }
@@ -429,11 +429,12 @@ async fn compared(behind_ms: &[(B256, i64)]) -> i64 {
     let mut hub = Hub::running(NEVER);
     hub.ingest.compare_clocks();
     let (To::All, message) = hub.line.sent.recv().await.unwrap() else { panic!("not for all") };
-    let Ok(Message::AskClock { id }) = Message::decode(message.into(), &Limits::default()) else {
-        panic!("no question")
+    let Ok(Message::Ask { id }) = Message::decode(message.into(), &Limits::default()) else { panic!("no question") };
+    let answer = |id, behind_ms: i64| Message::Told {
+        id,
+        now_ms: Tokio.now_ms().checked_add_signed(-behind_ms).unwrap(),
+        protocol: 2,
     };
-    let answer =
-        |id, behind_ms: i64| Message::Clock { id, now_ms: Tokio.now_ms().checked_add_signed(-behind_ms).unwrap() };
     for (from, behind_ms) in behind_ms {
         hub.deliver(*from, &answer(id - 1, 1_000_000_000)).await;
         hub.deliver(*from, &answer(id, *behind_ms)).await;

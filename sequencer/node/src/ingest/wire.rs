@@ -10,8 +10,8 @@ pub const BATCH_BYTES: usize = 96 << 10;
 
 const BATCH: u8 = 1;
 const ACK: u8 = 2;
-const ASK_CLOCK: u8 = 3;
-const CLOCK: u8 = 4;
+const ASK: u8 = 3;
+const TOLD: u8 = 4;
 
 /// A message of the transactions channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,17 +31,19 @@ pub enum Message {
         /// One flag a transaction.
         held: Vec<bool>,
     },
-    /// Asks what the receiver's clock shows. `kind u8 = 3 | id u64`.
-    AskClock {
+    /// Asks for the receiver's clock and protocol. `kind u8 = 3 | id u64`.
+    Ask {
         /// Chosen by the sender; the answer names it.
         id: u64,
     },
-    /// What the sender's clock shows. `kind u8 = 4 | id u64 | now u64`.
-    Clock {
+    /// What the sender's clock shows, and the newest protocol version that it knows. `kind u8 = 4 | id u64 | now u64 | protocol u8`.
+    Told {
         /// The question.
         id: u64,
         /// Milliseconds since 1970.
         now_ms: u64,
+        /// The version.
+        protocol: u8,
     },
 }
 
@@ -70,17 +72,18 @@ impl Message {
                 w.flags(held);
                 w.into_bytes()
             }
-            Self::AskClock { id } => {
+            Self::Ask { id } => {
                 let mut w = Writer::with_capacity(9);
-                w.u8(ASK_CLOCK);
+                w.u8(ASK);
                 w.u64(*id);
                 w.into_bytes()
             }
-            Self::Clock { id, now_ms } => {
-                let mut w = Writer::with_capacity(17);
-                w.u8(CLOCK);
+            Self::Told { id, now_ms, protocol } => {
+                let mut w = Writer::with_capacity(18);
+                w.u8(TOLD);
                 w.u64(*id);
                 w.u64(*now_ms);
+                w.u8(*protocol);
                 w.into_bytes()
             }
         }
@@ -106,8 +109,8 @@ impl Message {
                 let count = r.count("message.count", BATCH_TRANSACTIONS)?;
                 Self::Ack { id, held: r.flags("ack.held", count)? }
             }
-            ASK_CLOCK => Self::AskClock { id },
-            CLOCK => Self::Clock { id, now_ms: r.u64("clock.now")? },
+            ASK => Self::Ask { id },
+            TOLD => Self::Told { id, now_ms: r.u64("told.now")?, protocol: r.u8("told.protocol")? },
             value => return Err(DecodeError::Version { field: "message", value }),
         };
         r.finish()?;
@@ -127,10 +130,11 @@ mod tests {
             txs in proptest::collection::vec((any::<u64>(), proptest::collection::vec(any::<u8>(), 0..40)), 0..20),
             held in proptest::collection::vec(any::<bool>(), 0..40),
             now_ms in any::<u64>(),
+            protocol in any::<u8>(),
         ) {
             let transactions = txs.into_iter().map(|(r, tx)| (RollupId(r), tx.into())).collect();
             let of_batches = [Message::Batch { id, transactions }, Message::Ack { id, held }];
-            for message in of_batches.into_iter().chain([Message::AskClock { id }, Message::Clock { id, now_ms }]) {
+            for message in of_batches.into_iter().chain([Message::Ask { id }, Message::Told { id, now_ms, protocol }]) {
                 prop_assert_eq!(Message::decode(message.encode(), &Limits::default()), Ok(message));
             }
         }

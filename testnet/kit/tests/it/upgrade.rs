@@ -62,7 +62,8 @@ async fn ended(testnet: &mut Testnet, index: usize) -> String {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(SECONDS_60, ended).await.expect("the process ends")
+    // Some epochs of a network on a busy machine.
+    tokio::time::timeout(2 * SECONDS_60, ended).await.expect("the process ends")
 }
 
 fn verify(testnet: &Testnet, node: &Endpoints, height: u64) {
@@ -78,7 +79,7 @@ async fn a_network_of_mixed_versions_goes_on_to_the_upgrade_and_the_newer_ones_b
     let files = Files::new();
     let client = Client::new();
     let mut options = Options { protocol: 1, ..Options::default() };
-    options.epochs = GenesisEpochs { blocks: 40, ..GenesisEpochs::default() };
+    options.epochs = GenesisEpochs { blocks: 24, ..GenesisEpochs::default() };
     options.consensus.heartbeat_ms = 100;
     let mut testnet = Testnet::create(&files.path().join("net"), options).unwrap();
     for index in 0..testnet.len() {
@@ -93,6 +94,13 @@ async fn a_network_of_mixed_versions_goes_on_to_the_upgrade_and_the_newer_ones_b
     let height = decide(&testnet, &files, &nodes[0], &[1, 2, OLD]);
     let metrics = client.metrics(&nodes[OLD].metrics).await.unwrap();
     assert!(metrics.contains("switchyard_protocol_known 1"), "{metrics}");
+    // The others have heard that it does not know what is decided.
+    let heard = async {
+        while !client.metrics(&nodes[0].metrics).await.unwrap().contains("\nswitchyard_protocol_seats 3\n") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SECONDS_60, heard).await.expect("three seats know it");
     let status = ended(&mut testnet, OLD).await;
     let said = testnet.log_tail(OLD, 40);
     assert!(status.contains("exit status: 2"), "{status} {said}");

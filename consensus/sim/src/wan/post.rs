@@ -44,6 +44,7 @@ pub(super) type Channels = Network<Sender, Inbox, Members>;
 /// Everything that is on its way.
 pub(super) struct Post {
     directory: Arc<Directory>,
+    members: Vec<Members>,
     /// What a line carries, each way.
     bytes_per_second: u64,
     state: Mutex<State>,
@@ -95,6 +96,11 @@ impl PartialEq for Letter {
 
 impl Eq for Letter {}
 
+/// Where a validator listens.
+pub(super) fn address(place: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, 1], u16::try_from(place).unwrap_or(u16::MAX - 1) + 1))
+}
+
 /// How long a line takes for so many bytes.
 fn takes(bytes: usize, bytes_per_second: u64) -> Duration {
     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
@@ -108,7 +114,10 @@ impl Post {
         directory: Arc<Directory>,
         bytes_per_second: u64,
     ) -> Arc<Self> {
-        let free = vec![context.current(); directory.keys().len()];
+        let located: Vec<_> = directory.keys().iter().cloned().enumerate().map(|(i, key)| (key, address(i))).collect();
+        // All of them first: who opens its channels is connected to everyone.
+        let members = (0..located.len()).map(|me| directory.join(me, address(me), &located)).collect();
+        let free = vec![context.current(); located.len()];
         let state = State {
             letters: BinaryHeap::new(),
             sent: 0,
@@ -117,25 +126,23 @@ impl Post {
             inboxes: HashMap::new(),
             carried: vec![0; directory.keys().len()],
         };
-        let post = Arc::new(Self { directory, bytes_per_second, state: Mutex::new(state), changed: Notify::new() });
+        let (state, changed) = (Mutex::new(state), Notify::new());
+        let post = Arc::new(Self { directory, members, bytes_per_second, state, changed });
         let running = post.clone();
         context.child("post").spawn(move |context| async move { running.carry(context).await });
         post
     }
 
-    /// Opens a validator's channels; everyone is told of everyone.
+    /// Opens a validator's channels.
     pub(super) fn join(self: &Arc<Self>, context: &deterministic::Context, me: usize) -> Channels {
-        let address = |place: usize| SocketAddr::from(([10, 0, 0, 1], u16::try_from(place).unwrap_or(u16::MAX)));
-        let keys = self.directory.keys().to_vec();
-        let known: Vec<_> = keys.into_iter().enumerate().map(|(place, key)| (key, address(place))).collect();
-        let members = self.directory.join(me, address(me), &known);
+        let members = self.members[me].clone();
         let open = |channel: Channel| {
             let kind = &CHANNELS[channel as usize];
             let (way, queue) = mpsc::unbounded_channel();
             self.state.lock().inboxes.insert((me, channel), way);
             let outbound = Outbound { post: self.clone(), clock: Arc::new(context.child("clock")), me, channel };
             let sender = limited::LimitedSender::new(outbound, kind.quota, context.child(kind.name), members.clone());
-            let burst = kind.quota.burst_size().get() as usize * known.len();
+            let burst = kind.quota.burst_size().get() as usize * self.members.len();
             (Sender(sender), Inbox { queue, capacity: NonZeroUsize::new(burst).unwrap_or(NonZeroUsize::MIN) })
         };
         Network {

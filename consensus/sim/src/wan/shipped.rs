@@ -1,6 +1,6 @@
 //! The engine as it is shipped, with blocks that are ready-made.
 
-use super::{Dissemination, Run, Seat, TIMEOUTS, TRANSACTION_BYTES, Watch};
+use super::{Dissemination, Run, Seat, TIMEOUTS, TRANSACTION_BYTES, Watch, post::address};
 use crate::{context::Context, world::OPAQUE};
 use commonware_runtime::{Clock as _, Spawner as _, Supervisor as _};
 use std::{
@@ -121,7 +121,7 @@ fn config(run: &Run, index: usize, folder: &Path) -> EngineConfig {
         doppelganger_check: false,
         listen: SocketAddr::from(([0, 0, 0, 0], 0)),
         transport: Transport::default(),
-        peers: Vec::new(),
+        peers: world.validators.iter().enumerate().map(|(i, seat)| (seat.identity, address(i))).collect(),
         data_dir: PathBuf::new(),
         leader_timeout,
         certification_timeout,

@@ -1,6 +1,6 @@
 //! Carries final blocks from the library to the node, in order, with certificates and acknowledgements.
 
-use crate::{Finalization, Scheme, archive::SECTION_BLOCKS, block::HubBlock, certificate};
+use crate::{Finalization, Runtime, Scheme, archive::SECTION_BLOCKS, block::HubBlock, certificate};
 use commonware_actor::Feedback;
 use commonware_consensus::{
     Reporter,
@@ -16,13 +16,16 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
-use switchyard_consensus_core::{EngineEvent, Fault};
+use switchyard_consensus_core::{EngineEvent, EpochRules, Fault};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, info};
 
 /// Blocks given to the node and not acknowledged yet. Each may be as large as the block limit.
 pub(crate) const PENDING: NonZeroUsize = NZUsize!(8);
+/// How often a certificate is looked for that an epoch's last block must have.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The newest height known to be final, and the view that finalised it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,6 +66,7 @@ pub(crate) struct Courier {
     faults: mpsc::Receiver<Fault>,
     events: mpsc::Sender<EngineEvent>,
     marshal: Mailbox<Scheme, Standard<HubBlock>>,
+    epochs: EpochRules,
     /// The height that the node wants next.
     next: u64,
     /// How many blocks stay in the archive; all, if absent.
@@ -115,6 +119,7 @@ impl Courier {
         faults: mpsc::Receiver<Fault>,
         events: mpsc::Sender<EngineEvent>,
         marshal: Mailbox<Scheme, Standard<HubBlock>>,
+        epochs: EpochRules,
         acknowledged: u64,
         archive_blocks: Option<u64>,
     ) -> (Self, watch::Receiver<u64>) {
@@ -127,6 +132,7 @@ impl Courier {
             faults,
             events,
             marshal,
+            epochs,
             next,
             archive_blocks,
             waiting: VecDeque::with_capacity(PENDING.get()),
@@ -142,20 +148,20 @@ impl Courier {
     }
 
     /// Runs until one side ends. `processed` is the height up to which the library takes the node to be done.
-    pub(crate) async fn run(mut self, processed: u64) -> Ended {
+    pub(crate) async fn run(mut self, clock: impl Runtime, processed: u64) -> Ended {
         if self.next <= processed {
             info!(from = self.next, to = processed, "the node's store is behind the archive, which fills it");
         }
-        let mut outcome = self.fill(processed).await;
+        let mut outcome = self.fill(&clock, processed).await;
         while outcome.is_ok() {
-            outcome = self.step().await;
+            outcome = self.step(&clock).await;
         }
         let ended = outcome.err().unwrap_or(Ended::LibraryGone);
         self.node_gone.store(matches!(ended, Ended::NodeGone), Ordering::Release);
         ended
     }
 
-    async fn step(&mut self) -> Result<(), Ended> {
+    async fn step(&mut self, clock: &impl Runtime) -> Result<(), Ended> {
         tokio::select! {
             biased;
             acknowledged = acknowledged(&mut self.waiting) => {
@@ -169,7 +175,7 @@ impl Courier {
             }
             block = self.blocks.recv() => {
                 let (block, ack) = block.ok_or(Ended::LibraryGone)?;
-                self.deliver(&block, ack).await
+                self.deliver(clock, &block, ack).await
             }
             Some(fault) = self.faults.recv() => self.emit(EngineEvent::Fault(fault)).await,
             changed = self.tip.changed() => {
@@ -184,23 +190,23 @@ impl Courier {
         self.events.send(event).await.map_err(|_| Ended::NodeGone)
     }
 
-    async fn deliver(&mut self, block: &Digested<HubBlock>, ack: Exact) -> Result<(), Ended> {
+    async fn deliver(&mut self, clock: &impl Runtime, block: &Digested<HubBlock>, ack: Exact) -> Result<(), Ended> {
         let height = block.inner().block().header.height;
         if height < self.next {
             debug!(height, "the node has this block");
             ack.acknowledge();
             return Ok(());
         }
-        self.fill(height.saturating_sub(1)).await?;
-        self.send(block, Some(ack)).await
+        self.fill(clock, height.saturating_sub(1)).await?;
+        self.send(clock, block, Some(ack)).await
     }
 
     /// Gives the node what the archive holds from [`Self::next`] up to `to`.
-    async fn fill(&mut self, to: u64) -> Result<(), Ended> {
+    async fn fill(&mut self, clock: &impl Runtime, to: u64) -> Result<(), Ended> {
         while self.next <= to {
             let height = self.next;
             let block = self.marshal.get_block(Height::new(height)).await.ok_or(Ended::Missing { height })?;
-            self.send(&block, None).await?;
+            self.send(clock, &block, None).await?;
             while self.waiting.len() >= PENDING.get() {
                 let height = acknowledged(&mut self.waiting).await?;
                 self.acknowledged.send_replace(height);
@@ -209,16 +215,40 @@ impl Courier {
         Ok(())
     }
 
-    async fn send(&mut self, block: &Digested<HubBlock>, ack: Option<Exact>) -> Result<(), Ended> {
+    async fn send(
+        &mut self,
+        clock: &impl Runtime,
+        block: &Digested<HubBlock>,
+        ack: Option<Exact>,
+    ) -> Result<(), Ended> {
         let block = Arc::clone(block.inner().block());
         let height = block.header.height;
-        let finalization: Option<Finalization> = self.marshal.get_finalization(Height::new(height)).await;
+        let finalization = self.finalization(clock, height).await?;
         let certificate = finalization.as_ref().and_then(certificate::from_library);
         let (acknowledge, done) = oneshot::channel();
         self.emit(EngineEvent::Final { block, certificate, ack: acknowledge }).await?;
         self.waiting.push_back(Waiting { height, done, ack });
         self.next = height.saturating_add(1);
         Ok(())
+    }
+}
+
+impl Courier {
+    /// The certificate of a block, if there is one. For an epoch's last block there is, and the node is given none without:
+    /// whoever follows the seats from epoch to epoch needs it. A crash may have kept the block and lost the certificate. Then
+    /// the epoch is not over here: consensus goes on in it, and asks the others, until there is one.
+    async fn finalization(&self, clock: &impl Runtime, height: u64) -> Result<Option<Finalization>, Ended> {
+        loop {
+            let found = self.marshal.get_finalization(Height::new(height)).await;
+            if found.is_some() || !self.epochs.is_last(height) {
+                return Ok(found);
+            }
+            if self.events.is_closed() {
+                return Err(Ended::NodeGone);
+            }
+            debug!(height, "the certificate of an epoch's last block is not there");
+            clock.sleep(LOOK_AGAIN).await;
+        }
     }
 }
 

@@ -218,6 +218,7 @@ where
         faults_out,
         ports.events,
         mailbox.clone(),
+        rules,
         config.acknowledged_height,
         config.history.is_some().then_some(config.archive_blocks),
     );
@@ -271,7 +272,7 @@ where
         let Self { tasks, epochs, courier, processed, gossip: (relay, transactions), status, mut must_stop, stop } =
             self;
         let node_gone = courier.node_gone();
-        let courier = context.child("courier").spawn(move |_| courier.run(processed));
+        let courier = context.child("courier").spawn(move |context| courier.run(context, processed));
         let epochs = context.child("epochs").spawn(move |context| epochs.run(context, processed));
         let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions));
         let _status = context.child("status").spawn(move |context| status.run(context));

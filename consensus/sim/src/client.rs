@@ -1,11 +1,12 @@
 //! Clients: they send transactions to honest validators and remember what they were promised.
 
 use crate::{
+    check::accepted::{Held, Weight},
     machine::elapsed_ms,
     run::rng_for,
     validator::{Life, SENDER_SECRET},
     witness::Witness,
-    world::{EVM, OPAQUE, World},
+    world::{EVM, OPAQUE},
 };
 use alloy::{
     consensus::{SignableTransaction as _, TxEip1559, TxEnvelope},
@@ -28,15 +29,11 @@ use switchyard_store::{MemoryStore, Store as _};
 pub struct Clients {
     witness: Arc<Witness>,
     honest: BTreeSet<usize>,
-    quorum: usize,
-    faulty: usize,
     rng: StdRng,
     open: Arc<Mutex<Open>>,
     /// The transaction of the EVM rollup that is on its way, and the nonce of the next one.
     evm: (Option<(TxKey, Bytes)>, u64),
     signer: PrivateKeySigner,
-    /// Each validator's seats.
-    seats: Arc<Vec<usize>>,
 }
 
 /// Validators that take transactions.
@@ -57,23 +54,11 @@ impl Open {
 }
 
 impl Clients {
-    /// Clients of a network.
-    pub fn new(world: &World, witness: Arc<Witness>, honest: BTreeSet<usize>, seed: u64) -> Self {
+    /// Clients of a network, of whose validators these are honest.
+    pub fn new(witness: Arc<Witness>, honest: BTreeSet<usize>, seed: u64) -> Self {
         let signer = PrivateKeySigner::from_bytes(&SENDER_SECRET.into()).expect("a secret");
-        let seats: Vec<usize> = (0..world.validators.len()).map(|place| world.seats_of(place)).collect();
-        let faulty = seats.iter().sum::<usize>() - honest.iter().map(|place| seats[*place]).sum::<usize>();
-        let (quorum, rng) = (world.seats.quorum(), rng_for(seed, "clients"));
-        Self {
-            witness,
-            honest,
-            quorum,
-            faulty,
-            rng,
-            open: Arc::default(),
-            evm: (None, 0),
-            signer,
-            seats: Arc::new(seats),
-        }
+        let rng = rng_for(seed, "clients");
+        Self { witness, honest, rng, open: Arc::default(), evm: (None, 0), signer }
     }
 
     /// An honest validator takes transactions from now on.
@@ -95,15 +80,15 @@ impl Clients {
         self.open.lock().pools.contains_key(&place)
     }
 
-    /// Sends `count` transactions of the opaque rollup, of `bytes` each, and one of the EVM rollup.
-    pub fn submit(&mut self, context: &deterministic::Context, life: &Life, count: usize, bytes: usize) {
+    /// Sends `count` transactions of the opaque rollup, of `bytes` each, and one of the EVM rollup, to the validator at a place.
+    pub fn submit(&mut self, context: &deterministic::Context, to: (usize, &Life), count: usize, bytes: usize) {
         for _ in 0..count {
             let mut payload = vec![0; bytes.max(8)];
             self.rng.fill(&mut payload[..]);
-            self.send(context, life, OPAQUE, payload.into());
+            self.send(context, to, OPAQUE, payload.into());
         }
         let payload = self.transfer();
-        self.send(context, life, EVM, payload);
+        self.send(context, to, EVM, payload);
     }
 
     /// The next transfer, once the last one is in the log; else that one again.
@@ -133,11 +118,12 @@ impl Clients {
         payload
     }
 
-    fn send(&self, context: &deterministic::Context, life: &Life, rollup: RollupId, payload: Bytes) {
+    fn send(&self, context: &deterministic::Context, (to, life): (usize, &Life), rollup: RollupId, payload: Bytes) {
         let key = TxKey::of(rollup, &payload);
+        let (first, hub) = (life.hub.tip().current().epoch(), life.hub.clone());
         let answer = life.submit(rollup, payload);
-        let (witness, open, quorum, faulty) = (self.witness.clone(), self.open.clone(), self.quorum, self.faulty);
-        let (crashes, seats) = (open.lock().crashes, self.seats.clone());
+        let (witness, open) = (self.witness.clone(), self.open.clone());
+        let crashes = open.lock().crashes;
         context.child("client").spawn(move |context| async move {
             let accepted = answer.await;
             witness.event(elapsed_ms(&context), usize::MAX, &format!("submitted {} {accepted}", key.hash));
@@ -146,15 +132,17 @@ impl Clients {
             }
             let open = open.lock();
             let holders = open.holders(&key);
+            // Who has crashed since it answered holds nothing any more, and need not.
+            let excused = open.crashes != crashes;
+            let epochs = first..=hub.tip().current().epoch();
+            let weights: Vec<Weight> = epochs.filter_map(|epoch| witness.weight(epoch, &holders, excused)).collect();
+            let held = Held { by: holders.contains(&to).then_some(to), holders };
             let _ = witness.tell(|w| {
                 if w.once.holds(&key) {
                     w.accepted.ordered(&key);
                     return Ok(());
                 }
-                // Who has crashed since it answered holds nothing any more, and need not.
-                let faulty = if open.crashes == crashes { faulty } else { quorum };
-                let held = holders.iter().map(|place| seats[*place]).sum();
-                w.accepted.accepted(&key, holders, held, (quorum, faulty))
+                w.accepted.accepted(&key, held, &weights)
             });
         });
     }

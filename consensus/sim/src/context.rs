@@ -3,6 +3,7 @@
 //! All validators share one simulated runtime. Each has a part of its storage to itself, by a prefix, and its own disk
 //! faults. What was not synced when a validator's tasks are aborted is lost: opening a file again shows what is durable.
 
+use crate::wan::shelf::{File, Pool, Shelf};
 use commonware_runtime::{
     Blob, BlobVersion, Clock, Error, Handle, IoBufs, IoBufsMut, Metrics, Name, ReadOptions, Spawner, Storage,
     Supervisor, WriteOptions, deterministic,
@@ -29,6 +30,8 @@ use tokio::sync::watch;
 pub struct Disk {
     prefix: String,
     faults: Mutex<Faults>,
+    /// Its files, where they are not in the runtime's storage.
+    shelf: Option<Shelf>,
 }
 
 struct Faults {
@@ -46,7 +49,13 @@ impl Disk {
     pub fn new(name: &str, seed: u64, early_per_mille: u32) -> Arc<Self> {
         let rng = StdRng::seed_from_u64(seed);
         let faults = Mutex::new(Faults { rng, per_million: 0, happened: 0, early_per_mille });
-        Arc::new(Self { prefix: format!("{name}-"), faults })
+        Arc::new(Self { prefix: format!("{name}-"), faults, shelf: None })
+    }
+
+    /// A disk for a validator that neither crashes nor has faults, which shares what is large with others of `pool`.
+    pub(crate) fn shelf(pool: Arc<Pool>) -> Arc<Self> {
+        let faults = Faults { rng: StdRng::seed_from_u64(0), per_million: 0, happened: 0, early_per_mille: 0 };
+        Arc::new(Self { prefix: String::new(), faults: Mutex::new(faults), shelf: Some(Shelf::new(pool)) })
     }
 
     /// From now on, of a million writes and syncs so many fail.
@@ -237,15 +246,25 @@ impl Storage for Context {
         name: &[u8],
         versions: RangeInclusive<BlobVersion>,
     ) -> Result<(OwnBlob, u64, BlobVersion), Error> {
+        if let Some(shelf) = &self.own.disk.shelf {
+            let (file, size, version) = shelf.open(partition, name, &versions);
+            return Ok((OwnBlob::Shelved(file), size, version));
+        }
         let (inner, size, version) = self.inner.open_versioned(&self.own.disk.own(partition), name, versions).await?;
-        Ok((OwnBlob { inner, disk: self.own.disk.clone() }, size, version))
+        Ok((OwnBlob::OnDisk { inner, disk: self.own.disk.clone() }, size, version))
     }
 
     async fn remove(&self, partition: &str, name: Option<&[u8]>) -> Result<(), Error> {
-        self.inner.remove(&self.own.disk.own(partition), name).await
+        match &self.own.disk.shelf {
+            Some(shelf) => shelf.remove(partition, name),
+            None => self.inner.remove(&self.own.disk.own(partition), name).await,
+        }
     }
 
     async fn scan(&self, partition: &str) -> Result<Vec<Vec<u8>>, Error> {
+        if let Some(shelf) = &self.own.disk.shelf {
+            return shelf.scan(partition);
+        }
         // Who has never written there must be told so in the words of the own partition.
         self.inner.scan(&self.own.disk.own(partition)).await.map_err(|error| match error {
             Error::PartitionMissing(_) => Error::PartitionMissing(partition.into()),
@@ -255,9 +274,16 @@ impl Storage for Context {
 }
 
 /// A file on a [`Disk`].
-pub struct OwnBlob {
-    inner: <deterministic::Context as Storage>::Blob,
-    disk: Arc<Disk>,
+pub enum OwnBlob {
+    /// In the runtime's storage, with the disk's faults.
+    OnDisk {
+        /// The file.
+        inner: <deterministic::Context as Storage>::Blob,
+        /// Whose faults it has.
+        disk: Arc<Disk>,
+    },
+    /// On a shelf.
+    Shelved(Arc<File>),
 }
 
 impl Blob for OwnBlob {
@@ -268,45 +294,66 @@ impl Blob for OwnBlob {
         bufs: impl Into<IoBufsMut> + Send,
         options: ReadOptions,
     ) -> Result<IoBufsMut, Error> {
-        self.inner.read_at_buf(offset, len, bufs, options).await
+        match self {
+            Self::OnDisk { inner, .. } => inner.read_at_buf(offset, len, bufs, options).await,
+            Self::Shelved(file) => file.read(offset, len),
+        }
     }
 
     async fn read_at(&self, offset: u64, len: usize, options: ReadOptions) -> Result<IoBufsMut, Error> {
-        self.inner.read_at(offset, len, options).await
+        match self {
+            Self::OnDisk { inner, .. } => inner.read_at(offset, len, options).await,
+            Self::Shelved(file) => file.read(offset, len),
+        }
     }
 
     async fn write_at(&self, offset: u64, bufs: impl Into<IoBufs> + Send, options: WriteOptions) -> Result<(), Error> {
         let bufs = bufs.into();
-        let Some(stops) = self.disk.fails(bufs.len()) else {
-            let Some(early) = self.disk.early(bufs.len()) else {
-                return self.inner.write_at(offset, bufs, options).await;
+        let (inner, disk) = match self {
+            Self::OnDisk { inner, disk } => (inner, disk),
+            Self::Shelved(file) => {
+                file.write(offset, bufs);
+                return Ok(());
+            }
+        };
+        let Some(stops) = disk.fails(bufs.len()) else {
+            let Some(early) = disk.early(bufs.len()) else {
+                return inner.write_at(offset, bufs, options).await;
             };
             let whole: bytes::Bytes = bufs.coalesce().into();
-            self.inner.write_at(offset, whole.clone(), options).await?;
+            inner.write_at(offset, whole.clone(), options).await?;
             let at = offset + early.start as u64;
-            return self.inner.write_at(at, whole.slice(early), WriteOptions::SYNC).await;
+            return inner.write_at(at, whole.slice(early), WriteOptions::SYNC).await;
         };
         // Torn: some of it is there, and durable if a sync has come before the crash.
         let whole: bytes::Bytes = bufs.coalesce().into();
-        let _ = self.inner.write_at(offset, whole.slice(..stops), WriteOptions::SYNC).await;
+        let _ = inner.write_at(offset, whole.slice(..stops), WriteOptions::SYNC).await;
         Err(failure("write"))
     }
 
     async fn resize(&self, len: u64) -> Result<(), Error> {
-        self.inner.resize(len).await
+        match self {
+            Self::OnDisk { inner, .. } => inner.resize(len).await,
+            Self::Shelved(file) => {
+                file.resize(len);
+                Ok(())
+            }
+        }
     }
 
     async fn sync(&self) -> Result<(), Error> {
-        match self.disk.fails(0) {
-            Some(_) => Err(failure("sync")),
-            None => self.inner.sync().await,
+        match self {
+            Self::OnDisk { disk, .. } if disk.fails(0).is_some() => Err(failure("sync")),
+            Self::OnDisk { inner, .. } => inner.sync().await,
+            Self::Shelved(_) => Ok(()),
         }
     }
 
     async fn start_sync(&self) -> Handle<()> {
-        match self.disk.fails(0) {
-            Some(_) => Handle::ready(Err(failure("sync"))),
-            None => self.inner.start_sync().await,
+        match self {
+            Self::OnDisk { disk, .. } if disk.fails(0).is_some() => Handle::ready(Err(failure("sync"))),
+            Self::OnDisk { inner, .. } => inner.start_sync().await,
+            Self::Shelved(_) => Handle::ready(Ok(())),
         }
     }
 }

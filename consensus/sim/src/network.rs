@@ -3,14 +3,11 @@
 //! Between an engine and its channels stand a [`Mouth`], which sees and may change what a validator says, and an ear, which
 //! may deliver messages twice or out of order.
 
-use crate::{uplink::Uplink, world::World};
+use crate::directory::{Directory, Members};
 use bytes::Bytes;
 use commonware_actor::{Feedback, Unreliable};
 use commonware_cryptography::ed25519::PublicKey;
-use commonware_p2p::{
-    BlockedSubscription, Blocker, CheckedSender, LimitedSender, Message, PeerSetSubscription, Provider, Receiver,
-    Recipients, TrackedPeers, simulated,
-};
+use commonware_p2p::{CheckedSender, LimitedSender, Message, Receiver, Recipients, simulated};
 use commonware_runtime::{IoBufs, Spawner as _, Supervisor as _, deterministic};
 use commonware_utils::{NZUsize, Probability};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -21,15 +18,14 @@ use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
-use switchyard_consensus_network::{CHANNELS, Connected, Network, NetworkError, Roster};
-use switchyard_primitives::B256;
+use switchyard_consensus_network::{CHANNELS, Network};
 use tokio::sync::mpsc;
 
 type Clock = deterministic::Context;
 type Raw = simulated::Sender<PublicKey, Clock>;
 
 /// Position of a channel in [`CHANNELS`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Channel {
     /// Single votes.
     Votes,
@@ -81,7 +77,19 @@ pub struct Disorder {
 #[derive(Clone)]
 pub struct Fabric {
     oracle: simulated::Oracle<PublicKey, Clock>,
-    keys: Arc<Vec<PublicKey>>,
+    directory: Arc<Directory>,
+}
+
+/// A process that takes part.
+pub struct Process {
+    /// Whose it is.
+    pub place: usize,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How badly its messages arrive.
+    pub disorder: Disorder,
+    /// Decides which.
+    pub seed: u64,
 }
 
 /// One direction of a link.
@@ -96,24 +104,26 @@ pub struct Link {
 }
 
 impl Fabric {
-    /// A network without links.
-    pub async fn start(context: &Clock, world: &World, max_size: u32) -> Self {
-        let keys = world.keys();
+    /// A network without links, whose members the directory tells.
+    pub async fn start(context: &Clock, directory: Arc<Directory>, max_size: u32) -> Self {
+        let keys = directory.keys();
         let config = simulated::Config {
             max_size,
             max_peers_per_set: NonZeroUsize::new(keys.len()).unwrap_or(NZUsize!(1)),
-            disconnect_on_block: true,
+            // Who refuses whom is the directory's.
+            disconnect_on_block: false,
             tracked_peer_sets: NZUsize!(2),
         };
         let (network, oracle) =
-            simulated::Network::new_with_peers(context.child("network"), config, keys.clone()).await;
+            simulated::Network::new_with_peers(context.child("network"), config, keys.to_vec()).await;
         network.start();
-        Self { oracle, keys: Arc::new(keys) }
+        Self { oracle, directory }
     }
 
     /// Sets one direction, or cuts it.
     pub async fn set(&self, from: usize, to: usize, link: Option<Link>) {
-        let (from, to) = (self.keys[from].clone(), self.keys[to].clone());
+        let keys = self.directory.keys();
+        let (from, to) = (keys[from].clone(), keys[to].clone());
         // Without a link there is nothing to remove.
         let _ = self.oracle.remove_link(from.clone(), to.clone()).await;
         if let Some(Link { latency, jitter, lost_per_mille }) = link {
@@ -124,38 +134,26 @@ impl Fabric {
         }
     }
 
-    /// Sets the bytes a second that a validator can send and receive.
-    pub async fn limit(&self, validator: usize, bytes_per_second: usize) {
-        let cap = Some(bytes_per_second);
-        self.oracle.limit_bandwidth(self.keys[validator].clone(), cap, cap).await.expect("the network runs");
+    /// Who speaks to whom.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
     }
 
-    /// Who refuses whom.
-    pub async fn refusals(&self) -> Vec<(usize, usize)> {
-        let place = |key: &PublicKey| self.keys.iter().position(|k| k == key).expect("a validator");
-        let blocked = self.oracle.blocked().await.expect("the network runs");
-        blocked.iter().map(|(from, to)| (place(from), place(to))).collect()
-    }
-
-    /// Opens a validator's channels anew, and closes those that it had.
-    pub async fn join(
-        &self,
-        me: usize,
-        mouth: Arc<dyn Mouth>,
-        disorder: Disorder,
-        seed: u64,
-        uplink: Option<Arc<Uplink>>,
-    ) -> Joined {
-        let control = self.oracle.control(self.keys[me].clone());
+    /// Opens a process's channels anew, and closes those that it had. It is told of the others by its engine.
+    pub async fn join(&self, process: Process, mouth: Arc<dyn Mouth>) -> Joined {
+        let Process { place, address, disorder, seed } = process;
+        let control = self.oracle.control(self.directory.keys()[place].clone());
+        let members = self.directory.join(place, address, &[]);
         let mut channels = VecDeque::new();
         for (channel, kind) in Channel::ALL.into_iter().zip(&CHANNELS) {
             let (inner, receiver) = control.register(channel as u64, kind.quota).await.expect("the network runs");
             let rng = StdRng::seed_from_u64(seed ^ channel as u64);
-            let ear = Ear { inner: Hears::Network(receiver), disorder, rng, held: VecDeque::new(), again: None };
-            let uplink = uplink.clone().filter(|_| channel == Channel::Blocks);
-            channels.push_back((Sender { inner, channel, mouth: mouth.clone(), uplink }, ear));
+            let inner_ear = Hears::Network(receiver);
+            let (held, members) = (VecDeque::new(), members.clone());
+            let ear = Ear { inner: inner_ear, members: members.clone(), disorder, rng, held, again: None };
+            channels.push_back((Sender { inner, channel, mouth: mouth.clone(), members }, ear));
         }
-        self.network(me, channels)
+        network(channels, members, address)
     }
 
     /// Opens a validator's channels for two processes with its key, each of which hears one half of the others. What other
@@ -163,11 +161,13 @@ impl Fabric {
     pub async fn join_twins(
         &self,
         context: &Clock,
-        me: usize,
+        process: Process,
         mouths: [Arc<dyn Mouth>; 2],
         twins: &[usize],
     ) -> [Joined; 2] {
-        let control = self.oracle.control(self.keys[me].clone());
+        let Process { place, address, .. } = process;
+        let control = self.oracle.control(self.directory.keys()[place].clone());
+        let members = self.directory.join(place, address, &[]);
         let (mut first, mut second) = (VecDeque::new(), VecDeque::new());
         for (channel, kind) in Channel::ALL.into_iter().zip(&CHANNELS) {
             let (inner, mut receiver) = control.register(channel as u64, kind.quota).await.expect("the network runs");
@@ -178,46 +178,44 @@ impl Fabric {
                 let (way, queue) = mpsc::unbounded_channel();
                 ways.push(way);
                 let inner_ear = Hears::Twin { queue, capacity };
-                let rng = StdRng::seed_from_u64(0);
-                let ear =
-                    Ear { inner: inner_ear, disorder: Disorder::default(), rng, held: VecDeque::new(), again: None };
-                channels.push_back((Sender { inner: inner.clone(), channel, mouth: mouth.clone(), uplink: None }, ear));
+                let (rng, held, members) = (StdRng::seed_from_u64(0), VecDeque::new(), members.clone());
+                let disorder = Disorder::default();
+                let ear = Ear { inner: inner_ear, members: members.clone(), disorder, rng, held, again: None };
+                channels.push_back((Sender { inner: inner.clone(), channel, mouth: mouth.clone(), members }, ear));
             }
-            let (keys, twins) = (self.keys.clone(), twins.to_vec());
+            let (directory, twins) = (self.directory.clone(), twins.to_vec());
             context.child("twins").spawn(move |_| async move {
                 while let Ok((from, message)) = receiver.recv().await {
-                    let seat = keys.iter().position(|key| *key == from).unwrap_or(0);
-                    let (half, message) = match twins.contains(&seat) {
+                    let place = directory.place(&from).unwrap_or(0);
+                    let (half, message) = match twins.contains(&place) {
                         true => {
                             let whole = Bytes::from(message);
                             (usize::from(whole.first() == Some(&1)), whole.slice(1.min(whole.len())..).into())
                         }
-                        false => (seat % 2, message),
+                        false => (place % 2, message),
                     };
                     // A twin that has ended hears nothing.
                     let _ = ways[half].send((from, message));
                 }
             });
         }
-        [self.network(me, first), self.network(me, second)]
+        [network(first, members.clone(), address), network(second, members, address)]
     }
+}
 
-    fn network(&self, me: usize, mut channels: VecDeque<(Sender, Ear)>) -> Joined {
-        let control = self.oracle.control(self.keys[me].clone());
-        let mut next = || channels.pop_front().expect("one for each channel");
-        let others = self.keys.len() - 1;
-        Network {
-            votes: next(),
-            certificates: next(),
-            resolver: next(),
-            blocks: next(),
-            backfill: next(),
-            transactions: next(),
-            peers: Members { manager: self.oracle.manager(), control },
-            connected: Connected::counted_by(move || Some(others)),
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-            task: commonware_runtime::Handle::from_future(std::future::pending()),
-        }
+fn network(mut channels: VecDeque<(Sender, Ear)>, members: Members, address: SocketAddr) -> Joined {
+    let mut next = || channels.pop_front().expect("one for each channel");
+    Network {
+        votes: next(),
+        certificates: next(),
+        resolver: next(),
+        blocks: next(),
+        backfill: next(),
+        transactions: next(),
+        connected: members.count(),
+        peers: members,
+        address,
+        task: commonware_runtime::Handle::from_future(std::future::pending()),
     }
 }
 
@@ -227,8 +225,8 @@ pub struct Sender {
     inner: Raw,
     channel: Channel,
     mouth: Arc<dyn Mouth>,
-    /// The line, where it is limited.
-    uplink: Option<Arc<Uplink>>,
+    /// Whom it reaches.
+    members: Members,
 }
 
 impl std::fmt::Debug for Sender {
@@ -245,7 +243,7 @@ pub struct Checked<'a> {
     other: Raw,
     channel: Channel,
     mouth: &'a dyn Mouth,
-    uplink: Option<&'a Uplink>,
+    members: &'a Members,
 }
 
 impl LimitedSender for Sender {
@@ -253,16 +251,11 @@ impl LimitedSender for Sender {
     type Checked<'a> = Checked<'a>;
 
     fn check(&mut self, recipients: Recipients<PublicKey>) -> Result<Checked<'_>, SystemTime> {
+        let recipients = self.members.reached(recipients);
         let other = self.inner.clone();
         let inner = self.inner.check(recipients.clone())?;
-        Ok(Checked {
-            inner,
-            recipients,
-            other,
-            channel: self.channel,
-            mouth: &*self.mouth,
-            uplink: self.uplink.as_deref(),
-        })
+        let (channel, mouth, members) = (self.channel, &*self.mouth, &self.members);
+        Ok(Checked { inner, recipients, other, channel, mouth, members })
     }
 }
 
@@ -275,15 +268,11 @@ impl CheckedSender for Checked<'_> {
 
     fn send(mut self, message: impl Into<IoBufs> + Send, priority: bool) -> Unreliable<Feedback> {
         let message: Bytes = message.into().coalesce().into();
-        if let Some(uplink) = self.uplink {
-            uplink.send(self.other, self.inner.recipients(), message);
-            return Unreliable::new(Feedback::Ok);
-        }
         let Some(instead) = self.mouth.say(self.channel, &self.recipients, &message) else {
             return self.inner.send(message, priority);
         };
         for (recipients, message) in instead {
-            if let Ok(checked) = self.other.check(recipients) {
+            if let Ok(checked) = self.other.check(self.members.reached(recipients)) {
                 let _ = checked.send(message, priority);
             }
         }
@@ -314,6 +303,7 @@ impl Hears {
 #[derive(Debug)]
 pub struct Ear {
     inner: Hears,
+    members: Members,
     disorder: Disorder,
     rng: StdRng,
     held: VecDeque<Message<PublicKey>>,
@@ -333,6 +323,9 @@ impl Receiver for Ear {
         }
         loop {
             let message = self.inner.recv().await?;
+            if !self.members.hears(&message.0) {
+                continue;
+            }
             let (twice, late) = (self.disorder.twice_per_mille, self.disorder.late_per_mille);
             if twice > 0 && self.rng.random_range(0..1000) < twice {
                 self.again = Some(message.clone());
@@ -353,53 +346,5 @@ impl Receiver for Ear {
             Hears::Network(receiver) => receiver.capacity(),
             Hears::Twin { capacity, .. } => *capacity,
         }
-    }
-}
-
-/// The validators, as one of them knows them.
-#[derive(Clone)]
-pub struct Members {
-    manager: simulated::Manager<PublicKey, Clock>,
-    control: simulated::Control<PublicKey, Clock>,
-}
-
-impl std::fmt::Debug for Members {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Members").finish_non_exhaustive()
-    }
-}
-
-impl Provider for Members {
-    type PublicKey = PublicKey;
-
-    async fn peer_set(&mut self, id: u64) -> Option<TrackedPeers<PublicKey>> {
-        self.manager.peer_set(id).await
-    }
-
-    async fn subscribe(&mut self) -> PeerSetSubscription<PublicKey> {
-        self.manager.subscribe().await
-    }
-}
-
-impl Blocker for Members {
-    type PublicKey = PublicKey;
-
-    fn block(&mut self, peer: PublicKey) -> Feedback {
-        self.control.block(peer)
-    }
-
-    fn blocked(&mut self) -> BlockedSubscription<PublicKey> {
-        self.control.blocked()
-    }
-}
-
-impl Roster for Members {
-    /// The simulation's validators do not change.
-    fn track(&mut self, _: u64, _: &[(B256, SocketAddr)], _: &[(B256, SocketAddr)]) -> Result<(), NetworkError> {
-        Ok(())
-    }
-
-    fn relocate(&mut self, _: B256, _: SocketAddr) -> Result<(), NetworkError> {
-        Ok(())
     }
 }

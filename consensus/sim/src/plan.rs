@@ -3,6 +3,8 @@
 use crate::{
     byzantine::Behaviour,
     network::{Disorder, Link},
+    operators::Edit,
+    run::rng_for,
     validator::Settings,
     world::Shape,
 };
@@ -51,6 +53,15 @@ pub enum Action {
         /// How long each is.
         bytes: usize,
     },
+    /// A validator that is not in the genesis begins, if it has not.
+    Arrive {
+        /// Who.
+        validator: usize,
+        /// Whether it has copied another one's log before.
+        copies: bool,
+    },
+    /// The operators want the stake table to change.
+    Edit(Edit),
 }
 
 /// A run, before it has begun.
@@ -60,7 +71,7 @@ pub struct Plan {
     pub seed: u64,
     /// Seats and epochs.
     pub shape: Shape,
-    /// How each validator is run.
+    /// How each validator is run: those of the genesis, then those that may join.
     pub settings: Vec<Settings>,
     /// Who is faulty, and how.
     pub byzantine: BTreeMap<usize, Behaviour>,
@@ -138,14 +149,108 @@ impl Plan {
             plan.shape.stakes = (0..validators).map(|_| rng.random_range(1..4)).collect();
             plan.shape.seats_per_validator = 3;
         }
+        // Of its own, so that what else a seed means does not change with it.
+        let mut rng = rng_for(seed, "stake");
+        if rng.random_range(0..3) == 0 {
+            plan.stake(&mut rng);
+        }
         // Stable, so that what was planned first for a moment happens first.
         plan.actions.sort_by_key(|(at, _)| *at);
         plan
     }
 
-    /// Validators.
-    pub fn validators(&self) -> usize {
+    /// Validators of the genesis.
+    pub fn founders(&self) -> usize {
+        self.shape.stakes.len()
+    }
+
+    /// All validators that there may be.
+    pub fn places(&self) -> usize {
         self.settings.len()
+    }
+
+    /// A calm run in which the stake table changes.
+    pub fn calm_with(seed: u64, validators: usize, newcomers: usize, edits: &[(u64, Edit)]) -> Self {
+        let mut plan = Self::calm(seed, validators);
+        plan.shape.epoch_blocks = NZU64!(4);
+        for _ in 0..newcomers {
+            plan.newcomer(&mut rng_for(seed, "newcomer"));
+        }
+        for settings in &mut plan.settings {
+            settings.pace.heartbeat_ms = 250;
+        }
+        for (at, edit) in edits {
+            plan.edit(*at, *edit);
+        }
+        plan.actions.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
+    fn newcomer(&mut self, rng: &mut StdRng) -> usize {
+        self.shape.newcomers += 1;
+        let place = self.places();
+        self.settings.push(settings(rng, place, false, false));
+        place
+    }
+
+    /// Adds a change, and what its validator needs for it.
+    pub fn edit(&mut self, at_ms: u64, edit: Edit) {
+        if let Edit::Keys { validator, .. } = edit {
+            self.settings[validator].rekeys = true;
+        }
+        self.actions.push((at_ms, Action::Edit(edit)));
+    }
+
+    /// Stake moves, validators join, leave, move and change their keys, while everything else goes wrong.
+    fn stake(&mut self, rng: &mut StdRng) {
+        self.shape.epoch_blocks = [NZU64!(3), NZU64!(5), NZU64!(8)][rng.random_range(0..3)];
+        // With a seat each, stake decides little more than whether one has it. But further seats are what a run's time goes to.
+        if rng.random_range(0..3) == 0 {
+            self.shape.seats_per_validator = 2;
+        }
+        let founders = self.founders();
+        for _ in 0..rng.random_range(0..3) {
+            let validator = self.newcomer(rng);
+            let at = rng.random_range(200..FAULTS_MS * 2 / 3);
+            self.edit(at, Edit::Join { validator, stake: rng.random_range(1..4) });
+            let copies = rng.random_range(0..2) == 0;
+            let begins = (at + rng.random_range(0..4_000)).saturating_sub(1_000);
+            self.actions.push((begins, Action::Arrive { validator, copies }));
+            if rng.random_range(0..2) == 0 {
+                let crash = begins + rng.random_range(200..5_000);
+                let lost = [0, 1, 50][rng.random_range(0..3)];
+                self.actions.push((crash, Action::Crash { validator, lost }));
+                self.actions.push((crash + rng.random_range(20..2_000), Action::Start { validator }));
+            }
+        }
+        for _ in 0..rng.random_range(1..6) {
+            let (validator, at) = (rng.random_range(0..founders), rng.random_range(200..FAULTS_MS));
+            // A liar's own affairs are its own.
+            let honest = !self.byzantine.contains_key(&validator);
+            match rng.random_range(0..6) {
+                0 | 1 => self.edit(at, Edit::Stake { validator, stake: rng.random_range(0..5) }),
+                2 => {
+                    self.edit(at, Edit::Remove { validator });
+                    if rng.random_range(0..2) == 0 {
+                        let back = at + rng.random_range(1_000..6_000);
+                        self.edit(back, Edit::Join { validator, stake: rng.random_range(1..4) });
+                    }
+                }
+                3 if honest => self.edit(at, Edit::Leave { validator }),
+                4 if honest => {
+                    self.edit(at, Edit::Keys { validator, key: 1 });
+                    if rng.random_range(0..2) == 0 {
+                        self.edit(at + rng.random_range(500..6_000), Edit::Keys { validator, key: 0 });
+                    }
+                }
+                5 if honest => self.edit(at, Edit::Move { validator }),
+                _ => {}
+            }
+        }
+        // What changes takes two epochs to be in force.
+        for settings in &mut self.settings {
+            settings.pace.heartbeat_ms = 300;
+        }
     }
 
     fn crashes(&mut self, rng: &mut StdRng, validators: usize) {
@@ -231,5 +336,6 @@ fn settings(rng: &mut StdRng, index: usize, disorder: bool, clocks: bool) -> Set
         // Two are enough to compare.
         executes: index < 2,
         archive_blocks: [64, 1024][rng.random_range(0..2)],
+        rekeys: false,
     }
 }

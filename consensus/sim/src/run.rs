@@ -1,12 +1,14 @@
 //! One run of one plan.
 
 use crate::{
-    byzantine::{Behaviour, Liar, LyingBuilder, Secret},
+    byzantine::{Behaviour, Liar, Lies, LyingBuilder, Secret},
     check::{self, Violation},
     client::Clients,
     context::{Disk, panic_text},
+    directory::Directory,
     machine::elapsed_ms,
-    network::{Channel, Fabric, Mouth, Said, split_epoch},
+    network::{Channel, Fabric, Mouth, Process, Said, split_epoch},
+    operators::{Edit, Operators},
     plan::{Action, Plan, pairs},
     validator::Validator,
     witness::Witness,
@@ -25,7 +27,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use switchyard_primitives::{B256, Limits, keccak256};
+use switchyard_primitives::{B256, Limits, RollupId, keccak256};
 use switchyard_store::Store as _;
 
 /// Bounds of a block: small, so that runs are short and bounds are met.
@@ -34,6 +36,8 @@ const LIMITS: Limits = Limits { body_bytes: 64 << 10, segments: 8, transactions:
 const STEP: Duration = Duration::from_millis(100);
 /// What ends a validator whose disk fails starts it again, as systemd does.
 const RESTART_MS: u64 = 1_000;
+/// So long after a change of the stake table everyone has taken it up: engines look at it twice a second.
+const SETTLED_MS: u64 = 1_500;
 
 /// What came of a run.
 #[derive(Clone, Debug)]
@@ -63,6 +67,12 @@ pub struct Seen {
     pub votes: usize,
     /// Seats found to have contradicted themselves.
     pub caught: usize,
+    /// Records of the system rollup in the log.
+    pub records: usize,
+    /// Committees that are not the one before them.
+    pub committees: usize,
+    /// The newest epoch whose seats a light client knows.
+    pub followed: u64,
     /// Simulated time.
     pub time_ms: u64,
 }
@@ -70,16 +80,13 @@ pub struct Seen {
 /// Says what an honest validator says, and shows it to the guard's checker.
 struct Honest {
     index: usize,
-    world: Arc<World>,
     witness: Arc<Witness>,
 }
 
 impl Mouth for Honest {
     fn say(&self, channel: Channel, _: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {
         if channel == Channel::Votes {
-            let seat = self.world.first_seat(self.index);
-            let vote = split_epoch(message).map_or(message.as_ref(), |(_, vote)| vote);
-            let _ = self.witness.tell(|w| w.guard.vote(self.index, seat, vote));
+            self.witness.vote(self.index, split_epoch(message).map_or(message.as_ref(), |(_, vote)| vote));
         }
         None
     }
@@ -114,9 +121,12 @@ struct Run {
     world: Arc<World>,
     witness: Arc<Witness>,
     fabric: Fabric,
-    /// In the order of their seats, then the second ones of twins.
+    /// By place, then the second ones of twins.
     validators: Vec<Validator>,
     clients: Clients,
+    operators: Operators,
+    /// Records in the log, and since when there are so many.
+    changed: (usize, u64),
     /// What the liars tell each other.
     secret: Arc<Mutex<Secret>>,
     /// When to start validators that have ended by themselves.
@@ -155,6 +165,9 @@ pub fn run(plan: &Plan) -> Outcome {
             derived: w.derivation.count(),
             votes: w.guard.count(),
             caught: w.guard.caught(),
+            records: w.committees.applied(),
+            committees: w.committees.changes(),
+            followed: w.certificates.followed(),
             time_ms,
         };
     });
@@ -169,28 +182,30 @@ impl Run {
         witness: Arc<Witness>,
         folder: &Path,
     ) -> Self {
-        let fabric = Fabric::start(&context, &world, 1 << 20).await;
-        for (from, to) in pairs(plan.validators()) {
+        let fabric = Fabric::start(&context, Directory::new(world.keys()), 1 << 20).await;
+        for (from, to) in pairs(plan.places()) {
             fabric.set(from, to, Some(plan.link)).await;
         }
         let mut validators = Vec::new();
         let twins =
             plan.byzantine.iter().filter(|(_, behaviour)| **behaviour == Behaviour::Twins).map(|(seat, _)| *seat);
-        for (place, seat) in (0..plan.validators()).chain(twins).enumerate() {
+        for (place, seat) in (0..plan.places()).chain(twins).enumerate() {
             let name = format!("v{place}");
             let disk = Disk::new(&name, plan.seed ^ place as u64, plan.settings[seat].early_per_mille);
             let honest = !plan.byzantine.contains_key(&seat);
             let (mut settings, folder) = (plan.settings[seat], folder.join(&name));
             // Two clocks are never the same, and the twins' blocks differ.
-            settings.clock_ahead_ms += i64::from(place >= plan.validators()) * 3;
+            settings.clock_ahead_ms += i64::from(place >= plan.places()) * 3;
             validators.push(Validator::new(seat, world.clone(), witness.clone(), settings, folder, disk, honest));
         }
-        let honest: BTreeSet<usize> =
-            (0..plan.validators()).filter(|seat| !plan.byzantine.contains_key(seat)).collect();
-        let clients = Clients::new(&world, witness.clone(), honest, plan.seed);
-        let secret = Arc::default();
-        let mut run = Self { context, plan, world, witness, fabric, validators, clients, secret, again: Vec::new() };
-        for place in 0..run.plan.validators() {
+        let liars: BTreeSet<usize> = plan.byzantine.keys().copied().collect();
+        let honest = (0..plan.places()).filter(|seat| !liars.contains(seat)).collect();
+        let clients = Clients::new(witness.clone(), honest, plan.seed);
+        let operators = Operators::new(world.clone(), witness.clone(), &liars, plan.seed);
+        let (secret, changed, again) = (Arc::default(), (0, 0), Vec::new());
+        let mut run =
+            Self { context, plan, world, witness, fabric, validators, clients, operators, changed, secret, again };
+        for place in 0..run.plan.founders() {
             run.start(place).await;
         }
         run
@@ -211,30 +226,26 @@ impl Run {
     }
 
     async fn begin(&mut self, place: usize) {
-        let behaviour = self.plan.byzantine.get(&self.validators[place].index).copied();
-        let seat = self.validators[place].index;
-        if behaviour == Some(Behaviour::Twins) {
-            let faulty = self.plan.byzantine.iter();
-            let twins: Vec<usize> = faulty.filter(|(_, b)| **b == Behaviour::Twins).map(|(seat, _)| *seat).collect();
-            let half =
-                |second| Arc::new(Half { keys: self.world.keys(), second, twins: twins.clone() }) as Arc<dyn Mouth>;
-            let networks = self.fabric.join_twins(&self.context, seat, [half(false), half(true)], &twins).await;
-            let places: Vec<usize> = (0..self.validators.len()).filter(|p| self.validators[*p].index == seat).collect();
-            for (place, network) in places.into_iter().zip(networks) {
-                self.validators[place].start(&self.context, network, |builder| builder).await;
-            }
-            return;
-        }
         let validator = &mut self.validators[place];
+        let (seat, address, disorder) = (validator.index, validator.address(), validator.settings.disorder);
+        let behaviour = self.plan.byzantine.get(&seat).copied();
         let seed = self.plan.seed ^ ((place as u64) << 32 | validator.lives());
+        let process = Process { place: seat, address, disorder, seed };
+        if behaviour == Some(Behaviour::Twins) {
+            return self.begin_twins(process).await;
+        }
         let secret = self.secret.clone();
         let mouth: Arc<dyn Mouth> = match behaviour {
-            None => Arc::new(Honest { index: place, witness: self.witness.clone(), world: self.world.clone() }),
-            Some(behaviour) => Arc::new(Liar::new(&self.world, seat, behaviour, secret.clone(), seed)),
+            None => Arc::new(Honest { index: place, witness: self.witness.clone() }),
+            Some(behaviour) => {
+                let (world, witness) = (self.world.clone(), self.witness.clone());
+                Arc::new(Liar::new(world, witness, seat, behaviour, secret.clone(), seed))
+            }
         };
-        let network = self.fabric.join(seat, mouth, validator.settings.disorder, seed, None).await;
-        let wrap = |builder| LyingBuilder::new(builder, behaviour, secret, seed);
-        validator.start(&self.context, network, wrap).await;
+        let network = self.fabric.join(process, mouth).await;
+        let lies = Lies { world: self.world.clone(), place: seat, behaviour, secret, seed };
+        let validator = &mut self.validators[place];
+        validator.start(&self.context, network, |builder, hub| LyingBuilder::new(builder, hub, lies)).await;
         if behaviour.is_none()
             && let Some(life) = validator.life()
         {
@@ -242,9 +253,22 @@ impl Run {
         }
     }
 
+    async fn begin_twins(&mut self, process: Process) {
+        let seat = process.place;
+        let faulty = self.plan.byzantine.iter();
+        let twins: Vec<usize> = faulty.filter(|(_, b)| **b == Behaviour::Twins).map(|(seat, _)| *seat).collect();
+        let half = |second| Arc::new(Half { keys: self.world.keys(), second, twins: twins.clone() }) as Arc<dyn Mouth>;
+        let networks = self.fabric.join_twins(&self.context, process, [half(false), half(true)], &twins).await;
+        let places: Vec<usize> = (0..self.validators.len()).filter(|p| self.validators[*p].index == seat).collect();
+        for (place, network) in places.into_iter().zip(networks) {
+            self.validators[place].start(&self.context, network, |builder, _| builder).await;
+        }
+    }
+
     fn crash(&mut self, seat: usize, lost: u64) {
         let now_ms = self.now_ms();
         self.clients.lose(seat);
+        self.fabric.directory().leave(seat);
         for validator in self.validators.iter_mut().filter(|v| v.index == seat) {
             validator.crash(now_ms, lost).expect("a store in memory");
         }
@@ -261,19 +285,72 @@ impl Run {
             Action::Link { from, to, link } => self.fabric.set(from, to, link).await,
             Action::Disk { validator, per_million } => self.validators[validator].disk.set_failing(per_million),
             Action::Submit { validator, count, bytes } => {
-                let n = self.plan.validators();
-                let open = (0..n).map(|i| (validator + i) % n).find(|place| self.clients.serves(*place));
-                if let Some(life) = open.and_then(|place| self.validators[place].life()) {
-                    self.clients.submit(&self.context, life, count, bytes);
+                if let Some(place) = self.open_from(validator)
+                    && let Some(life) = self.validators[place].life()
+                {
+                    self.clients.submit(&self.context, (place, life), count, bytes);
                 }
             }
+            Action::Arrive { validator, copies } => {
+                if let Some(of) = copies.then(|| self.open_from(0)).flatten() {
+                    let log = self.validators[of].store().clone();
+                    self.validators[validator].take_log(&log).expect("stores in memory");
+                }
+                if self.validators[validator].is_down() {
+                    self.start(validator).await;
+                }
+            }
+            Action::Edit(edit) => {
+                if let Edit::Move { validator } = edit {
+                    self.relocate(validator).await;
+                }
+                self.operators.want(edit);
+            }
+        }
+    }
+
+    /// The first validator from a place on that takes transactions.
+    fn open_from(&self, place: usize) -> Option<usize> {
+        let n = self.plan.places();
+        (0..n).map(|i| (place + i) % n).find(|place| self.clients.serves(*place))
+    }
+
+    /// Starts a validator again elsewhere; one that is down will start there.
+    async fn relocate(&mut self, place: usize) {
+        self.validators[place].moves += 1;
+        if !self.validators[place].is_down() {
+            let seat = self.validators[place].index;
+            self.crash(seat, 0);
+            self.start(place).await;
+        }
+    }
+
+    /// Sends the record that the operators want next, through any validator that takes it.
+    fn operate(&mut self) {
+        let now_ms = self.now_ms();
+        let mut applied = 0;
+        self.witness.tell(|w| applied = w.committees.applied());
+        if applied != self.changed.0 {
+            self.changed = (applied, now_ms);
+        }
+        let listens = |place: usize| self.validators[place].address();
+        let Some(edit) = self.operators.due(now_ms, listens) else { return };
+        let step = usize::try_from(now_ms / 100).unwrap_or(0);
+        let Some(via) = self.open_from(step % self.plan.places()) else { return };
+        let listens = listens(edit.validator());
+        if let Some(life) = self.validators[via].life()
+            && let Some(record) = self.operators.record(&edit, &life.hub.tip(), listens, now_ms)
+        {
+            self.witness.event(now_ms, via, &format!("asked for {edit:?}"));
+            // Whether it was taken shows in the log.
+            drop(life.submit(RollupId::SYSTEM, record));
         }
     }
 
     /// Starts again what has ended by itself.
     async fn look_after(&mut self) {
         let now_ms = self.now_ms();
-        for place in 0..self.plan.validators() {
+        for place in 0..self.plan.places() {
             let seat = self.validators[place].index;
             if self.validators[place].has_failed() {
                 self.crash(seat, 0);
@@ -297,6 +374,7 @@ impl Run {
             let step = Duration::from_millis(time_ms - self.now_ms()).min(STEP);
             self.context.sleep(step).await;
             self.look_after().await;
+            self.operate();
         }
         true
     }
@@ -313,41 +391,60 @@ impl Run {
         if !self.until(plan.faults_end_ms).await {
             return 0;
         }
-        for (from, to) in pairs(plan.validators()) {
+        for (from, to) in pairs(plan.places()) {
             self.fabric.set(from, to, Some(plan.link)).await;
         }
         let mut before = 0;
         self.witness.tell(|w| before = w.agreement.height());
-        for place in 0..plan.validators() {
+        for place in 0..plan.places() {
             self.validators[place].disk.set_failing(0);
             if self.validators[place].is_down() {
                 self.start(place).await;
             }
         }
         let end_ms = self.now_ms() + u64::try_from(check::progress::WITHIN.as_millis()).unwrap_or(u64::MAX);
-        while self.now_ms() < end_ms {
-            let mut outstanding = 0;
-            self.witness.tell(|w| outstanding = w.accepted.outstanding());
-            let behind = self.honest().any(|v| v.store().tip().0.height < before + check::progress::BLOCKS);
+        while self.now_ms() < end_ms && !self.is_done(before) {
             let next_ms = self.now_ms() + 200;
-            if (outstanding == 0 && !behind) || !self.until(next_ms).await {
+            if !self.until(next_ms).await {
                 break;
             }
         }
         before
     }
 
+    /// Whether there is nothing more to wait for: every promise is kept, everyone has gone on, and what was changed last has been
+    /// in force for a while.
+    fn is_done(&self, before: u64) -> bool {
+        let able = self.witness.able();
+        let (mut outstanding, mut in_force) = (0, false);
+        self.witness.tell(|w| {
+            outstanding = w.accepted.outstanding(&able);
+            in_force = w.committees.are_in_force();
+        });
+        let listed = self.honest().filter(|v| able.listed.contains(&v.index));
+        let behind = listed.into_iter().any(|v| v.store().tip().0.height < before + check::progress::BLOCKS);
+        let settled = self.operators.are_content() && in_force && self.now_ms() > self.changed.1 + SETTLED_MS;
+        outstanding == 0 && !behind && settled
+    }
+
     /// What can only be said at the end.
     async fn finish(self, before: u64) -> (String, u64) {
         if self.witness.violation().is_none() {
-            let heights: Vec<(usize, u64)> = self.honest().map(|v| (v.index, v.store().tip().0.height)).collect();
+            let able = self.witness.able();
+            let listed: Vec<&Validator> = self.honest().filter(|v| able.listed.contains(&v.index)).collect();
+            let heights: Vec<(usize, u64)> = listed.iter().map(|v| (v.index, v.store().tip().0.height)).collect();
             let _ = self.witness.tell(|_| check::progress::check(before, &heights));
-            let _ = self.witness.tell(|w| w.accepted.finish());
-            for (from, to) in self.fabric.refusals().await {
-                let honest = |seat| !self.plan.byzantine.contains_key(&seat);
-                if honest(from) {
-                    let _ = self.witness.tell(|w| w.guard.refused(from, to, honest(to)));
+            let _ = self.witness.tell(|w| w.accepted.finish(&able));
+            let directory = self.fabric.directory();
+            if self.now_ms() > self.changed.1 + SETTLED_MS {
+                for validator in &listed {
+                    let known = directory.known_to(validator.index);
+                    let _ = self.witness.tell(|w| w.committees.roster(validator.index, &known));
                 }
+            }
+            let honest = |seat| !self.plan.byzantine.contains_key(&seat);
+            for (from, to) in directory.refusals().into_iter().filter(|(from, _)| honest(*from)) {
+                let _ = self.witness.tell(|w| w.guard.refused(from, to, honest(to)));
             }
         }
         (self.context.auditor().state(), self.now_ms())

@@ -5,7 +5,7 @@ use crate::{
     machine::{Simulated, elapsed_ms},
     network::{Disorder, Joined},
     witness::Witness,
-    world::{EVM, OPAQUE, REPLAY_WINDOW, World},
+    world::{EVM, OPAQUE, REPLAY_WINDOW, World, address, bls_key},
 };
 use commonware_runtime::{Handle, Spawner as _, Supervisor as _, deterministic};
 use serde_json::json;
@@ -19,9 +19,9 @@ use std::{
     },
     time::Duration,
 };
-use switchyard_consensus_core::BlockBuilder;
+use switchyard_consensus_core::{BlockBuilder, EngineEvent};
 use switchyard_consensus_engine::{Embedded, EngineConfig, embedded};
-use switchyard_consensus_guard::{LocalSigner, SignGuard};
+use switchyard_consensus_guard::{LocalSigner, SignGuard, VoteSigner};
 use switchyard_consensus_network::Transport;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_node::{
@@ -61,6 +61,8 @@ pub struct Settings {
     pub executes: bool,
     /// Blocks that the engine's archive keeps.
     pub archive_blocks: u64,
+    /// Whether it holds its second key beside the first.
+    pub rekeys: bool,
 }
 
 /// What survives a crash.
@@ -71,10 +73,14 @@ pub struct Validator {
     pub disk: Arc<Disk>,
     /// How it is run.
     pub settings: Settings,
+    /// How many times it has been moved to another address.
+    pub moves: u16,
     world: Arc<World>,
     witness: Arc<Witness>,
     folder: PathBuf,
     store: Arc<MemoryStore>,
+    /// Up to here the log was copied from another one, and is on the disk: the engine's archive could not fill it.
+    copied: u64,
     life: Option<Life>,
     lives: u64,
     /// Of earlier lives: dropping one would stop its engine, and with it the whole simulated runtime.
@@ -90,6 +96,8 @@ pub struct Life {
     pub ingest: Arc<Ingest>,
     /// What waits.
     pub mempool: Arc<Mempool>,
+    /// The hub's state, as it knows it.
+    pub hub: HubStates,
     /// The node's machine.
     pub machine: Arc<dyn Machine>,
     over: Arc<AtomicBool>,
@@ -108,7 +116,14 @@ impl Validator {
         honest: bool,
     ) -> Self {
         let store = Arc::new(MemoryStore::new(world.genesis));
-        Self { index, disk, settings, world, witness, folder, store, life: None, lives: 0, stops: Vec::new(), honest }
+        let (life, stops) = (None, Vec::new());
+        let (moves, copied, lives) = (0, 0, 0);
+        Self { index, disk, settings, moves, world, witness, folder, store, copied, life, lives, stops, honest }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        address(self.index, self.moves)
     }
 
     /// How many lives it has had.
@@ -145,23 +160,15 @@ impl Validator {
         if self.honest {
             self.witness.tell(|w| w.accepted.crashed(self.index));
         }
-        let kept = MemoryStore::new(self.world.genesis);
-        let to = self.store.tip().0.height.saturating_sub(lost);
-        let mut newest = None;
-        for height in 1..=to {
-            // Each where it was written: a later crash may lose the newest ones.
-            let state = self.store.hub_state(height)?;
-            if let Some(state) = state.filter(|state| newest.as_ref() != Some(state)) {
-                kept.put_hub_state(height, &state)?;
-                newest = Some(state);
-            }
-            let block = self.store.block(height)?;
-            let certificate = self.store.certificate_from(height)?.filter(|(at, _)| *at == height).map(|(_, c)| c);
-            if let Some(block) = block {
-                kept.append(&block, certificate.as_ref())?;
-            }
-        }
-        self.store = Arc::new(kept);
+        let kept = self.store.tip().0.height.saturating_sub(lost).max(self.copied);
+        self.store = Arc::new(copied(&self.store, kept, &self.world)?);
+        Ok(())
+    }
+
+    /// Begins with the log of another one, as who has copied it from there. It must not have begun.
+    pub fn take_log(&mut self, of: &MemoryStore) -> Result<(), StoreError> {
+        self.copied = of.tip().0.height;
+        self.store = Arc::new(copied(of, self.copied, &self.world)?);
         Ok(())
     }
 
@@ -170,7 +177,7 @@ impl Validator {
         &mut self,
         context: &deterministic::Context,
         network: Joined,
-        wrap: impl FnOnce(HubBuilder) -> B,
+        wrap: impl FnOnce(HubBuilder, HubStates) -> B,
     ) {
         self.lives += 1;
         let inner = context.child("validator").with_attribute("index", self.index).with_attribute("life", self.lives);
@@ -204,9 +211,9 @@ impl Validator {
         let world = self.world.clone();
         let (index, settings, witness, disk) = (self.index, self.settings, self.witness.clone(), self.disk.clone());
         let honest = self.honest;
-        let guard = self.guard();
+        let (guard, next_guard) = (self.guard(0), settings.rekeys.then(|| self.guard(1)));
         let ended = over.clone();
-        let pool = mempool.clone();
+        let (pool, states) = (mempool.clone(), hub.clone());
         let wrapped = {
             let machine: Arc<dyn Machine> = Arc::new(Simulated::new(context.child("builder"), settings.clock_ahead_ms));
             let builder = HubBuilder::new(BuilderParts {
@@ -224,10 +231,11 @@ impl Validator {
                 metrics: metrics.clone(),
                 machine,
             });
-            wrap(builder)
+            wrap(builder, hub.clone())
         };
         let handle = task.spawn(move |context| async move {
-            let config = engine_config(&world, index, &settings, guard, hub.clone(), store.clone());
+            let signers = (signer(&world, index, 0, guard), next_guard.map(|guard| signer(&world, index, 1, guard)));
+            let config = engine_config(&world, index, &settings, signers, hub.clone(), store.clone());
             let Embedded { events, gossip, stop, run, .. } =
                 embedded(context.child("engine"), config, wrapped, network);
             let machine: Arc<dyn Machine> = Arc::new(Simulated::new(context.child("node"), settings.clock_ahead_ms));
@@ -305,22 +313,47 @@ impl Validator {
             ended.store(true, Ordering::Release);
         });
         let (ingest, machine, stop) = parts.await.expect("the task begins");
-        self.life = Some(Life { task: handle, ingest, mempool, machine, over, stop });
+        self.life = Some(Life { task: handle, ingest, mempool, hub: states, machine, over, stop });
     }
 
-    fn guard(&self) -> Arc<SignGuard> {
+    /// The record of one of its keys.
+    fn guard(&self, key: usize) -> Arc<SignGuard> {
         std::fs::create_dir_all(&self.folder).expect("the run's own folder");
-        let seat = &self.world.validators[self.index];
-        let guard = SignGuard::open(&self.folder.join("signed"), self.world.network, seat.bls.0);
+        let (file, bls) = (format!("signed-{key}"), bls_key(&self.world.secrets[self.index].bls[key]));
+        let guard = SignGuard::open(&self.folder.join(file), self.world.network, bls.0);
         Arc::new(guard.expect("the record of an earlier life"))
     }
+}
+
+fn signer(world: &World, index: usize, key: usize, guard: Arc<SignGuard>) -> Arc<dyn VoteSigner> {
+    Arc::new(LocalSigner::new(world.secrets[index].bls[key], guard).expect("the record is of this key"))
+}
+
+/// What a store holds up to a height.
+fn copied(of: &MemoryStore, to: u64, world: &World) -> Result<MemoryStore, StoreError> {
+    let copy = MemoryStore::new(world.genesis);
+    let mut newest = None;
+    for height in 1..=to {
+        // Each where it was written: a later crash may lose the newest ones.
+        let state = of.hub_state(height)?;
+        if let Some(state) = state.filter(|state| newest.as_ref() != Some(state)) {
+            copy.put_hub_state(height, &state)?;
+            newest = Some(state);
+        }
+        let block = of.block(height)?;
+        let certificate = of.certificate_from(height)?.filter(|(at, _)| *at == height).map(|(_, c)| c);
+        if let Some(block) = block {
+            copy.append(&block, certificate.as_ref())?;
+        }
+    }
+    Ok(copy)
 }
 
 fn engine_config(
     world: &World,
     index: usize,
     settings: &Settings,
-    guard: Arc<SignGuard>,
+    (signer, next_signer): (Arc<dyn VoteSigner>, Option<Arc<dyn VoteSigner>>),
     hub: HubStates,
     store: Arc<dyn Store>,
 ) -> EngineConfig {
@@ -334,8 +367,8 @@ fn engine_config(
         genesis: world.genesis,
         limits: world.limits,
         identity_secret: secrets.identity,
-        signer: Arc::new(LocalSigner::new(secrets.bls, guard).expect("the record is of this key")),
-        next_signer: None,
+        signer,
+        next_signer,
         doppelganger_check: settings.doppelganger_check,
         listen: nowhere,
         transport: Transport::default(),
@@ -356,14 +389,18 @@ async fn finalize(
     context: Context,
     index: usize,
     mut finalizer: Finalizer,
-    mut events: tokio::sync::mpsc::Receiver<switchyard_consensus_core::EngineEvent>,
+    mut events: tokio::sync::mpsc::Receiver<EngineEvent>,
     witness: Option<Arc<Witness>>,
 ) -> Result<(), HubError> {
     while let Some(event) = events.recv().await {
         if let Some(witness) = &witness {
             witness.engine(elapsed_ms(&context), index, &event);
         }
+        let is_final = matches!(event, EngineEvent::Final { .. });
         finalizer.take(event)?;
+        if let Some(witness) = witness.as_ref().filter(|_| is_final) {
+            witness.state(index, &finalizer.hub.tip());
+        }
         // The node's finalizer has a thread of its own: others may come between two blocks.
         commonware_runtime::reschedule().await;
     }

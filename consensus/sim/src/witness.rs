@@ -2,15 +2,21 @@
 
 use crate::{
     check::{
-        self, Verdict, Violation, accepted::Accepted, agreement::Agreement, certificates::Certificates,
-        derivation::Derivation, guard::Guard, once::Once,
+        self, Verdict, Violation,
+        accepted::{Able, Accepted, Weight},
+        agreement::Agreement,
+        certificates::Certificates,
+        committees::Committees,
+        derivation::Derivation,
+        guard::Guard,
+        once::Once,
     },
     trace::Trace,
     world::World,
 };
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
-use switchyard_consensus_core::EngineEvent;
+use std::{collections::BTreeSet, sync::Arc};
+use switchyard_consensus_core::{Committee, EngineEvent, HubState};
 use switchyard_primitives::{B256, RollupId};
 
 /// The witness of one run.
@@ -24,6 +30,8 @@ pub struct Inner {
     pub agreement: Agreement,
     /// Sound certificates.
     pub certificates: Certificates,
+    /// One stake table.
+    pub committees: Committees,
     /// Promises kept.
     pub accepted: Accepted,
     /// Nothing twice.
@@ -46,7 +54,11 @@ impl Witness {
         Self(Mutex::new(Inner {
             trace: Trace::default(),
             agreement: Agreement::new(world.genesis.hash()),
-            certificates: Certificates::new(world.network, world.seats.clone()),
+            certificates: Certificates::new(world.network, world.epochs, world.seats.clone()),
+            committees: Committees::new(
+                world,
+                byzantine.iter().map(|place| world.validators[*place].identity).collect(),
+            ),
             accepted: Accepted::default(),
             once: Once::default(),
             derivation: Derivation::default(),
@@ -93,9 +105,11 @@ impl Witness {
                 self.event(time_ms, validator, &format!("final {height} {hash} {certified:?}"));
                 let _ = self.tell(|w| w.agreement.final_block(validator, block));
                 let _ = self.tell(|w| w.once.final_block(block));
-                if let Some(certificate) = certificate {
-                    let _ = self.tell(|w| w.certificates.certificate(validator, block, certificate));
-                }
+                let _ = self.tell(|w| w.committees.final_block(block));
+                let _ = self.tell(|w| {
+                    let next = w.committees.of(block.header.epoch.saturating_add(1)).map(|next| next.seats().clone());
+                    w.certificates.final_block(validator, block, certificate.as_ref(), next.as_ref())
+                });
                 self.tell(|w| block.keys().for_each(|key| w.accepted.ordered(&key)));
             }
             EngineEvent::Tip { height, view } => {
@@ -111,6 +125,50 @@ impl Witness {
                 });
             }
         }
+    }
+
+    /// An honest validator has taken up a final block.
+    pub fn state(&self, validator: usize, state: &HubState) {
+        let _ = self.tell(|w| w.committees.state(validator, state));
+    }
+
+    /// A vote that leaves an honest validator.
+    pub fn vote(&self, validator: usize, vote: &[u8]) {
+        let _ = self.tell(|w| {
+            let Inner { guard, committees, places, .. } = w;
+            let seat = |epoch| committees.of(epoch)?.seats().index_of(&places[validator]);
+            guard.vote(validator, seat, vote)
+        });
+    }
+
+    /// The committee of an epoch, as far as the log tells it.
+    pub fn committee(&self, epoch: u64) -> Option<Arc<Committee>> {
+        self.0.lock().committees.of(epoch).cloned()
+    }
+
+    /// What these honest holders weigh in an epoch; where some are excused, everyone else may be faulty.
+    pub fn weight(&self, epoch: u64, holders: &BTreeSet<usize>, excused: bool) -> Option<Weight> {
+        let inner = self.0.lock();
+        let committee = inner.committees.of(epoch)?;
+        let seats = |places: &BTreeSet<usize>| {
+            let members = places.iter().filter_map(|place| committee.member(&inner.places[*place]));
+            members.map(|member| member.seats as usize).sum::<usize>()
+        };
+        let quorum = committee.seats().quorum();
+        let faulty = if excused { quorum } else { seats(&inner.byzantine) };
+        Some(Weight { held: seats(holders), faulty, quorum })
+    }
+
+    /// Who can put transactions into the log after its newest block.
+    pub fn able(&self) -> Able {
+        let inner = self.0.lock();
+        let listed = |identity: &B256| inner.committees.table().contains_key(identity);
+        let seated = |identity: &B256| inner.committees.current().is_some_and(|c| c.member(identity).is_some());
+        let of = |is: &dyn Fn(&B256) -> bool| {
+            let places = inner.places.iter().enumerate().filter(|(_, identity)| is(identity));
+            places.map(|(place, _)| place).collect()
+        };
+        Able { seated: of(&seated), listed: of(&listed) }
     }
 
     /// A validator has derived a rollup block.

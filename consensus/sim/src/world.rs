@@ -1,7 +1,7 @@
 //! What all validators of a simulated network agree on, and their keys.
 
 use commonware_cryptography::ed25519::PublicKey;
-use std::num::NonZeroU64;
+use std::{net::SocketAddr, num::NonZeroU64};
 use switchyard_consensus_core::{EpochRules, HubState, Seat, SeatSet, keys, stake::Registration};
 use switchyard_consensus_network::{identity, public_key};
 use switchyard_primitives::{B256, Header, Limits, RollupId, keccak256};
@@ -12,21 +12,25 @@ pub const OPAQUE: RollupId = RollupId(7);
 pub const EVM: RollupId = RollupId(1);
 /// A transaction may not be in the log twice within so many blocks.
 pub const REPLAY_WINDOW: u64 = 1_000_000;
+/// BLS keys of each validator: it begins with the first.
+pub const KEYS: usize = 2;
 
 /// A validator's secrets.
 #[derive(Clone, Copy)]
 pub struct Secrets {
     /// Seed of the ed25519 key.
     pub identity: [u8; 32],
-    /// BLS12-381 secret.
-    pub bls: [u8; 32],
+    /// BLS12-381 secrets.
+    pub bls: [[u8; 32]; KEYS],
 }
 
 /// How seats and epochs are dealt out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shape {
-    /// Each validator's stake.
+    /// The stake of each validator of the genesis.
     pub stakes: Vec<u64>,
+    /// Validators that may join later.
+    pub newcomers: usize,
     /// Seats of all of them, divided by their number.
     pub seats_per_validator: u32,
     /// Blocks of an epoch.
@@ -36,7 +40,7 @@ pub struct Shape {
 impl Shape {
     /// A seat for each of so many validators, and one epoch for ever.
     pub fn equals(validators: usize) -> Self {
-        Self { stakes: vec![1; validators], seats_per_validator: 1, epoch_blocks: NonZeroU64::MAX }
+        Self { stakes: vec![1; validators], newcomers: 0, seats_per_validator: 1, epoch_blocks: NonZeroU64::MAX }
     }
 }
 
@@ -45,11 +49,14 @@ impl Shape {
 pub struct World {
     /// Its id.
     pub network: B256,
-    /// The validators' secrets, ascending by identity: a validator is named by its place here.
+    /// The validators' secrets: those of the genesis ascending by identity, then the newcomers. A validator is named by its
+    /// place here.
     pub secrets: Vec<Secrets>,
-    /// Their first seats.
+    /// Their first seats with their first keys.
     pub validators: Vec<Seat>,
-    /// All seats, the same in every epoch.
+    /// How many are in the genesis.
+    pub founders: usize,
+    /// All seats of the first epochs.
     pub seats: SeatSet,
     /// How the log is cut into epochs.
     pub epochs: EpochRules,
@@ -67,27 +74,29 @@ impl World {
         let network = keccak256(b"simulation");
         let secrets = |i: usize| {
             let entropy = keccak256([b"validator".as_slice(), &i.to_be_bytes()].concat());
-            let bls = keys::bls_secret_from_entropy(&entropy.0).expect("32 bytes of entropy");
-            Secrets { identity: entropy.0, bls }
+            let bls = |key: u8| {
+                let entropy = if key == 0 { entropy } else { keccak256([entropy.as_slice(), &[key]].concat()) };
+                keys::bls_secret_from_entropy(&entropy.0).expect("32 bytes of entropy")
+            };
+            Secrets { identity: entropy.0, bls: [bls(0), bls(1)] }
         };
-        let mut secrets: Vec<Secrets> = (0..shape.stakes.len()).map(secrets).collect();
-        secrets.sort_by_key(|s| identity(&s.identity));
-        let seat = |s: &Secrets| Seat {
-            identity: identity(&s.identity),
-            bls: keys::bls_public_key(&s.bls).expect("a secret of the library's own making"),
-        };
+        let founders = shape.stakes.len();
+        let mut secrets: Vec<Secrets> = (0..founders + shape.newcomers).map(secrets).collect();
+        secrets[..founders].sort_by_key(|s| identity(&s.identity));
+        let seat = |s: &Secrets| Seat { identity: identity(&s.identity), bls: bls_key(&s.bls[0]) };
         let validators: Vec<Seat> = secrets.iter().map(seat).collect();
         let epochs = EpochRules { blocks: shape.epoch_blocks, seats_per_validator: shape.seats_per_validator };
-        let registered = validators.iter().zip(&shape.stakes).map(|(seat, stake)| {
-            (seat.identity, Registration { bls: seat.bls, stake: *stake, address: None, serial: 0 })
+        let registered = validators.iter().zip(&shape.stakes).enumerate().map(|(place, (seat, stake))| {
+            let address = Some(address(place, 0));
+            (seat.identity, Registration { bls: seat.bls, stake: *stake, address, serial: 0 })
         });
         let hub = HubState::genesis(network, epochs, registered).expect("different keys");
         let seats = hub.current().seats().clone();
         let genesis = Header::genesis(network, 0, seats.hash());
-        Self { network, secrets, validators, seats, epochs, genesis, hub, limits }
+        Self { network, secrets, validators, founders, seats, epochs, genesis, hub, limits }
     }
 
-    /// The validators' ed25519 keys, in order.
+    /// The validators' ed25519 keys, by place.
     pub fn keys(&self) -> Vec<PublicKey> {
         self.validators.iter().map(|seat| public_key(seat.identity).expect("made from a secret")).collect()
     }
@@ -96,15 +105,14 @@ impl World {
     pub fn place(&self, identity: &B256) -> Option<usize> {
         self.validators.iter().position(|seat| seat.identity == *identity)
     }
+}
 
-    /// The index of a validator's first seat, with which it votes.
-    pub fn first_seat(&self, validator: usize) -> Option<u32> {
-        self.seats.index_of(&self.validators.get(validator)?.identity)
-    }
+/// The public key of a secret.
+pub fn bls_key(secret: &[u8; 32]) -> alloy::primitives::FixedBytes<48> {
+    keys::bls_public_key(secret).expect("a secret of the library's own making")
+}
 
-    /// How many seats a validator has.
-    pub fn seats_of(&self, validator: usize) -> usize {
-        let member = self.validators.get(validator).and_then(|seat| self.hub.current().member(&seat.identity));
-        member.map_or(0, |m| m.seats as usize)
-    }
+/// Where a validator listens that has moved so many times.
+pub fn address(place: usize, moves: u16) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, u8::try_from(place).unwrap_or(u8::MAX)], 1000 + moves))
 }

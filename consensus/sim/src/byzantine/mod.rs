@@ -3,12 +3,13 @@
 //! The engine of a faulty validator is the honest one, so that it stays up to date and its lies are well made. What it says
 //! passes [`Liar`], which holds the validator's key and signs whatever it likes; what it proposes passes [`LyingBuilder`].
 
+mod forger;
 mod mouth;
 
-use crate::world::OPAQUE;
+use crate::world::{OPAQUE, World};
 use alloy::primitives::B256;
+use forger::Forger;
 pub use mouth::Liar;
-#[cfg(test)]
 pub(crate) use mouth::scheme;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
@@ -17,7 +18,7 @@ use std::{
     sync::Arc,
 };
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
-use switchyard_node::builder::HubBuilder;
+use switchyard_node::{builder::HubBuilder, hub::HubStates};
 use switchyard_primitives::{Block, Bytes, RollupId, Segment, TxKey};
 
 /// How a validator is faulty.
@@ -35,6 +36,8 @@ pub enum Behaviour {
     Contradicting,
     /// Proposes blocks that no honest validator may vote for.
     Invalid,
+    /// Proposes blocks with records of the system rollup that nobody may believe, and sends such records to others.
+    Forging,
     /// Sends old votes and certificates again.
     Stale,
     /// Sends bytes that mean nothing.
@@ -45,7 +48,7 @@ pub enum Behaviour {
 
 impl Behaviour {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Silent,
         Self::Voteless,
         Self::Withholding,
@@ -55,6 +58,7 @@ impl Behaviour {
         Self::Stale,
         Self::Garbage,
         Self::Twins,
+        Self::Forging,
     ];
 }
 
@@ -64,6 +68,8 @@ pub struct Secret {
     /// For a block that was proposed, the other one.
     other: BTreeMap<B256, Block>,
     order: VecDeque<B256>,
+    /// Records that were forged last.
+    forged: Vec<Bytes>,
 }
 
 impl Secret {
@@ -82,18 +88,48 @@ impl Secret {
 #[derive(Clone)]
 pub struct LyingBuilder {
     honest: HubBuilder,
+    hub: HubStates,
     behaviour: Option<Behaviour>,
     secret: Arc<Mutex<Secret>>,
     rng: Arc<Mutex<StdRng>>,
+    forger: Arc<Mutex<Forger>>,
     /// A transaction that the log holds already.
     replayed: Arc<Mutex<Option<(RollupId, Bytes)>>>,
 }
 
+/// Whose blocks are spoilt, and how.
+pub struct Lies {
+    /// The network.
+    pub world: Arc<World>,
+    /// The validator.
+    pub place: usize,
+    /// How it is faulty, if it is.
+    pub behaviour: Option<Behaviour>,
+    /// What the liars tell each other.
+    pub secret: Arc<Mutex<Secret>>,
+    /// Decides the rest.
+    pub seed: u64,
+}
+
 impl LyingBuilder {
-    /// `honest` with a behaviour, or as it is.
-    pub fn new(honest: HubBuilder, behaviour: Option<Behaviour>, secret: Arc<Mutex<Secret>>, seed: u64) -> Self {
+    /// `honest` with a behaviour, or as it is; `hub` is its node's view of the log.
+    pub fn new(honest: HubBuilder, hub: HubStates, lies: Lies) -> Self {
+        let Lies { world, place, behaviour, secret, seed } = lies;
         let rng = Arc::new(Mutex::new(StdRng::seed_from_u64(seed)));
-        Self { honest, behaviour, secret, rng, replayed: Arc::default() }
+        let forger = Arc::new(Mutex::new(Forger::new(world, place, seed)));
+        Self { honest, hub, behaviour, secret, rng, forger, replayed: Arc::default() }
+    }
+
+    /// A block with records that no block on `parent` may hold; as it is where the state there is not known.
+    fn forge(&self, block: Block, parent: &Block) -> Block {
+        let mut forger = self.forger.lock();
+        forger.see(parent.transactions(RollupId::SYSTEM));
+        let Some(state) = self.hub.after(parent) else { return block };
+        let transactions = forger.records(&state);
+        self.secret.lock().forged.clone_from(&transactions);
+        let system = Segment { rollup: RollupId::SYSTEM, transactions };
+        let others = block.segments().iter().filter(|s| s.rollup != RollupId::SYSTEM).cloned();
+        Block::new(block.header, [system].into_iter().chain(others).collect())
     }
 
     fn spoil(&self, block: &Block, parent: &Block) -> Block {
@@ -134,6 +170,7 @@ impl BlockBuilder for LyingBuilder {
         let block = self.honest.build(parent.clone(), ancestors).await?;
         match self.behaviour {
             Some(Behaviour::Invalid) => Some(self.spoil(&block, &parent)),
+            Some(Behaviour::Forging) => Some(self.forge(block, &parent)),
             Some(Behaviour::Equivocating) => {
                 let mut header = block.header;
                 header.timestamp_ms += 1;
@@ -148,7 +185,7 @@ impl BlockBuilder for LyingBuilder {
     async fn judge(&self, block: Arc<Block>, parent: Arc<Block>, ancestors: Ancestors) -> Result<(), InvalidBlock> {
         match self.behaviour {
             // Its own blocks are good enough for it.
-            Some(Behaviour::Invalid) => Ok(()),
+            Some(Behaviour::Invalid | Behaviour::Forging) => Ok(()),
             _ => self.honest.judge(block, parent, ancestors).await,
         }
     }

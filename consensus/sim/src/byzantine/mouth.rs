@@ -4,7 +4,8 @@ use super::{Behaviour, Secret};
 use crate::{
     check::guard::Wire,
     network::{Channel, Mouth, Said, split_epoch},
-    world::World,
+    witness::Witness,
+    world::{World, bls_key},
 };
 use alloy::primitives::B256;
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use commonware_consensus::{
 };
 use commonware_cryptography::{
     bls12381::primitives::{group, variant::MinPk, variant::Variant},
+    certificate::Scheme as _,
     ed25519::PublicKey,
     keccak256::Digest,
 };
@@ -22,10 +24,14 @@ use commonware_p2p::Recipients;
 use commonware_utils::ordered::BiMap;
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use std::{collections::VecDeque, sync::Arc};
-use switchyard_consensus_core::{Seat, namespace};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+use switchyard_consensus_core::{Committee, Seat, namespace};
 use switchyard_consensus_network::public_key;
-use switchyard_primitives::{Block, CompactBlock, Limits};
+use switchyard_node::ingest::wire;
+use switchyard_primitives::{Block, CompactBlock, RollupId};
 
 /// First byte of a whole block on the blocks channel, and of a compact one.
 const WHOLE: u8 = 1;
@@ -38,8 +44,9 @@ pub struct Liar {
     me: usize,
     behaviour: Behaviour,
     keys: Vec<PublicKey>,
-    scheme: Wire,
-    limits: Limits,
+    world: Arc<World>,
+    /// Who tells the epochs' committees.
+    witness: Arc<Witness>,
     secret: Arc<Mutex<Secret>>,
     state: Mutex<State>,
 }
@@ -47,24 +54,50 @@ pub struct Liar {
 struct State {
     rng: StdRng,
     said: VecDeque<(Channel, Bytes)>,
+    /// By epoch; none where it has no seat.
+    schemes: BTreeMap<u64, Option<Arc<Wire>>>,
 }
 
-/// Signs as validator `me` of `world`, whatever it is told to.
-pub(crate) fn scheme(world: &World, me: usize) -> Wire {
+/// Signs as validator `me` in a committee, whatever it is told to; `None` where it has no seat.
+pub(crate) fn scheme_in(world: &World, me: usize, committee: &Committee) -> Option<Wire> {
     let bls = |seat: &Seat| <MinPk as Variant>::Public::decode(Copying(seat.bls.as_slice())).expect("a seat's key");
     let key = |seat: &Seat| public_key(seat.identity).expect("a seat's identity");
-    let participants: Vec<_> = world.seats.seats().iter().map(|seat| (key(seat), bls(seat))).collect();
+    let participants: Vec<_> = committee.seats().seats().iter().map(|seat| (key(seat), bls(seat))).collect();
     let participants = BiMap::try_from(participants).expect("different keys");
-    let key = group::Private::decode(Copying(&world.secrets[me].bls)).expect("a secret");
-    Wire::signer(&namespace(world.network), participants, key).expect("a seat's secret")
+    let own = committee.member(&world.validators[me].identity)?.seat.bls;
+    let secret = world.secrets[me].bls.iter().find(|secret| bls_key(secret) == own)?;
+    let key = group::Private::decode(Copying(secret)).expect("a secret");
+    Wire::signer(&namespace(world.network), participants, key)
+}
+
+/// [`scheme_in`] the committee of the genesis.
+pub(crate) fn scheme(world: &World, me: usize) -> Wire {
+    scheme_in(world, me, world.hub.current()).expect("a validator of the genesis")
 }
 
 impl Liar {
     /// Validator `me` of `world`, with its key.
-    pub fn new(world: &World, me: usize, behaviour: Behaviour, secret: Arc<Mutex<Secret>>, seed: u64) -> Self {
-        let (keys, scheme) = (world.keys(), scheme(world, me));
-        let state = Mutex::new(State { rng: StdRng::seed_from_u64(seed), said: VecDeque::new() });
-        Self { me, behaviour, keys, scheme, limits: world.limits, secret, state }
+    pub fn new(
+        world: Arc<World>,
+        witness: Arc<Witness>,
+        me: usize,
+        behaviour: Behaviour,
+        secret: Arc<Mutex<Secret>>,
+        seed: u64,
+    ) -> Self {
+        let state = State { rng: StdRng::seed_from_u64(seed), said: VecDeque::new(), schemes: BTreeMap::new() };
+        Self { me, behaviour, keys: world.keys(), world, witness, secret, state: Mutex::new(state) }
+    }
+
+    /// What it signs with in an epoch.
+    fn scheme(&self, epoch: commonware_consensus::types::Epoch) -> Option<Arc<Wire>> {
+        if let Some(made) = self.state.lock().schemes.get(&epoch.get()) {
+            return made.clone();
+        }
+        let committee = self.witness.committee(epoch.get())?;
+        let made = scheme_in(&self.world, self.me, &committee).map(Arc::new);
+        self.state.lock().schemes.insert(epoch.get(), made.clone());
+        made
     }
 
     fn others(&self) -> impl Iterator<Item = (usize, &PublicKey)> {
@@ -86,8 +119,8 @@ impl Liar {
                 let (kind, body) = message.split_first()?;
                 let body = body.to_vec().into();
                 let hash = match *kind {
-                    WHOLE => Block::decode(body, &self.limits).ok()?.hash(),
-                    COMPACT => CompactBlock::decode(body, &self.limits).ok()?.header().hash(),
+                    WHOLE => Block::decode(body, &self.world.limits).ok()?.hash(),
+                    COMPACT => CompactBlock::decode(body, &self.world.limits).ok()?.header().hash(),
                     _ => return None,
                 };
                 [&[WHOLE], self.other_block(hash)?.encode().as_slice()].concat().into()
@@ -99,8 +132,14 @@ impl Liar {
                 };
                 let (epoch, vote) = split_epoch(message)?;
                 let vote = match Vote::<Wire, Digest>::decode(Copying(vote)).ok()? {
-                    Vote::Notarize(v) => Vote::Notarize(Notarize::sign(&self.scheme, other(&v.proposal)?)?),
-                    Vote::Finalize(v) => Vote::Finalize(Finalize::sign(&self.scheme, other(&v.proposal)?)?),
+                    Vote::Notarize(v) => {
+                        let scheme = self.scheme(v.proposal.round.epoch())?;
+                        Vote::Notarize(Notarize::sign(&*scheme, other(&v.proposal)?)?)
+                    }
+                    Vote::Finalize(v) => {
+                        let scheme = self.scheme(v.proposal.round.epoch())?;
+                        Vote::Finalize(Finalize::sign(&*scheme, other(&v.proposal)?)?)
+                    }
                     Vote::Nullify(_) => return None,
                 };
                 [epoch, vote.encode().as_ref()].concat().into()
@@ -115,20 +154,27 @@ impl Liar {
         let vote = Vote::<Wire, Digest>::decode(Copying(vote)).ok()?;
         let choice: u8 = self.state.lock().rng.random_range(0..4);
         let strange = |proposal: &Proposal<Digest>| Proposal { payload: Digest([choice + 1; 32]), ..*proposal };
+        let round = match &vote {
+            Vote::Notarize(v) => v.proposal.round,
+            Vote::Finalize(v) => v.proposal.round,
+            Vote::Nullify(v) => v.round,
+        };
+        let scheme = &*self.scheme(round.epoch())?;
         let lie = match (&vote, choice) {
-            (Vote::Notarize(v), 0 | 1) => Vote::Notarize(Notarize::sign(&self.scheme, strange(&v.proposal))?),
+            (Vote::Notarize(v), 0 | 1) => Vote::Notarize(Notarize::sign(scheme, strange(&v.proposal))?),
             (Vote::Notarize(v), _) => {
                 // In another's name; the signature is this one's.
-                let mut lie = v.clone();
-                lie.attestation.signer = Participant::new(u32::try_from((self.me + 1) % self.keys.len()).ok()?);
+                let (mut lie, seats) = (v.clone(), scheme.participants().len());
+                let next = (usize::from(lie.attestation.signer) + 1) % seats;
+                lie.attestation.signer = Participant::new(u32::try_from(next).ok()?);
                 Vote::Notarize(lie)
             }
-            (Vote::Finalize(v), 0 | 1) => Vote::Finalize(Finalize::sign(&self.scheme, strange(&v.proposal))?),
-            (Vote::Finalize(v), _) => Vote::Nullify(Nullify::sign::<Digest>(&self.scheme, v.proposal.round)?),
-            (Vote::Nullify(v), _) => {
-                let parent = commonware_consensus::types::View::new(v.round.view().get().saturating_sub(1));
-                let proposal = Proposal::new(v.round, parent, Digest([9; 32]));
-                Vote::Finalize(Finalize::sign(&self.scheme, proposal)?)
+            (Vote::Finalize(v), 0 | 1) => Vote::Finalize(Finalize::sign(scheme, strange(&v.proposal))?),
+            (Vote::Finalize(_), _) => Vote::Nullify(Nullify::sign::<Digest>(scheme, round)?),
+            (Vote::Nullify(_), _) => {
+                let parent = commonware_consensus::types::View::new(round.view().get().saturating_sub(1));
+                let proposal = Proposal::new(round, parent, Digest([9; 32]));
+                Vote::Finalize(Finalize::sign(scheme, proposal)?)
             }
         };
         let lie = [epoch, lie.encode().as_ref()].concat().into();
@@ -146,7 +192,7 @@ impl Liar {
         }
         let mut said = vec![(recipients.clone(), message.clone())];
         for _ in 0..2 {
-            let State { rng, said: old } = &mut *state;
+            let State { rng, said: old, .. } = &mut *state;
             let (on, again) = &old[rng.random_range(0..old.len())];
             if *on == channel {
                 said.push((Recipients::All, again.clone()));
@@ -171,6 +217,18 @@ impl Liar {
         }
         Some(vec![(recipients.clone(), message.clone()), (recipients.clone(), bytes.into())])
     }
+
+    /// Asks everyone to hold what is forged.
+    fn forge(&self, recipients: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {
+        let forged = self.secret.lock().forged.clone();
+        let id = self.state.lock().rng.random_range(0..u64::MAX);
+        if forged.is_empty() || !id.is_multiple_of(4) {
+            return None;
+        }
+        let transactions = forged.into_iter().map(|record| (RollupId::SYSTEM, record)).collect();
+        let batch = wire::Message::Batch { id, transactions }.encode().0;
+        Some(vec![(recipients.clone(), message.clone()), (Recipients::All, batch)])
+    }
 }
 
 impl Mouth for Liar {
@@ -187,6 +245,7 @@ impl Mouth for Liar {
             Behaviour::Contradicting => (channel == Channel::Votes).then(|| self.contradict(message)).flatten(),
             Behaviour::Stale => self.stale(channel, recipients, message),
             Behaviour::Garbage => self.garbage(recipients, message),
+            Behaviour::Forging => (channel == Channel::Transactions).then(|| self.forge(recipients, message)).flatten(),
             Behaviour::Invalid | Behaviour::Twins => None,
         }
     }

@@ -1,16 +1,47 @@
 //! What a validator has accepted for a client is in the log in the end.
 //!
-//! `accepted` says that a quorum held the transaction. A mempool does not survive a crash, so the promise stands as long as
-//! one honest validator that held it then has not crashed since.
+//! `accepted` says that validators with a quorum of the epoch's seats held the transaction. A mempool does not survive a crash,
+//! and who has lost its seats makes no more blocks. So the promise stands as long as one honest validator that held it then has
+//! not crashed since and either has seats, or is the one that accepted it and still in the stake table: that one sends it to the
+//! others again and again.
 
 use super::{Verdict, violated};
 use std::collections::{BTreeMap, BTreeSet};
-use switchyard_primitives::TxKey;
+use switchyard_primitives::{B256, TxKey};
+
+/// Who held a transaction when it was accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// The validator that accepted it, if it is honest.
+    pub by: Option<usize>,
+    /// Honest validators that held it.
+    pub holders: BTreeSet<usize>,
+}
+
+/// Seats in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Of the honest holders.
+    pub held: usize,
+    /// Of those that are not honest.
+    pub faulty: usize,
+    /// A quorum.
+    pub quorum: usize,
+}
+
+/// Who can still put a transaction into the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Able {
+    /// Has seats.
+    pub seated: BTreeSet<usize>,
+    /// Is in the stake table.
+    pub listed: BTreeSet<usize>,
+}
 
 /// Remembers promises.
 #[derive(Debug, Default)]
 pub struct Accepted {
-    holders: BTreeMap<(u64, [u8; 32]), BTreeSet<usize>>,
+    promises: BTreeMap<(u64, [u8; 32]), Held>,
     total: usize,
 }
 
@@ -19,51 +50,50 @@ fn place(key: &TxKey) -> (u64, [u8; 32]) {
 }
 
 impl Accepted {
-    /// A client was told that its transaction is accepted; these honest validators hold it, with `held` seats. A quorum must,
-    /// of which at most the `faulty` seats are not honest.
-    pub fn accepted(
-        &mut self,
-        key: &TxKey,
-        holders: BTreeSet<usize>,
-        held: usize,
-        (quorum, faulty): (usize, usize),
-    ) -> Verdict {
+    /// A client was told that its transaction is accepted, which these hold. `weights` are those of the epochs that may have
+    /// been the one when it was: in one of them a quorum must have held it, of which the faulty seats may be a part.
+    pub fn accepted(&mut self, key: &TxKey, held: Held, weights: &[Weight]) -> Verdict {
         self.total += 1;
-        self.holders.insert(place(key), holders);
-        match held + faulty >= quorum {
+        self.promises.insert(place(key), held);
+        match weights.iter().any(|w| w.held + w.faulty >= w.quorum) {
             true => Ok(()),
-            false => violated(
-                "accepted",
-                format!("{} was accepted with {held} honest seats, {faulty} faulty ones, quorum {quorum}", key.hash),
-            ),
+            false => violated("accepted", format!("{} was accepted with no quorum: {weights:?}", key.hash)),
         }
     }
 
     /// A validator has crashed, and its mempool is gone.
     pub fn crashed(&mut self, validator: usize) {
-        for holders in self.holders.values_mut() {
-            holders.remove(&validator);
+        for held in self.promises.values_mut() {
+            held.holders.remove(&validator);
+            held.by = held.by.filter(|by| *by != validator);
         }
     }
 
     /// A transaction is final.
     pub fn ordered(&mut self, key: &TxKey) {
-        self.holders.remove(&place(key));
+        self.promises.remove(&place(key));
     }
 
-    /// What is promised, held and not in the log.
-    pub fn outstanding(&self) -> usize {
-        self.holders.values().filter(|holders| !holders.is_empty()).count()
+    fn open<'a>(&'a self, able: &'a Able) -> impl Iterator<Item = (&'a (u64, [u8; 32]), &'a Held)> {
+        let stands = |held: &Held| {
+            !held.holders.is_disjoint(&able.seated) || held.by.is_some_and(|by| able.listed.contains(&by))
+        };
+        self.promises.iter().filter(move |(_, held)| stands(held))
+    }
+
+    /// What is promised, can be kept and is not in the log.
+    pub fn outstanding(&self, able: &Able) -> usize {
+        self.open(able).count()
     }
 
     /// At the end of a run whose network was well for long enough.
-    pub fn finish(&self) -> Verdict {
-        match self.holders.iter().find(|(_, holders)| !holders.is_empty()) {
-            Some(((rollup, hash), holders)) => violated(
+    pub fn finish(&self, able: &Able) -> Verdict {
+        match self.open(able).next() {
+            Some(((rollup, hash), held)) => violated(
                 "accepted",
                 format!(
-                    "of rollup {rollup}, {} was accepted and is not in the log; held by {holders:?}",
-                    switchyard_primitives::B256::from(*hash)
+                    "of rollup {rollup}, {} was accepted and is not in the log; {held:?}, {able:?}",
+                    B256::from(*hash)
                 ),
             ),
             None => Ok(()),

@@ -31,8 +31,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// A vote that an honest validator sends, whose first seat is `seat`.
-    pub fn vote(&mut self, validator: usize, seat: Option<u32>, message: &[u8]) -> Verdict {
+    /// A vote that an honest validator sends, whose first seat in an epoch `seat` tells.
+    pub fn vote(&mut self, validator: usize, seat: impl Fn(u64) -> Option<u32>, message: &[u8]) -> Verdict {
         let Ok(vote) = Vote::<Wire, Digest>::decode(Copying(message)) else {
             return violated("guard", format!("validator {validator} sent a vote that does not decode"));
         };
@@ -41,10 +41,11 @@ impl Guard {
             Vote::Nullify(v) => (v.signer(), v.round),
             Vote::Finalize(v) => (v.signer(), v.proposal.round),
         };
-        if Some(signer.get()) != seat {
-            return violated("guard", format!("validator {validator} sent a vote of {signer:?}"));
+        let epoch = round.epoch().get();
+        if Some(signer.get()) != seat(epoch) {
+            return violated("guard", format!("validator {validator} sent a vote of {signer:?} in epoch {epoch}"));
         }
-        let said = self.votes.entry((validator, round.epoch().get(), round.view().get())).or_default();
+        let said = self.votes.entry((validator, epoch, round.view().get())).or_default();
         let excludes = |earlier: &mut Option<Vec<u8>>, new: Vec<u8>| earlier.get_or_insert_with(|| new.clone()) != &new;
         let contradiction = match &vote {
             Vote::Notarize(v) => excludes(&mut said.notarize, v.proposal.encode().to_vec()),

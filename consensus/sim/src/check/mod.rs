@@ -3,6 +3,7 @@
 pub mod accepted;
 pub mod agreement;
 pub mod certificates;
+pub mod committees;
 pub mod derivation;
 pub mod guard;
 pub mod once;

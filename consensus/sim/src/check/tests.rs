@@ -1,9 +1,21 @@
 use super::{
-    accepted::Accepted, agreement::Agreement, certificates::Certificates, derivation::Derivation, guard::Guard,
-    once::Once, progress,
+    accepted::{Able, Accepted, Held, Weight},
+    agreement::Agreement,
+    certificates::Certificates,
+    committees::Committees,
+    derivation::Derivation,
+    guard::Guard,
+    once::Once,
+    progress,
 };
-use crate::world::{OPAQUE, Shape, World};
-use switchyard_primitives::{B256, Block, FinalityCertificate, Header, Limits, Segment, SignerBitmap, TxKey};
+use crate::world::{OPAQUE, Shape, World, address, bls_key};
+use commonware_utils::NZU64;
+use std::{collections::BTreeSet, sync::Arc};
+use switchyard_consensus_core::{
+    HubState,
+    record::{Record, Update, UpdateKind},
+};
+use switchyard_primitives::{B256, Block, FinalityCertificate, Header, Limits, RollupId, Segment, SignerBitmap, TxKey};
 
 fn world() -> World {
     World::new(&Shape::equals(4), Limits::default())
@@ -34,14 +46,94 @@ fn two_blocks_of_one_height_are_no_agreement() {
 fn a_certificate_that_nobody_signed_is_no_certificate() {
     let world = world();
     let block = block(&world.genesis, 1, &[]);
-    let mut certificates = Certificates::new(world.network, world.seats.clone());
+    let mut certificates = Certificates::new(world.network, world.epochs, world.seats.clone());
     let signers = SignerBitmap::new(4, 0..3);
     let mut signature = [0; 96];
     signature[0] = 0xc0;
     let made_up = FinalityCertificate { epoch: 0, view: 1, parent_view: 0, block: block.hash(), signers, signature };
-    assert!(certificates.certificate(0, &block, &made_up).is_err());
-    let of_another = FinalityCertificate { block: B256::ZERO, ..made_up };
-    assert!(certificates.certificate(0, &block, &of_another).is_err());
+    let next = Some(&world.seats);
+    assert!(certificates.final_block(0, &block, Some(&made_up), next).is_err());
+    let of_another = FinalityCertificate { block: B256::ZERO, ..made_up.clone() };
+    assert!(certificates.final_block(0, &block, Some(&of_another), next).is_err());
+    assert!(certificates.final_block(0, &block, None, next).is_ok());
+    // What ends an epoch must have one.
+    let short = World::new(&Shape { epoch_blocks: NZU64!(2), ..Shape::equals(4) }, Limits::default());
+    let mut certificates = Certificates::new(short.network, short.epochs, short.seats.clone());
+    assert!(certificates.final_block(0, &block, None, next).is_err());
+}
+
+mod stake {
+    use super::*;
+
+    /// A network with epochs of two blocks, what is known of it, and a record that validator 1 has signed.
+    fn network() -> (World, Committees, Record) {
+        let world = World::new(&Shape { epoch_blocks: NZU64!(2), ..Shape::equals(5) }, Limits::default());
+        let committees = Committees::new(&world, BTreeSet::new());
+        let kind = UpdateKind::Leave;
+        let update = Update::sign(world.network, world.validators[1].identity, 0, kind, &world.secrets[1].bls[0]);
+        (world, committees, Record::Update(update.unwrap()))
+    }
+
+    fn next(state: &HubState, records: &[&Record]) -> Block {
+        let (epoch, system_root, next_seats_hash) = state.header_fields();
+        let header = Header { height: state.next_height(), epoch, system_root, next_seats_hash, ..world().genesis };
+        let transactions = records.iter().map(|record| record.encode()).collect();
+        let system = Segment { rollup: RollupId::SYSTEM, transactions };
+        Block::new(header, if records.is_empty() { Vec::new() } else { vec![system] })
+    }
+
+    #[test]
+    fn a_change_that_somebody_has_signed_is_followed_to_the_committee_that_it_makes() {
+        let (world, mut committees, record) = network();
+        committees.issue(&record.encode());
+        let mut state = Arc::new(world.hub.clone());
+        for height in 1..7 {
+            let records = if height == 1 { vec![&record] } else { Vec::new() };
+            let block = next(&state, &records);
+            state = state.follow(&block).unwrap();
+            assert_eq!(committees.final_block(&block), Ok(()));
+            assert_eq!(committees.state(0, &state), Ok(()));
+            assert_eq!(committees.are_in_force(), height >= 3, "height {height}");
+        }
+        assert_eq!((committees.applied(), committees.changes()), (1, 1));
+        assert_eq!(committees.of(1).unwrap().members().len(), 5);
+        assert_eq!(committees.of(2).unwrap().members().len(), 4);
+    }
+
+    #[test]
+    fn a_change_that_nobody_has_signed_and_a_state_that_does_not_follow_from_the_log_are_found() {
+        let (world, mut committees, record) = network();
+        let state = Arc::new(world.hub.clone());
+        assert!(committees.final_block(&next(&state, &[&record])).is_err(), "not issued");
+
+        let (_, mut committees, _) = network();
+        committees.issue(&record.encode());
+        let empty = next(&state, &[]);
+        committees.final_block(&empty).unwrap();
+        let with = state.follow(&next(&state, &[&record])).unwrap();
+        assert!(committees.state(0, &with).is_err(), "the first has what is not in the log");
+        let (_, mut committees, _) = network();
+        committees.final_block(&empty).unwrap();
+        assert!(committees.state(0, &state.follow(&empty).unwrap()).is_ok());
+        assert!(committees.state(1, &with).is_err(), "another one has something else");
+
+        let mut liars = Committees::new(&world, [world.validators[1].identity].into());
+        assert!(liars.final_block(&next(&state, &[&record])).is_ok(), "a liar's own affair");
+        assert!(liars.final_block(&next(&with, &[&record])).is_err(), "the same again");
+    }
+
+    #[test]
+    fn whoever_dials_a_validator_where_it_is_not_is_found() {
+        let (world, committees, _) = network();
+        let here = |place: usize| (world.validators[place].identity, address(place, 0));
+        let mut known: std::collections::BTreeMap<_, _> = (0..5).map(here).collect();
+        assert!(committees.roster(0, &known).is_ok());
+        known.insert(here(3).0, address(3, 1));
+        assert!(committees.roster(0, &known).is_err());
+        known.remove(&here(3).0);
+        assert!(committees.roster(0, &known).is_err());
+        assert_ne!(bls_key(&world.secrets[3].bls[0]), bls_key(&world.secrets[3].bls[1]));
+    }
 }
 
 #[test]
@@ -57,16 +149,25 @@ fn a_transaction_in_two_blocks_or_twice_in_one_is_found() {
 #[test]
 fn a_promise_that_is_not_kept_is_found_as_long_as_somebody_could_keep_it() {
     let keys: Vec<TxKey> = (0u8..3).map(|i| TxKey::of(OPAQUE, &[i])).collect();
+    let held = |by: Option<usize>, holders: &[usize]| Held { by, holders: holders.iter().copied().collect() };
+    let weight = |held, faulty| Weight { held, faulty, quorum: 3 };
     let mut accepted = Accepted::default();
-    assert!(accepted.accepted(&keys[0], [0, 1, 2].into(), 3, (3, 0)).is_ok());
-    assert!(accepted.accepted(&keys[1], [0, 1].into(), 2, (3, 1)).is_ok());
-    assert!(accepted.accepted(&keys[2], [0].into(), 1, (3, 1)).is_err(), "no quorum ever held it");
+    assert!(accepted.accepted(&keys[0], held(None, &[0, 1, 2]), &[weight(3, 0)]).is_ok());
+    assert!(accepted.accepted(&keys[1], held(Some(0), &[0, 1]), &[weight(1, 1), weight(2, 1)]).is_ok());
+    assert!(accepted.accepted(&keys[2], held(None, &[0]), &[weight(1, 1)]).is_err(), "no quorum ever held it");
     accepted.ordered(&keys[0]);
-    assert!(accepted.finish().is_err());
+    let able = |seated: &[usize], listed: &[usize]| Able {
+        seated: seated.iter().copied().collect(),
+        listed: listed.iter().copied().collect(),
+    };
+    assert!(accepted.finish(&able(&[0, 1, 2], &[0, 1, 2])).is_err());
+    assert!(accepted.finish(&able(&[2], &[1, 2])).is_ok(), "nobody who held it makes blocks");
+    assert!(accepted.finish(&able(&[2], &[0, 2])).is_err(), "who accepted it sends it to those who do");
     accepted.crashed(0);
-    assert!(accepted.finish().is_err(), "one still holds it");
+    assert!(accepted.finish(&able(&[0, 1], &[0, 1])).is_err(), "one still holds it");
+    assert!(accepted.finish(&able(&[0], &[0, 1])).is_ok());
     accepted.crashed(1);
-    assert!(accepted.finish().is_ok());
+    assert!(accepted.finish(&able(&[0, 1], &[0, 1])).is_ok());
 }
 
 #[test]
@@ -119,10 +220,10 @@ mod votes {
         ];
         for (case, (votes, sound)) in cases.into_iter().enumerate() {
             let mut guard = Guard::default();
-            let verdicts: Vec<bool> = votes.iter().map(|vote| guard.vote(1, Some(1), vote).is_ok()).collect();
+            let verdicts: Vec<bool> = votes.iter().map(|vote| guard.vote(1, |_| Some(1), vote).is_ok()).collect();
             assert_eq!(verdicts.iter().all(|ok| *ok), sound, "case {case}: {verdicts:?}");
         }
-        assert!(Guard::default().vote(2, Some(2), &notarize(1, 1)).is_err(), "in another's name");
-        assert!(Guard::default().vote(1, Some(1), &[9]).is_err());
+        assert!(Guard::default().vote(2, |_| Some(2), &notarize(1, 1)).is_err(), "in another's name");
+        assert!(Guard::default().vote(1, |_| Some(1), &[9]).is_err());
     }
 }

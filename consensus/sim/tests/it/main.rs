@@ -6,7 +6,8 @@
 use std::num::NonZeroU64;
 use switchyard_consensus_sim::{
     byzantine::Behaviour,
-    plan::Plan,
+    operators::Edit,
+    plan::{Action, Plan},
     run::{Outcome, run},
 };
 
@@ -29,7 +30,9 @@ fn check(plan: &Plan) -> Outcome {
 fn verdict(seed: u64, faulty: &[(usize, Behaviour)]) -> Option<&'static str> {
     let mut plan = Plan::calm(seed, 4);
     plan.byzantine.extend(faulty.iter().copied());
-    run(&plan).violation.map(|violation| violation.checker)
+    let violation = run(&plan).violation?;
+    println!("{violation}");
+    Some(violation.checker)
 }
 
 #[test]
@@ -60,6 +63,45 @@ fn epochs_of_a_few_blocks_follow_each_other_without_a_validator_failing() {
         plan.shape.epoch_blocks = NonZeroU64::new(3).unwrap();
         assert!(check(&plan).seen.blocks > 9);
     }
+}
+
+#[test]
+fn the_stake_table_changes_and_everyone_follows() {
+    let edits = [
+        (500, Edit::Stake { validator: 0, stake: 3 }),
+        (500, Edit::Join { validator: 5, stake: 2 }),
+        (1_000, Edit::Keys { validator: 1, key: 1 }),
+        (1_000, Edit::Leave { validator: 2 }),
+        (1_500, Edit::Move { validator: 3 }),
+        (2_000, Edit::Remove { validator: 4 }),
+        // Back with what it had, and with its first key again.
+        (5_000, Edit::Join { validator: 4, stake: 1 }),
+        (5_500, Edit::Keys { validator: 1, key: 0 }),
+    ];
+    for copies in [false, true] {
+        let mut plan = Plan::calm_with(300, 5, 1, &edits);
+        plan.actions.push((1_200, (Action::Arrive { validator: 5, copies })));
+        plan.actions.sort_by_key(|(at, _)| *at);
+        let seen = check(&plan).seen;
+        assert_eq!(seen.records, edits.len(), "{seen:?}");
+        assert!(seen.committees >= 3 && seen.followed >= 5, "{seen:?}");
+    }
+}
+
+#[test]
+fn stake_moves_the_seats_of_validators_that_have_several() {
+    // Of four, none may have more than a quarter: with five the larger ones have more.
+    let mut plan = Plan::calm_with(301, 5, 0, &[(500, Edit::Stake { validator: 1, stake: 6 })]);
+    plan.shape.seats_per_validator = 3;
+    plan.shape.stakes = vec![2, 2, 3, 4, 2];
+    let seen = check(&plan).seen;
+    assert!(seen.records == 1 && seen.committees == 1, "{seen:?}");
+}
+
+#[test]
+fn with_three_forgers_of_four_a_forged_record_gets_into_the_log_and_the_checker_says_so() {
+    let liars = [0, 1, 2].map(|place| (place, Behaviour::Forging));
+    assert_eq!(verdict(1, &liars), Some("committees"));
 }
 
 #[test]

@@ -122,9 +122,7 @@ pub enum EngineError {
         expected: String,
     },
     /// The archives on disk do not open.
-    #[error(
-        "consensus archive {name}: {detail}; restore the folder, or start with an empty one only if another copy of this validator has not signed since"
-    )]
+    #[error("consensus archive {name}: {detail}")]
     Archive {
         /// Which archive.
         name: &'static str,
@@ -153,10 +151,7 @@ pub enum EngineError {
         view: u64,
     },
     /// A part of the engine has ended by itself, which is a defect or a broken disk.
-    #[error(
-        "consensus has stopped: {0}; if a write has failed, make room on the data directory's disk, or mend it, and start \
-         again: what was final or signed is kept"
-    )]
+    #[error("consensus has stopped: {0}; what was final or signed is kept, and is there after another start")]
     Failed(String),
 }
 

@@ -1,10 +1,23 @@
 //! Why a node does not start, or stopped.
 
-use crate::{executor::ExecutorError, genesis::GenesisError, hub::HubError, keys::KeyError, signer::SignerError};
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use crate::{
+    config::{Config, Role},
+    disk::Trouble,
+    executor::ExecutorError,
+    genesis::GenesisError,
+    hub::HubError,
+    keys::KeyError,
+    signer::SignerError,
+};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use switchyard_consensus_engine::EngineError;
 use switchyard_consensus_guard::GuardError;
 use switchyard_primitives::RollupId;
+use switchyard_rollup_core::DriverError;
 use switchyard_rollup_evm::EvmOpenError;
 use switchyard_store::StoreError;
 
@@ -107,12 +120,80 @@ impl NodeError {
     /// 2 for what the operator must change before a start can succeed, 1 for failures while running.
     pub fn exit_code(&self) -> u8 {
         match self {
+            // There may be room again by itself.
+            error if Trouble::of(error) == Some(Trouble::Full) => 1,
             Self::Executor(_) | Self::Panicked { .. } | Self::Ended(_) | Self::EngineFailed(_) => 1,
             Self::Store(StoreError::Database(_)) => 1,
             Self::Signer(error) if matches!(**error, SignerError::Away { .. }) => 1,
             _ => 2,
         }
     }
+}
+
+impl NodeError {
+    /// The error as a node's last line, with what to do where its own text does not say it.
+    pub fn line(&self, config: &Config) -> String {
+        if let Some(trouble) = self.trouble(&config.data_dir) {
+            return format!("{self}; {}", trouble.advice(&config.data_dir));
+        }
+        match self.damaged(config) {
+            Some((folder, remedy)) => format!("{self}; {} is damaged: {remedy}", folder.display()),
+            None => self.to_string(),
+        }
+    }
+
+    /// What is wrong with the disk, if that is why.
+    fn trouble(&self, data_dir: &Path) -> Option<Trouble> {
+        Trouble::of(self).or_else(|| match self {
+            // The engine's library does not always say why a write has failed: the disk does.
+            Self::Engine(_) | Self::EngineFailed(_) | Self::Panicked { .. } => Trouble::found_in(data_dir),
+            _ => None,
+        })
+    }
+
+    /// The folder that is not what this node has written, and what to do about it.
+    fn damaged(&self, config: &Config) -> Option<(PathBuf, String)> {
+        let data = &config.data_dir;
+        let store = || {
+            let copied = match config.role {
+                Role::Follower => "move it away and start again: it is copied from [sync] sources",
+                Role::Validator => {
+                    "move it away (not the sign record), name other nodes in [sync] sources and start again: it is copied \
+                     from them"
+                }
+            };
+            Some((data.join("store"), copied.to_owned()))
+        };
+        let state = |rollup| {
+            let derived = "move it away and start again: it is derived from the log, or restored from a snapshot";
+            Some((config.rollup_state(rollup), derived.to_owned()))
+        };
+        match self {
+            Self::Store(StoreError::Corrupt { .. })
+            | Self::Hub(HubError::Store(StoreError::Corrupt { .. }) | HubError::Corrupt { .. })
+            | Self::Executor(ExecutorError::Store { source: StoreError::Corrupt { .. }, .. }) => store(),
+            Self::Rollup { rollup, source } if matches!(**source, EvmOpenError::Storage { .. }) => state(*rollup),
+            Self::Executor(ExecutorError::Driver { rollup, source: DriverError::Storage(_) }) => state(*rollup),
+            Self::Engine(error) if is_damage(error) => Some((data.join("consensus"), begin_anew(data))),
+            Self::EngineFailed(error) if is_damage(error) => Some((data.join("consensus"), begin_anew(data))),
+            _ => None,
+        }
+    }
+}
+
+/// Whether the engine's files are not what it has written. Its library says so in words alone.
+fn is_damage(error: &EngineError) -> bool {
+    matches!(error, EngineError::Archive { .. })
+        || matches!(error, EngineError::Failed(text) if text.to_lowercase().contains("corrupt"))
+}
+
+/// With the engine's journal lost, the sign record alone says what must not be signed again.
+fn begin_anew(data: &Path) -> String {
+    format!(
+        "run `switchyard sign-record export`, move {} away, run `switchyard sign-record import` and start again: the log comes \
+         from the other validators",
+        data.display()
+    )
 }
 
 /// Names the path that an I/O error is about.

@@ -39,7 +39,7 @@ pub enum HubError {
         newest: u8,
     },
     /// The state in the store does not decode, or is not the tip's.
-    #[error("hub state at height {height}: {detail}; restore the store, or start with an empty data directory")]
+    #[error("hub state at height {height}: {detail}")]
     Corrupt {
         /// The tip's height.
         height: u64,

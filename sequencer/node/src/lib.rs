@@ -4,6 +4,7 @@ pub mod builder;
 pub mod cli;
 mod clock;
 pub mod config;
+pub mod disk;
 pub mod error;
 pub mod executor;
 pub mod finalizer;

@@ -94,6 +94,14 @@ impl Client {
         self.text(&url, self.http.get(&url)).await
     }
 
+    /// Whether a validator is ready, and what `/readyz` answers.
+    pub async fn readiness(&self, metrics: &str) -> Result<(bool, String), Error> {
+        let url = format!("{metrics}/readyz");
+        let response = self.http.get(&url).timeout(TIMEOUT).send().await.map_err(|e| call(&url, causes(&e)))?;
+        let is_ready = response.status().is_success();
+        Ok((is_ready, response.text().await.map_err(|e| call(&url, causes(&e)))?))
+    }
+
     async fn text(&self, url: &str, request: reqwest::RequestBuilder) -> Result<String, Error> {
         let mut response = request.timeout(TIMEOUT).send().await.map_err(|e| call(url, causes(&e)))?;
         let status = response.status();

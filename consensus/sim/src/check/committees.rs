@@ -153,6 +153,7 @@ impl Committees {
             let applied = match record {
                 Record::Stake(change) => self.change(change),
                 Record::Update(update) => self.update(update),
+                Record::Upgrade(_) => Err("an upgrade, which nobody decides here"),
             };
             if let Err(what) = applied {
                 return wrong(what);

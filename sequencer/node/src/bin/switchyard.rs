@@ -12,11 +12,11 @@ use std::{
 use switchyard_node::{
     cli::{self, CliError},
     config::Config,
-    logging,
+    disk, logging,
     node::Node,
     operate::{self, OperateError},
     prepare::catch_up,
-    signer::{self, SignerConfig},
+    signer::{self, SignerConfig, SignerError},
 };
 use switchyard_primitives::NEWEST_PROTOCOL;
 
@@ -141,7 +141,7 @@ fn doctor(args: operate::DoctorArgs) -> ExitCode {
 fn snapshot(args: cli::SnapshotArgs) -> ExitCode {
     match block_on(cli::snapshot(args, &mut std::io::stdout())) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => refuse(error.exit_code(), error),
+        Ok(Err(error)) => refuse(error.exit_code(), error.line()),
         Err(code) => code,
     }
 }
@@ -158,6 +158,7 @@ fn run(path: &Path, doppelganger_check: bool, newest_protocol: u8) -> ExitCode {
     };
     config.consensus.doppelganger_check &= doppelganger_check;
     config.newest_protocol = newest_protocol.min(NEWEST_PROTOCOL);
+    let of_errors = config.clone();
     let errors = logging::init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
@@ -187,7 +188,7 @@ fn run(path: &Path, doppelganger_check: bool, newest_protocol: u8) -> ExitCode {
     runtime.shutdown_timeout(RUNTIME_STOP_TIMEOUT);
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refuse(error.exit_code(), error),
+        Err(error) => refuse(error.exit_code(), error.line(&of_errors)),
     }
 }
 
@@ -203,10 +204,14 @@ fn sign(path: &Path) -> ExitCode {
     };
     let outcome = runtime.block_on(async {
         let stop = stop_signal();
-        let mut serving = signer::serve(&config).await.map_err(|error| (2, error.to_string()))?;
+        let failed = |code| {
+            let folder = config.sign_record.parent().unwrap_or(Path::new("."));
+            move |error: SignerError| (code, disk::line(&error, folder))
+        };
+        let mut serving = signer::serve(&config).await.map_err(failed(2))?;
         tokio::select! {
-            () = stop => serving.stop().await.map_err(|error| (1, error.to_string())),
-            ended = serving.ended() => ended.map_err(|error| (1, error.to_string())),
+            () = stop => serving.stop().await.map_err(failed(1)),
+            ended = serving.ended() => ended.map_err(failed(1)),
         }
     });
     match outcome {

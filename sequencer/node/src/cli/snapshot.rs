@@ -3,6 +3,7 @@
 use super::{CliError, Connect};
 use crate::{
     config::{Config, ConfigError},
+    disk::{self, Trouble},
     genesis::{Genesis, GenesisError},
 };
 use clap::Subcommand;
@@ -89,12 +90,36 @@ pub enum SnapshotCommandError {
         /// Why.
         source: SnapshotError,
     },
+    /// What it holds cannot be written.
+    #[error("{path}: {source}")]
+    State {
+        /// The folder that it was to become.
+        path: String,
+        /// Why.
+        source: SnapshotError,
+    },
 }
 
 impl SnapshotCommandError {
     /// The process's exit code: 1 where trying again can help, 2 for what must be changed first.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Self::Node(_)) { 1 } else { 2 }
+        if matches!(self, Self::Node(_)) || self.trouble().is_some() { 1 } else { 2 }
+    }
+
+    /// This machine's disk, with the path whose disk it is.
+    fn trouble(&self) -> Option<(Trouble, &Path)> {
+        match self {
+            Self::Io { path, .. } | Self::Snapshot { path, .. } | Self::State { path, .. } => {
+                Some((Trouble::of(self)?, Path::new(path)))
+            }
+            // What a node says of its own disk is not of this one.
+            _ => None,
+        }
+    }
+
+    /// The error in one line, with what to do where the disk is the trouble.
+    pub fn line(&self) -> String {
+        self.trouble().map_or_else(|| self.to_string(), |(_, path)| disk::line(self, path))
     }
 }
 
@@ -171,8 +196,11 @@ fn restore_file(
     let evm = EvmConfig { rollup, genesis: evm.clone(), sealing: manifest.sealing };
     let file = File::open(path).map_err(io(path))?;
     let into = config.rollup_state(rollup);
-    let refused = |source| SnapshotCommandError::Snapshot { path: path.display().to_string(), source };
-    let info = restore(&into, &evm, trusted, &mut BufReader::with_capacity(1 << 20, file)).map_err(refused)?;
+    let failed = |source| match Trouble::of(&source) {
+        Some(_) => SnapshotCommandError::State { path: into.display().to_string(), source },
+        None => SnapshotCommandError::Snapshot { path: path.display().to_string(), source },
+    };
+    let info = restore(&into, &evm, trusted, &mut BufReader::with_capacity(1 << 20, file)).map_err(failed)?;
     let text = format!(
         "rollup {rollup}: block {} with {} accounts and {} slots; derivation goes on with hub block {}",
         info.number, info.accounts, info.slots, info.next_hub_height

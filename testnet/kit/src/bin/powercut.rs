@@ -37,6 +37,9 @@ struct HowArgs {
     /// In one case of so many the power is cut again while the network recovers; 0 for none
     #[arg(long, value_name = "N", default_value_t = 8)]
     again_every: u64,
+    /// Damage one file instead of cutting the power
+    #[arg(long)]
+    damage: bool,
 }
 
 #[derive(Args)]
@@ -91,10 +94,10 @@ struct CaseArgs {
 }
 
 impl From<HowArgs> for How {
-    fn from(HowArgs { without_sync, late_sync, derive, again_every }: HowArgs) -> Self {
+    fn from(HowArgs { without_sync, late_sync, derive, again_every, damage }: HowArgs) -> Self {
         let never = without_sync.map(|part| Broken { part, how: Lie::Never });
         let broken = never.or(late_sync.map(|part| Broken { part, how: Lie::Late }));
-        Self { broken, derive, again_every }
+        Self { broken, derive, again_every, damage }
     }
 }
 
@@ -116,7 +119,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("powercut: {error:?}");
+            eprintln!("powercut: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -164,7 +167,7 @@ async fn run(args: RunArgs) -> eyre::Result<()> {
             }
             Err(error) => {
                 failed += 1;
-                println!("FAILED {id}: {error:?}\nthe folders are in {}; repeat it with\n", folder.display());
+                println!("FAILED {id}: {error:#}\nthe folders are in {}; repeat it with\n", folder.display());
                 println!("    switchyard-powercut case --dir {} --case {id}{again}\n", dir.display());
                 if failed >= args.failures {
                     bail!("{failed} cases failed");
@@ -184,7 +187,8 @@ async fn run(args: RunArgs) -> eyre::Result<()> {
 fn repeat(how: &HowArgs) -> String {
     let broken = [("--without-sync", &how.without_sync), ("--late-sync", &how.late_sync)];
     let broken: String = broken.iter().filter_map(|(name, part)| Some(format!(" {name} {}", part.as_ref()?))).collect();
-    format!("{broken} --again-every {}", how.again_every)
+    let damage = if how.damage { " --damage" } else { "" };
+    format!("{broken}{damage} --again-every {}", how.again_every)
 }
 
 async fn case(args: CaseArgs) -> eyre::Result<()> {

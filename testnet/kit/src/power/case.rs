@@ -36,6 +36,8 @@ pub struct How {
     pub derive: bool,
     /// In one case of so many, the power is cut again while the network recovers; 0 for none.
     pub again_every: u64,
+    /// Instead of a cut, damage one file of a network of one: the node must go on, or say in one line what to do.
+    pub damage: bool,
 }
 
 /// Runs cases of a recording.
@@ -56,6 +58,9 @@ impl Cases<'_> {
     /// What does not hold. `dir` stays as it was found.
     pub async fn run(&self, id: CaseId, dir: &Path) -> eyre::Result<u64> {
         let mut rng = id.rng();
+        if self.how.damage {
+            return self.run_damaged(dir, &mut rng).await.map(|()| 1);
+        }
         let cut = Cut::choose(&self.recording.trace, &mut rng)?;
         let again = self.how.again_every > 0 && rng.random_range(0..self.how.again_every) == 0;
         self.run_cut(&cut, dir, 1, again, &mut rng).await.wrap_err_with(|| format!("cut {cut}"))?;
@@ -139,7 +144,12 @@ async fn goes_on(site: &mut Site, nodes: &[Endpoints], height: u64, account: usi
     }
     load.stop().await;
     for node in nodes {
-        let metrics = client.metrics(&node.metrics).await?;
+        let metrics = loop {
+            match client.metrics(&node.metrics).await {
+                Ok(metrics) => break metrics,
+                Err(error) => ensure!(Instant::now() < deadline, "{error}"),
+            }
+        };
         let faults = metrics.lines().find(|line| line.starts_with("switchyard_faults_total{") && !line.ends_with(" 0"));
         ensure!(faults.is_none(), "{}: {faults:?}", node.metrics);
     }

@@ -9,10 +9,13 @@
 //! 3. The network is started on what is left. It must start, go on, execute transfers, stop when it is told to; and have
 //!    every block that a client was told is final, rollups that are what their log makes of them, a sign record with every
 //!    vote that had left, and no vote that contradicts one of those. In some cases the power is cut again while it recovers.
+//!
+//! With [`How::damage`] the processes are killed instead, and one file is changed, cut off or removed.
 
 mod case;
 mod check;
 mod cut;
+mod damage;
 mod disk;
 mod image;
 mod load;

@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod arrows;
+mod clocks;
 mod faults;
+mod full_disk;
 mod late;
 mod layout;
 mod network;
+mod powercut;
 mod traffic;
 mod upgrade;
 mod validators;

@@ -140,8 +140,7 @@ mod tests {
         let shape = Shape { epoch_blocks: NZU64!(4), ..Shape::equals(4) };
         let world = Arc::new(World::new(&shape, Limits::default()));
         let state = Arc::new(world.hub.clone());
-        let (epoch, system_root, next_seats_hash) = state.header_fields();
-        let header = Header { height: 1, epoch, system_root, next_seats_hash, ..world.genesis };
+        let header = state.stamp(Header { height: 1, ..world.genesis });
         let block = |transactions: Vec<Bytes>| {
             let system = Segment { rollup: RollupId::SYSTEM, transactions };
             Block::new(header, vec![system])

@@ -75,8 +75,7 @@ mod stake {
     }
 
     fn next(state: &HubState, records: &[&Record]) -> Block {
-        let (epoch, system_root, next_seats_hash) = state.header_fields();
-        let header = Header { height: state.next_height(), epoch, system_root, next_seats_hash, ..world().genesis };
+        let header = state.stamp(Header { height: state.next_height(), ..world().genesis });
         let transactions = records.iter().map(|record| record.encode()).collect();
         let system = Segment { rollup: RollupId::SYSTEM, transactions };
         Block::new(header, if records.is_empty() { Vec::new() } else { vec![system] })

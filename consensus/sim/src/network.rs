@@ -212,6 +212,7 @@ fn network(mut channels: VecDeque<(Sender, Ear)>, members: Members, address: Soc
         blocks: next(),
         backfill: next(),
         transactions: next(),
+        gossip: None,
         connected: members.count(),
         peers: members,
         address,

@@ -16,8 +16,8 @@ use std::{
     time::{Duration, Instant},
 };
 use switchyard_consensus_core::{
-    Ancestors, BlockBuilder, EngineEvent, EpochRules, InvalidBlock, Seat, SeatSet, SingleEpoch, keys::bls_public_key,
-    keys::bls_secret_from_entropy,
+    Ancestors, BlockBuilder, Committee, EngineEvent, EpochRules, InvalidBlock, Member, Seat, SingleEpoch,
+    allot::SEATS_MAX, keys::bls_public_key, keys::bls_secret_from_entropy,
 };
 use switchyard_consensus_engine::{Engine, EngineConfig, start};
 use switchyard_consensus_guard::{LocalSigner, SignGuard};
@@ -36,6 +36,9 @@ pub struct EngineArguments {
     /// Validators, all in this process
     #[arg(long, default_value_t = 4)]
     validators: usize,
+    /// Seats of each validator; several numbers, separated by commas, one after the other
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    seats: Vec<u32>,
     /// Bytes of each block's body, such as 64KiB or 1MiB
     #[arg(long, default_value = "1MiB", value_parser = parse_size)]
     size: usize,
@@ -73,6 +76,7 @@ pub struct EngineArguments {
 struct EngineReport {
     transport: Transport,
     validators: usize,
+    seats: u32,
     delay_ms: u64,
     loss: f64,
     block_bytes: usize,
@@ -80,8 +84,19 @@ struct EngineReport {
     blocks: u64,
     blocks_per_second: f64,
     mb_per_second: f64,
+    /// CPU time of a validator for each block, in milliseconds; where the system does not tell, none.
+    cpu_ms: Option<f64>,
     /// From a block's proposal to its arrival at each validator.
     finality: Quantiles,
+}
+
+/// CPU time of this process so far, in seconds, from Linux' `/proc` (its clock ticks are hundredths).
+fn cpu_seconds() -> Option<f64> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field is the program's name in parentheses; user and system time are the 14th and 15th.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<f64>().ok();
+    Some((ticks()? + ticks()?) / 100.0)
 }
 
 /// Bytes, with an optional suffix KiB or MiB.
@@ -164,9 +179,11 @@ struct Cluster {
     _dir: tempfile::TempDir,
 }
 
-async fn cluster(arguments: &EngineArguments, transport: Transport) -> Result<Cluster> {
+async fn cluster(arguments: &EngineArguments, transport: Transport, seats_each: u32) -> Result<Cluster> {
     let count = arguments.validators;
     ensure!((1..=32).contains(&count), "--validators {count}: must be 1 to 32");
+    let total = u64::from(seats_each).saturating_mul(count as u64);
+    ensure!(total <= u64::from(SEATS_MAX), "--seats {seats_each}: {total} in all, must be at most {SEATS_MAX}");
     let network_id = B256::from(rand::random::<[u8; 32]>());
     let (mut secrets, mut seats, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
@@ -179,8 +196,10 @@ async fn cluster(arguments: &EngineArguments, transport: Transport) -> Result<Cl
     let mesh = arguments.mesh(transport, &addresses).await?;
     let address = |from, to| mesh.as_ref().and_then(|m| m.address(from, to)).unwrap_or(addresses[to]);
     let identities: Vec<B256> = seats.iter().map(|s| s.identity).collect();
-    let seats = SeatSet::new(seats)?;
-    let genesis = Header::genesis(network_id, 0, seats.hash());
+    let members = seats.into_iter().map(|seat| Member { seat, seats: seats_each }).collect();
+    let committee = Committee::new(0, members)?;
+    let genesis = Header::genesis(network_id, 0, committee.seats().hash());
+    let committees = Arc::new(SingleEpoch::of(committee));
     let block = template(&genesis, arguments.size, arguments.transaction_bytes)?;
     let limits = Limits {
         body_bytes: block.encoded_len(),
@@ -204,8 +223,8 @@ async fn cluster(arguments: &EngineArguments, transport: Transport) -> Result<Cl
         let signer = Arc::new(LocalSigner::new(bls_secret, guard)?);
         let config = EngineConfig {
             network_id,
-            committees: Arc::new(SingleEpoch::new(seats.clone())?),
-            epochs: EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 },
+            committees: committees.clone(),
+            epochs: EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: seats_each },
             genesis,
             limits,
             identity_secret,
@@ -259,7 +278,9 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
     ensure!(arguments.seconds > 0.0 && arguments.seconds <= 3600.0, "--seconds must be above 0 and at most 3600");
     let mut reports = Vec::new();
     for transport in &arguments.transport {
-        reports.push(measure(&arguments, *transport).await?);
+        for seats in &arguments.seats {
+            reports.push(measure(&arguments, *transport, *seats).await?);
+        }
     }
     if let Some(path) = &arguments.out {
         crate::cli::write_json(path, &reports)?;
@@ -270,8 +291,8 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
     Ok(0)
 }
 
-async fn measure(arguments: &EngineArguments, transport: Transport) -> Result<EngineReport> {
-    let Cluster { engines, builder, _mesh, _dir } = cluster(arguments, transport).await?;
+async fn measure(arguments: &EngineArguments, transport: Transport, seats: u32) -> Result<EngineReport> {
+    let Cluster { engines, builder, _mesh, _dir } = cluster(arguments, transport, seats).await?;
     let block_bytes = builder.template.encoded_len();
     let (finals, mut seen) = mpsc::channel(1024);
     let (mut readers, mut handles) = (JoinSet::new(), Vec::new());
@@ -296,11 +317,15 @@ async fn measure(arguments: &EngineArguments, transport: Transport) -> Result<En
     let mut heights = vec![(0_u64, 0_u64); arguments.validators];
     let mut latency = Latency::default();
     let end = warm_up + duration;
+    let mut cpu = None;
     loop {
         let next = tokio::select! {
             next = seen.recv() => next.ok_or_else(|| eyre!("every engine has ended"))?,
             () = sleep_until(end.into()) => break,
         };
+        if cpu.is_none() && next.3 >= warm_up {
+            cpu = cpu_seconds();
+        }
         let (index, height, hash, at) = next;
         let (first, last) = &mut heights[index];
         *last = height;
@@ -314,6 +339,7 @@ async fn measure(arguments: &EngineArguments, transport: Transport) -> Result<En
             lock(&builder.proposed).retain(|_, proposed| proposed.elapsed() < Duration::from_secs(30));
         }
     }
+    let cpu = cpu.zip(cpu_seconds()).map(|(before, after)| after - before);
     drop(seen);
     for (handle, _) in handles {
         tokio::select! {
@@ -325,6 +351,7 @@ async fn measure(arguments: &EngineArguments, transport: Transport) -> Result<En
     let report = EngineReport {
         transport,
         validators: arguments.validators,
+        seats,
         delay_ms: arguments.delay_ms,
         loss: arguments.loss,
         block_bytes,
@@ -332,18 +359,22 @@ async fn measure(arguments: &EngineArguments, transport: Transport) -> Result<En
         blocks,
         blocks_per_second: blocks as f64 / arguments.seconds,
         mb_per_second: (blocks * block_bytes as u64) as f64 / 1e6 / arguments.seconds,
+        cpu_ms: cpu.map(|seconds| seconds * 1e3 / (blocks.max(1) * arguments.validators as u64) as f64),
         finality: latency.quantiles(),
     };
     println!(
-        "{}, {} validators, {} ms of delay, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality p50 {:.0} ms p99 {:.0} ms",
+        "{}, {} validators with {} seats each, {} ms of delay, blocks of {} bytes: {:.1} blocks/s, {:.2} MB/s final, finality \
+         p50 {:.0} ms p99 {:.0} ms, {:.1} ms of CPU a block and validator",
         report.transport,
         report.validators,
+        report.seats,
         report.delay_ms,
         report.block_bytes,
         report.blocks_per_second,
         report.mb_per_second,
         report.finality.p50_ms,
-        report.finality.p99_ms
+        report.finality.p99_ms,
+        report.cpu_ms.unwrap_or(f64::NAN),
     );
     Ok(report)
 }
@@ -359,6 +390,16 @@ mod tests {
         assert_eq!(parse_size("1mib"), Ok(1 << 20));
         assert!(parse_size("1GB").is_err());
         assert!(parse_size("99999999999999999999MiB").is_err());
+    }
+
+    #[test]
+    fn the_time_that_a_process_has_worked_is_known_and_grows() {
+        let before = cpu_seconds().unwrap();
+        let mut work = 1_u64;
+        while cpu_seconds().unwrap() < before + 0.02 {
+            work = std::hint::black_box(work.wrapping_mul(3));
+        }
+        assert!(work != 0);
     }
 
     #[test]

@@ -84,6 +84,11 @@ impl SingleEpoch {
     pub fn new(seats: SeatSet) -> Result<Self, SeatError> {
         Ok(Self(Arc::new(Committee::of_equals(0, seats.seats().iter().cloned())?)))
     }
+
+    /// A committee of epoch 0 whose validators may have several seats.
+    pub fn of(committee: Committee) -> Self {
+        Self(Arc::new(committee))
+    }
 }
 
 impl Committees for SingleEpoch {

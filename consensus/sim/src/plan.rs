@@ -151,7 +151,7 @@ impl Plan {
         }
         // Of its own, so that what else a seed means does not change with it.
         let mut rng = rng_for(seed, "stake");
-        if rng.random_range(0..3) == 0 {
+        if rng.random_range(0..4) == 0 {
             plan.stake(&mut rng);
         }
         // Stable, so that what was planned first for a moment happens first.

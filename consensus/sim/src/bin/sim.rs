@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     let Arguments { seeds, from, threads, verbose } = Arguments::parse();
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let (next, failed, began) = (AtomicU64::new(from), AtomicBool::new(false), Instant::now());
-    let (blocks, time_ms) = (AtomicU64::new(0), AtomicU64::new(0));
+    let [blocks, time_ms, records, committees] = [const { AtomicU64::new(0) }; 4];
     let work = || {
         while !failed.load(Ordering::Acquire) {
             let seed = next.fetch_add(1, Ordering::AcqRel);
@@ -45,6 +45,8 @@ fn main() -> ExitCode {
             let outcome = run(&plan);
             blocks.fetch_add(outcome.seen.blocks, Ordering::Relaxed);
             time_ms.fetch_add(outcome.seen.time_ms, Ordering::Relaxed);
+            records.fetch_add(outcome.seen.records as u64, Ordering::Relaxed);
+            committees.fetch_add(outcome.seen.committees as u64, Ordering::Relaxed);
             if verbose {
                 let byzantine = &plan.byzantine;
                 println!("seed {seed}: {:?} {byzantine:?} {:?} {}", start.elapsed(), outcome.seen, outcome.trace);
@@ -65,6 +67,11 @@ fn main() -> ExitCode {
         }
     });
     let (blocks, seconds) = (blocks.into_inner(), time_ms.into_inner() / 1000);
-    println!("{seeds} seeds from {from}: {blocks} blocks, {seconds} simulated seconds, in {:?}", began.elapsed());
+    let (records, committees) = (records.into_inner(), committees.into_inner());
+    println!(
+        "{seeds} seeds from {from}: {blocks} blocks, {seconds} simulated seconds, {records} records, {committees} committees that \
+         are not the one before, in {:?}",
+        began.elapsed()
+    );
     if failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -15,7 +15,9 @@ use switchyard_primitives::{B256, Bytes, Reader, Writer, keccak256};
 use tracing::warn;
 
 const MAGIC: [u8; 8] = *b"SWYGUARD";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// In this version zeros stood behind the last entry, as many as there were: where such a file ends says nothing.
+const VERSION_OF_ZEROS: u8 = 1;
 /// `magic 8 | version u8 | network 32 | key 48 | checksum 4`.
 const HEADER: usize = 8 + 1 + 32 + 48 + CHECKSUM;
 /// `kind u8 | scope u64 | epoch u64 | number u64 | digest 32 | checksum 4`.
@@ -28,7 +30,9 @@ const MARK_CHECKPOINTS: u8 = 0x82;
 const NO_SLOT: B256 = B256::repeat_byte(0xff);
 /// What a disk writes at once.
 const SECTOR: usize = 512;
-/// Room made ahead of the entries, so that a sync has no file length to write.
+/// What stands behind the last entry; what a disk has lost reads as zeros.
+const FILL: u8 = 0xa5;
+/// Room made ahead of the entries, so that a sync has no file length to write, and one that was cut off is known by it.
 const ROOM: usize = 64 << 10;
 /// Entries after which the file is written anew without what is forgotten.
 const ENTRIES_MAX: usize = 8 * KEPT;
@@ -96,7 +100,7 @@ pub(crate) struct Record {
     network: B256,
     key: Key,
     entries: usize,
-    /// Bytes that the file has room for.
+    /// Bytes that the file has room for, durably.
     room: usize,
 }
 
@@ -195,12 +199,14 @@ impl Record {
         }
         let at = HEADER + self.entries * ENTRY;
         let write = || -> io::Result<usize> {
-            self.file.write_all_at(&statement_entry(statement), at as u64)?;
             let mut room = self.room;
+            // Before the entry: each has room for one more behind it at any time.
             if at + 2 * ENTRY > room {
-                self.file.write_all_at(&vec![0; ROOM], (at + ENTRY) as u64)?;
-                room = at + ENTRY + ROOM;
+                self.file.write_all_at(&[FILL; ROOM], room as u64)?;
+                self.file.sync_data()?;
+                room += ROOM;
             }
+            self.file.write_all_at(&statement_entry(statement), at as u64)?;
             self.file.sync_data()?;
             Ok(room)
         };
@@ -233,17 +239,21 @@ fn read(path: &Path, bytes: &[u8], network: B256, key: &Key) -> Result<History, 
         return Err(damaged(0, format!("longer than {FILE_BYTES_MAX} bytes")));
     }
     let (head, entries) = bytes.split_at_checked(HEADER).ok_or_else(|| damaged(0, "no whole header".into()))?;
-    check_header(path, head, network, key)?;
-    for (bytes, index) in entries.chunks(ENTRY).zip(0usize..) {
+    let fill = check_header(path, head, network, key)?;
+    let is_room = |bytes: &[u8]| bytes.iter().all(|byte| *byte == fill || *byte == 0);
+    for index in 0.. {
         let at = HEADER + index * ENTRY;
-        let rest = &entries[index * ENTRY..];
-        if rest.iter().all(|byte| *byte == 0) {
+        let rest = entries.get(index * ENTRY..).unwrap_or_default();
+        let Some((entry, behind)) = rest.split_at_checked(ENTRY).or((fill == 0).then_some((rest, &[]))) else {
+            return Err(damaged(at, "the file ends where it should have room: it was cut off".into()));
+        };
+        if entry.iter().all(|byte| *byte == fill) && is_room(behind) {
             break;
         }
-        match replay(&mut history, bytes) {
+        match replay(&mut history, entry) {
             Ok(()) => {}
             // A write that was cut off: its signature never left, because nobody waited for the sync.
-            Err(_) if rest[bytes.len()..].iter().all(|byte| *byte == 0) && is_cut_off(at, bytes) => {
+            Err(_) if is_room(behind) && is_cut_off(at, entry, fill) => {
                 warn!(path = %path.display(), at, "the sign record ends with an entry that was not written whole");
                 break;
             }
@@ -253,21 +263,25 @@ fn read(path: &Path, bytes: &[u8], network: B256, key: &Key) -> Result<History, 
     Ok(history)
 }
 
-fn check_header(path: &Path, head: &[u8], network: B256, key: &Key) -> Result<(), GuardError> {
-    if head == header(network, key) {
-        return Ok(());
-    }
+/// Returns what stands behind the last entry.
+fn check_header(path: &Path, head: &[u8], network: B256, key: &Key) -> Result<u8, GuardError> {
     let damaged = |detail: String| GuardError::Damaged { path: path.to_path_buf(), at: 0, detail };
     let mut r = unsealed(head).ok_or_else(|| damaged("the header's checksum does not fit".into()))?;
     let mut read = || Some((r.array::<8>("magic").ok()?, r.u8("version").ok()?, r.b256("network").ok()?));
     let Some((magic, version, found)) = read() else { return Err(damaged("no header".into())) };
-    if magic != MAGIC || version != VERSION {
-        return Err(damaged(format!("version {version} is not known")));
+    let fill = match version {
+        VERSION if magic == MAGIC => FILL,
+        VERSION_OF_ZEROS if magic == MAGIC => 0,
+        _ => return Err(damaged(format!("version {version} is not known"))),
+    };
+    let of = r.bytes("key", key.len()).unwrap_or_default();
+    if found == network && of.as_ref() == key {
+        return Ok(fill);
     }
     let name = |network: B256, key: Bytes| format!("key {key} on network {network}");
     Err(GuardError::Other {
         path: path.to_path_buf(),
-        found: name(found, r.bytes("key", 48).unwrap_or_default()),
+        found: name(found, of),
         expected: name(network, Bytes::from(*key)),
     })
 }
@@ -283,7 +297,7 @@ fn image(network: B256, key: &Key, history: &History) -> (Vec<u8>, usize) {
 /// has room for.
 fn replace(path: &Path, network: B256, key: &Key, history: &History) -> Result<(File, usize, usize), GuardError> {
     let (mut bytes, entries) = image(network, key, history);
-    bytes.resize(bytes.len() + ROOM, 0);
+    bytes.resize(bytes.len() + ROOM, FILL);
     let replace = || -> io::Result<File> {
         let new = path.with_extension("new");
         let mut options = File::options();
@@ -300,16 +314,16 @@ fn replace(path: &Path, network: B256, key: &Key, history: &History) -> Result<(
 }
 
 /// What a write that was cut off leaves of an entry: its beginning, or, where it lies in two sectors, one of its parts.
-fn is_cut_off(at: usize, bytes: &[u8]) -> bool {
-    let zero = |part: &[u8]| part.iter().all(|byte| *byte == 0);
+fn is_cut_off(at: usize, bytes: &[u8], fill: u8) -> bool {
+    let empty = |part: &[u8]| part.iter().all(|byte| *byte == fill);
     let first = at.next_multiple_of(SECTOR) - at;
-    bytes.len() < ENTRY || zero(&bytes[ENTRY - CHECKSUM..]) || (1..ENTRY).contains(&first) && zero(&bytes[..first])
+    bytes.len() < ENTRY || empty(&bytes[ENTRY - CHECKSUM..]) || (1..ENTRY).contains(&first) && empty(&bytes[..first])
 }
 
 /// For `testnet/fuzz`: a record of key and network zero, read and written anew.
 pub(crate) fn rewritten(bytes: &[u8]) -> Option<Vec<u8>> {
     let history = read(Path::new("record"), bytes, B256::ZERO, &[0; 48]).ok()?;
-    Some(image(B256::ZERO, &[0; 48], &history).0)
+    Some([image(B256::ZERO, &[0; 48], &history).0, vec![FILL; 2 * ENTRY]].concat())
 }
 
 /// For `testnet/fuzz`: such a record of these entries' bodies, each with the checksum that it must have.
@@ -320,5 +334,5 @@ pub(crate) fn of_bodies(bodies: &[u8]) -> Vec<u8> {
         sealed(w)
     };
     let entries: Vec<Vec<u8>> = bodies.chunks_exact(ENTRY - CHECKSUM).map(seal).collect();
-    [header(B256::ZERO, &[0; 48]), entries.concat()].concat()
+    [header(B256::ZERO, &[0; 48]), entries.concat(), vec![FILL; 2 * ENTRY]].concat()
 }

@@ -391,6 +391,11 @@ impl Config {
         self.data_dir.join("sign-record-next")
     }
 
+    /// The engine's folder.
+    pub fn consensus_dir(&self) -> PathBuf {
+        self.data_dir.join("consensus")
+    }
+
     fn check_role(&self) -> Result<(), String> {
         let (keys, network) = (self.keys.is_some(), self.network.is_some());
         match self.role {

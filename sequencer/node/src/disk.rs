@@ -11,17 +11,22 @@ pub enum Trouble {
     ReadOnly,
     /// It fails: EIO.
     Broken,
+    /// The process may not open more files: EMFILE, ENFILE.
+    Files,
 }
 
 /// What the system says. RocksDB and the engine's library pass on no more than this.
-const SAID: [(&str, Trouble); 5] = [
+const SAID: [(&str, Trouble); 6] = [
     ("No space left on device", Trouble::Full),
     ("Disk quota exceeded", Trouble::Full),
     ("File too large", Trouble::Full),
     ("Read-only file system", Trouble::ReadOnly),
     ("Input/output error", Trouble::Broken),
+    ("Too many open files", Trouble::Files),
 ];
 const EIO: i32 = 5;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
 /// The file that is written to see whether the disk takes one.
 const PROBE: &str = "disk-probe";
 const PROBE_BYTES: usize = 64 << 10;
@@ -32,8 +37,11 @@ impl Trouble {
         let by_kind = |error: &io::Error| match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Some(Self::Full),
             io::ErrorKind::ReadOnlyFilesystem => Some(Self::ReadOnly),
-            _ if error.raw_os_error() == Some(EIO) => Some(Self::Broken),
-            _ => None,
+            _ => match error.raw_os_error() {
+                Some(EIO) => Some(Self::Broken),
+                Some(ENFILE | EMFILE) => Some(Self::Files),
+                _ => None,
+            },
         };
         let by_text = |text: &str| SAID.iter().find(|(said, _)| text.contains(said)).map(|(_, trouble)| *trouble);
         let mut next = Some(error);
@@ -61,6 +69,7 @@ impl Trouble {
         match self {
             Self::Full => format!("the disk of {folder} is full, or a quota is: make room there and start again"),
             Self::ReadOnly => format!("the disk of {folder} takes no writes: mount it for writing and start again"),
+            Self::Files => "no more files may be opened here: raise the limit (LimitNOFILE) and start again".into(),
             Self::Broken => {
                 format!("the disk of {folder} fails: see the system's log, and mend it or take another one")
             }
@@ -95,6 +104,7 @@ mod tests {
             (27, Some(Trouble::Full)),
             (30, Some(Trouble::ReadOnly)),
             (5, Some(Trouble::Broken)),
+            (24, Some(Trouble::Files)),
             (13, None),
         ] {
             let error = || io::Error::from_raw_os_error(errno);

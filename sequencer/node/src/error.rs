@@ -52,8 +52,9 @@ pub enum NodeError {
     Guard(#[from] GuardError),
     /// The node has taken part in consensus, and nothing says what it has signed.
     #[error(
-        "{path}: the sign record is missing, but the node's store is at height {height}: starting could sign a second vote \
-         for a view and be slashed. Restore the record, or import its newest export (switchyard sign-record import)"
+        "{path}: the sign record is missing, but this validator has taken part (its store is at height {height}): starting \
+         could sign a second vote for a view and be slashed. Restore the record, or import its newest export (switchyard \
+         sign-record import)"
     )]
     SignRecordLost {
         /// Where it should be.
@@ -172,19 +173,36 @@ impl NodeError {
             Self::Store(StoreError::Corrupt { .. })
             | Self::Hub(HubError::Store(StoreError::Corrupt { .. }) | HubError::Corrupt { .. })
             | Self::Executor(ExecutorError::Store { source: StoreError::Corrupt { .. }, .. }) => store(),
-            Self::Rollup { rollup, source } if matches!(**source, EvmOpenError::Storage { .. }) => state(*rollup),
-            Self::Executor(ExecutorError::Driver { rollup, source: DriverError::Storage(_) }) => state(*rollup),
-            Self::Engine(error) if is_damage(error) => Some((data.join("consensus"), begin_anew(data))),
-            Self::EngineFailed(error) if is_damage(error) => Some((data.join("consensus"), begin_anew(data))),
+            Self::Rollup { rollup, source } => match &**source {
+                EvmOpenError::Storage { reason, .. } if says_damage(reason) => state(*rollup),
+                _ => None,
+            },
+            Self::Executor(ExecutorError::Driver { rollup, source: DriverError::Storage(reason) })
+                if says_damage(reason) =>
+            {
+                state(*rollup)
+            }
+            Self::Engine(error) if is_damage(error) => Some((config.consensus_dir(), begin_anew(data))),
+            Self::EngineFailed(error) if is_damage(error) => Some((config.consensus_dir(), begin_anew(data))),
             _ => None,
         }
     }
 }
 
-/// Whether the engine's files are not what it has written. Its library says so in words alone.
+/// Whether files are not what was written, by what a library says: in words alone.
+fn says_damage(text: &str) -> bool {
+    const SAID: [&str; 7] =
+        ["corrupt", "checksum", "failed to init", "unable to init", "no such file", "cannot be read", "state trie"];
+    SAID.iter().any(|said| text.to_lowercase().contains(said))
+}
+
+/// Whether the engine's files are not what it has written.
 fn is_damage(error: &EngineError) -> bool {
-    matches!(error, EngineError::Archive { .. })
-        || matches!(error, EngineError::Failed(text) if text.to_lowercase().contains("corrupt"))
+    match error {
+        EngineError::Archive { .. } => true,
+        EngineError::Failed(text) => says_damage(text),
+        _ => false,
+    }
 }
 
 /// With the engine's journal lost, the sign record alone says what must not be signed again.
@@ -199,4 +217,59 @@ fn begin_anew(data: &Path) -> String {
 /// Names the path that an I/O error is about.
 pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> NodeError + '_ {
     |source| NodeError::Io { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> Config {
+        let text = "role = \"follower\"\ngenesis = \"g\"\ndata_dir = \"data\"\n[sync]\nsources = [\"http://a:1\"]\n\
+                    [grpc]\nlisten = \"127.0.0.1:0\"\n[metrics]\nlisten = \"127.0.0.1:0\"\n";
+        Config::parse(Path::new("/node/node.toml"), text).unwrap()
+    }
+
+    fn line(error: &NodeError) -> String {
+        error.line(&config())
+    }
+
+    #[test]
+    fn damage_is_told_with_its_folder_and_what_to_do() {
+        let store = || StoreError::Corrupt { column: "headers", detail: "nothing at height 7".into() };
+        let rollup = RollupId(3);
+        for error in [
+            NodeError::Store(store()),
+            NodeError::Hub(HubError::Store(store())),
+            NodeError::Hub(HubError::Corrupt { height: 7, detail: "short".into() }),
+            NodeError::Executor(ExecutorError::Store { rollup, source: store() }),
+        ] {
+            let said = line(&error);
+            assert!(said.contains("/node/data/store is damaged: move it away"), "{said}");
+        }
+        let storage = || DriverError::Storage("database: Corruption: block checksum mismatch".into());
+        let said = line(&NodeError::Executor(ExecutorError::Driver { rollup, source: storage() }));
+        assert!(said.contains("/node/data/rollups/3 is damaged: move it away"), "{said}");
+        for error in [
+            EngineError::Archive { name: "blocks", detail: "journal error".into() },
+            EngineError::Failed("unable to init journal: corruption detected".into()),
+        ] {
+            let said = line(&NodeError::EngineFailed(Arc::new(error)));
+            assert!(said.contains("/node/data/consensus is damaged") && said.contains("sign-record import"), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_damage_is_not_called_so() {
+        let rollup = RollupId(3);
+        let driver = |text: &str| {
+            line(&NodeError::Executor(ExecutorError::Driver { rollup, source: DriverError::Storage(text.into()) }))
+        };
+        assert!(!driver("database: Busy").contains("damaged"));
+        let full = driver("database: IO error: No space left on device");
+        assert!(full.contains("the disk of /node/data is full") && !full.contains("damaged"), "{full}");
+        let files = driver("database: IO error: Too many open files");
+        assert!(files.contains("LimitNOFILE") && !files.contains("damaged"), "{files}");
+        let other = NodeError::Config("no".into());
+        assert_eq!(line(&other), other.to_string());
+    }
 }

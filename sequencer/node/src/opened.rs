@@ -217,7 +217,13 @@ impl Opened {
     fn next_signer(&self) -> Result<Option<Arc<dyn VoteSigner>>, NodeError> {
         let Some(secret) = self.seat.as_ref().and_then(|seat| seat.next_secret.as_ref()) else { return Ok(None) };
         let key = bls_public_key(secret).map_err(|_| KeyError::Bls)?;
-        let guard = SignGuard::open(&self.config.next_sign_record(), self.network, key.0)?;
+        let path = self.config.next_sign_record();
+        let (state, height) = (self.hub.tip(), self.store.tip().0.height);
+        let mut seats = [state.current(), state.following()].into_iter().flat_map(|committee| committee.members());
+        if !SignGuard::exists(&path) && seats.any(|member| member.seat.bls == key) {
+            return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
+        }
+        let guard = SignGuard::open(&path, self.network, key.0)?;
         let signer = LocalSigner::new(**secret, Arc::new(guard)).map_err(|_| KeyError::Bls)?;
         Ok(Some(Arc::new(signer)))
     }
@@ -240,7 +246,7 @@ impl Opened {
             listen: network.listen,
             transport: network.transport,
             peers: network.peers.iter().map(|p| (p.identity, p.address)).collect(),
-            data_dir: self.config.data_dir.join("consensus"),
+            data_dir: self.config.consensus_dir(),
             leader_timeout: Duration::from_millis(pace.leader_timeout_ms),
             certification_timeout: Duration::from_millis(pace.certification_timeout_ms),
             skip_timeout: Duration::from_millis(pace.skip_timeout_ms),
@@ -253,10 +259,12 @@ impl Opened {
     }
 }
 
-/// Opens the sign record, or begins one for a node that has taken part in nothing.
+/// Opens the sign record, or begins one for a node that has taken part in nothing. The engine's folder is made after the
+/// record; the store may not have a block yet when the first votes have left.
 fn open_guard(config: &Config, network: B256, key: Key, height: u64) -> Result<SignGuard, NodeError> {
     let path = config.sign_record();
-    if height > 0 && !SignGuard::exists(&path) {
+    let has_taken_part = height > 0 || config.consensus_dir().exists();
+    if has_taken_part && !SignGuard::exists(&path) {
         return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
     }
     Ok(SignGuard::open(&path, network, key)?)

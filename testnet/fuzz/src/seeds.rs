@@ -174,12 +174,14 @@ impl Seeds {
         let votes = [body(0x81, [0, 0, 9], 0), body(1, [0, 0, 9], 1), body(3, [0, 0, 9], 1), body(2, [0, 0, 10], 2)];
         let checkpoints = [body(0x82, [7, 0, 3], 0), body(4, [7, 0, 3], 5), body(0x82, [8, 0, 0], 0xff)];
         for (name, entries) in [("votes", votes.concat()), ("checkpoints", checkpoints.concat()), ("empty", vec![])] {
-            let record = guard::record_of(&entries);
-            self.add("sign_record", name, [&record[..], &[0; 64]].concat());
+            self.add("sign_record", name, guard::record_of(&entries));
             self.add("sign_record_entries", name, entries);
         }
-        let cut = guard::record_of(&votes.concat());
-        self.add("sign_record", "cut_off", &cut[..cut.len() - 8]);
+        let mut cut = guard::record_of(&votes.concat());
+        let room = cut.iter().rev().take_while(|byte| **byte == 0xa5).count();
+        let end = cut.len() - room;
+        cut[end - 8..end].fill(0xa5);
+        self.add("sign_record", "cut_off", cut);
         let position = Position { epoch: 0, number: 9 };
         let export = Interchange {
             format: FORMAT,

@@ -5,8 +5,10 @@ use std::process::Command;
 
 const ENTRY: usize = 61;
 const HEADER: usize = 93;
+const FILL: u8 = 0xa5;
+const ROOM: usize = 64 << 10;
 
-/// The file of a record with five entries, of which the marks come first.
+/// The file of a record with five entries.
 fn written(place: &Place) -> Vec<u8> {
     let guard = place.open();
     for view in 1..=5 {
@@ -16,38 +18,109 @@ fn written(place: &Place) -> Vec<u8> {
     std::fs::read(place.path()).unwrap()
 }
 
+/// A record that is read, in which view 4 has a vote and view 5 may get any.
+fn holds_four(image: Vec<u8>, what: &str) {
+    let place = Place::new();
+    std::fs::write(place.path(), image).unwrap();
+    let guard = place.open();
+    assert!(is_conflict(&guard.permit(vote(Kind::Notarize, 4, 2))), "{what}");
+    guard.permit(vote(Kind::Notarize, 5, 2)).unwrap();
+}
+
+fn is_refused(image: Vec<u8>, what: &str) {
+    let place = Place::new();
+    std::fs::write(place.path(), image).unwrap();
+    let refused = open(&place.path()).map(drop);
+    assert!(matches!(refused, Err(GuardError::Damaged { .. } | GuardError::Other { .. })), "{what}: {refused:?}");
+}
+
 #[test]
 fn an_entry_that_was_not_written_whole_is_dropped_and_all_before_it_hold() {
     let place = Place::new();
     let bytes = written(&place);
     let last = HEADER + 4 * ENTRY;
-    for kept in 1..ENTRY {
+    // A disk does not stop within the last bytes of an entry.
+    for kept in 1..=ENTRY - 4 {
         let mut cut = bytes.clone();
-        cut[last + kept..].fill(0);
-        // A disk does not stop within the last bytes of an entry.
-        let zeroed = (kept <= ENTRY - 4).then(|| cut.clone());
-        for image in [Some(cut[..last + kept].to_vec()), zeroed].into_iter().flatten() {
-            let place = Place::new();
-            std::fs::write(place.path(), image).unwrap();
-            let guard = place.open();
-            assert!(is_conflict(&guard.permit(vote(Kind::Notarize, 4, 2))), "{kept} bytes");
-            guard.permit(vote(Kind::Notarize, 5, 2)).unwrap();
-        }
+        cut[last + kept..].fill(FILL);
+        holds_four(cut, &format!("{kept} bytes"));
     }
 }
 
 #[test]
-fn a_changed_bit_before_the_last_entry_is_damage() {
+fn room_that_was_about_to_be_made_may_be_missing_or_empty() {
+    let place = Place::new();
+    let guard = place.open();
+    let entries = (ROOM / ENTRY) as u64;
+    for view in 1..=entries {
+        guard.permit(vote(Kind::Notarize, view, 1)).unwrap();
+    }
+    drop(guard);
+    let bytes = std::fs::read(place.path()).unwrap();
+    let first = HEADER + ROOM;
+    assert_eq!(bytes.len(), first + ROOM, "made when there was none left");
+    for image in [[&bytes[..first], &vec![0; ROOM]].concat(), [&bytes[..first + 1000], &vec![0; 99]].concat()] {
+        let place = Place::new();
+        // The last entry was the first one to need it, and came after it.
+        let mut image = image;
+        let last = HEADER + (ROOM / ENTRY - 1) * ENTRY;
+        image[last..first].fill(FILL);
+        std::fs::write(place.path(), image).unwrap();
+        let guard = place.open();
+        assert!(is_conflict(&guard.permit(vote(Kind::Notarize, entries - 1, 2))));
+        guard.permit(vote(Kind::Notarize, entries, 2)).unwrap();
+    }
+}
+
+#[test]
+fn a_changed_bit_in_any_entry_is_damage() {
     let place = Place::new();
     let bytes = written(&place);
-    for at in 0..HEADER + 4 * ENTRY {
+    for at in 0..HEADER + 5 * ENTRY {
         let mut image = bytes.clone();
         image[at] ^= 1 << (at % 8);
-        let place = Place::new();
-        std::fs::write(place.path(), image).unwrap();
-        let refused = open(&place.path()).unwrap_err();
-        assert!(matches!(refused, GuardError::Damaged { .. } | GuardError::Other { .. }), "byte {at}: {refused}");
+        is_refused(image, &format!("byte {at}"));
     }
+}
+
+#[test]
+fn a_file_that_was_cut_off_has_lost_nothing_or_is_damage() {
+    let place = Place::new();
+    let bytes = written(&place);
+    let end = HEADER + 5 * ENTRY;
+    for len in 0..end + ENTRY {
+        is_refused(bytes[..len].to_vec(), &format!("{len} bytes"));
+    }
+    for len in [end + ENTRY, end + 5000, bytes.len()] {
+        let place = Place::new();
+        std::fs::write(place.path(), &bytes[..len]).unwrap();
+        assert!(is_conflict(&place.open().permit(vote(Kind::Notarize, 5, 2))), "{len} bytes");
+    }
+}
+
+#[test]
+fn sectors_that_read_as_zeros_are_damage() {
+    let place = Place::new();
+    let bytes = written(&place);
+    for from in [0, HEADER, HEADER + 3 * ENTRY, HEADER + 4 * ENTRY, HEADER + 4 * ENTRY + 30] {
+        let mut image = bytes.clone();
+        image[from..1024].fill(0);
+        is_refused(image, &format!("from {from}"));
+    }
+}
+
+#[test]
+fn a_record_of_the_version_before_is_read_and_written_anew() {
+    let place = Place::new();
+    let mut bytes = written(&place);
+    bytes[8] = 1;
+    let checksum = keccak256(&bytes[..HEADER - 4]);
+    bytes[HEADER - 4..HEADER].copy_from_slice(&checksum[..4]);
+    bytes[HEADER + 5 * ENTRY..].fill(0);
+    let place = Place::new();
+    std::fs::write(place.path(), bytes).unwrap();
+    assert!(is_conflict(&place.open().permit(vote(Kind::Notarize, 5, 2))));
+    assert_eq!(std::fs::read(place.path()).unwrap()[8], 2);
 }
 
 #[test]

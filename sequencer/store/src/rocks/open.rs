@@ -96,6 +96,8 @@ fn open_error(path: &Path, error: rocksdb::Error) -> StoreError {
         ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => {
             StoreError::Corrupt { column: "database", detail }
         }
+        // What the database names was there.
+        ErrorKind::IOError if detail.contains("No such file") => StoreError::Corrupt { column: "database", detail },
         _ => StoreError::Database(detail),
     }
 }

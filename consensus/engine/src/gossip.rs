@@ -8,20 +8,47 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use switchyard_consensus_network::{public_key, to_b256};
+use switchyard_consensus_network::{Gossip, Gossiped, InvalidIdentity, Judge, Publisher, public_key, to_b256};
 use switchyard_primitives::B256;
 use tokio::sync::mpsc;
 
 /// Messages that wait in one direction before further ones are dropped.
 const QUEUE: usize = 256;
 
-/// Whom to send to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whom to send to, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum To {
-    /// Every connected validator.
+    /// Every connected validator, each directly.
     All,
     /// One validator, by its identity.
     One(B256),
+    /// These validators.
+    Some(Arc<[B256]>),
+    /// Every validator, by gossip: each receives it from some other one. [`To::All`] where the network has no gossip.
+    Mesh,
+}
+
+impl To {
+    fn recipients(&self) -> Result<Recipients<PublicKey>, InvalidIdentity> {
+        Ok(match self {
+            Self::All | Self::Mesh => Recipients::All,
+            Self::One(identity) => Recipients::One(public_key(*identity)?),
+            Self::Some(identities) => {
+                Recipients::Some(identities.iter().map(|identity| public_key(*identity)).collect::<Result<_, _>>()?)
+            }
+        })
+    }
+}
+
+/// A message of another validator.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Who wrote it: authenticated.
+    pub from: B256,
+    /// Whatever it chose to write.
+    pub message: Bytes,
+    /// Of a message that came by gossip: decides whether it is passed on.
+    pub judge: Option<Judge>,
 }
 
 /// Messages dropped since the start.
@@ -71,8 +98,8 @@ impl GossipSender {
 pub struct GossipHandle {
     /// Sends.
     pub sender: GossipSender,
-    /// Who sent it, and what. The sender is authenticated, the bytes are whatever it chose to send.
-    pub receiver: mpsc::Receiver<(B256, Bytes)>,
+    /// What others have sent.
+    pub receiver: mpsc::Receiver<Incoming>,
 }
 
 /// The other end of a [`GossipHandle::detached`].
@@ -81,7 +108,7 @@ pub struct Detached {
     /// What the handle's user has sent.
     pub sent: mpsc::Receiver<(To, Bytes)>,
     /// Delivers messages to the handle's user.
-    pub deliver: mpsc::Sender<(B256, Bytes)>,
+    pub deliver: mpsc::Sender<Incoming>,
 }
 
 impl GossipHandle {
@@ -95,7 +122,7 @@ impl GossipHandle {
 /// The engine's end.
 pub(crate) struct Relay {
     outbound: mpsc::Receiver<(To, Bytes)>,
-    inbound: mpsc::Sender<(B256, Bytes)>,
+    inbound: mpsc::Sender<Incoming>,
     drops: Arc<Drops>,
 }
 
@@ -110,35 +137,62 @@ pub(crate) fn channel(message_bytes_max: usize) -> (GossipHandle, Relay) {
 impl Relay {
     /// Carries messages until the network closes. A node that no longer listens or sends stops nothing.
     pub(crate) async fn run(
-        mut self,
-        (mut sender, mut receiver): (impl Sender<PublicKey = PublicKey>, impl Receiver<PublicKey = PublicKey>),
+        self,
+        (sender, mut receiver): (impl Sender<PublicKey = PublicKey>, impl Receiver<PublicKey = PublicKey>),
+        gossip: Option<Gossip>,
     ) {
-        let send = async {
-            while let Some((to, message)) = self.outbound.recv().await {
-                let recipients = match to {
-                    To::All => Recipients::All,
-                    To::One(identity) => match public_key(identity) {
-                        Ok(key) => Recipients::One(key),
-                        Err(_) => {
-                            self.drops.outbound.fetch_add(1, Ordering::Relaxed);
-                            continue;
-                        }
-                    },
-                };
-                let reached: Vec<PublicKey> = sender.send(recipients, IoBuf::from(message), false);
-                if reached.is_empty() {
-                    self.drops.outbound.fetch_add(1, Ordering::Relaxed);
+        let Self { outbound, inbound, drops } = self;
+        let (publisher, gossiped) = gossip.map(|gossip| (gossip.publisher, gossip.incoming)).unzip();
+        let deliver = |incoming| {
+            if inbound.try_send(incoming).is_err() {
+                drops.inbound.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        let send = send(outbound, sender, publisher, &drops);
+        let receive = async {
+            while let Ok((peer, message)) = receiver.recv().await {
+                deliver(Incoming { from: to_b256(&peer), message: Bytes::from(message), judge: None });
+            }
+        };
+        let hear = async {
+            if let Some(mut gossiped) = gossiped {
+                while let Some(Gossiped { author, message, judge }) = gossiped.recv().await {
+                    deliver(Incoming { from: to_b256(&author), message, judge: Some(judge) });
                 }
             }
             std::future::pending::<()>().await
         };
-        let receive = async {
-            while let Ok((peer, message)) = receiver.recv().await {
-                if self.inbound.try_send((to_b256(&peer), Bytes::from(message))).is_err() {
-                    self.drops.inbound.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        };
-        futures::future::select(std::pin::pin!(send), std::pin::pin!(receive)).await;
+        tokio::select! {
+            // A fixed order: the simulation repeats a run exactly.
+            biased;
+            () = send => {}
+            () = receive => {}
+            () = hear => {}
+        }
     }
+}
+
+/// Sends until the end.
+async fn send(
+    mut outbound: mpsc::Receiver<(To, Bytes)>,
+    mut sender: impl Sender<PublicKey = PublicKey>,
+    publisher: Option<Publisher>,
+    drops: &Drops,
+) {
+    while let Some((to, message)) = outbound.recv().await {
+        if let (To::Mesh, Some(publisher)) = (&to, &publisher) {
+            if !publisher.publish(message) {
+                drops.outbound.fetch_add(1, Ordering::Relaxed);
+            }
+            continue;
+        }
+        let reached: Vec<PublicKey> = match to.recipients() {
+            Ok(recipients) => sender.send(recipients, IoBuf::from(message), false),
+            Err(_) => Vec::new(),
+        };
+        if reached.is_empty() {
+            drops.outbound.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+    std::future::pending::<()>().await
 }

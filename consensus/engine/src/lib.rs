@@ -35,7 +35,7 @@ use commonware_cryptography::keccak256::Digest;
 use commonware_runtime::{Clock, Metrics, Spawner, Storage};
 pub use config::{EngineConfig, EngineError};
 pub use folder::prepare;
-pub use gossip::{Detached, GossipHandle, GossipSender, To};
+pub use gossip::{Detached, GossipHandle, GossipSender, Incoming, To};
 use rand_core::CryptoRng;
 pub use runtime::{Embedded, Engine, EngineHandle, EngineStatus, MetricsReader, Stopped, embedded, start};
 

@@ -16,13 +16,11 @@ use std::{
     time::Duration,
 };
 use switchyard_consensus_core::{BlockBuilder, EngineEvent};
-use switchyard_consensus_network::{Network, Roster};
+use switchyard_consensus_network::{GOSSIP_BYTES_MAX, Network, Roster};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Events that wait for the node. Consensus itself never waits for it, only delivery does.
 const EVENTS: usize = 64;
-/// Longest gossip message.
-pub(crate) const GOSSIP_BYTES_MAX: usize = 256 << 10;
 /// Threads for disk access; each is idle most of the time.
 const BLOCKING_THREADS: usize = 16;
 /// Enough for the library's deepest futures in builds without optimisation.
@@ -41,6 +39,8 @@ pub struct EngineStatus {
     pub finalized_height: u64,
     /// Other validators with an open connection.
     pub peers_connected: usize,
+    /// Other validators that were refused because their clocks and this machine's differ by seconds.
+    pub clocks_apart: usize,
     /// Whether this validator votes; while it listens for another process with its key it does not.
     pub voting: bool,
 }

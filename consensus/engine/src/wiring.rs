@@ -31,7 +31,7 @@ use commonware_utils::{NZDuration, NZU16, NZU64, NZUsize};
 use std::{sync::atomic::Ordering, time::Duration};
 use switchyard_consensus_core::{BlockBuilder, EngineEvent, allot, namespace};
 use switchyard_consensus_guard::Family;
-use switchyard_consensus_network::{self as network, Connected, Network, Roster, identity, public_key};
+use switchyard_consensus_network::{self as network, Connected, Gossip, Network, Roster, identity, public_key};
 use switchyard_primitives::Block;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info;
@@ -84,7 +84,7 @@ pub(crate) struct Parts<E: Runtime, B: BlockBuilder, S: Sender<PublicKey = Publi
     epochs: Epochs<E, B, S, P>,
     courier: Courier,
     processed: u64,
-    gossip: (gossip::Relay, (S, R)),
+    gossip: (gossip::Relay, (S, R), Option<Gossip>),
     status: StatusKeeper,
     /// Why this validator must not go on.
     must_stop: watch::Receiver<Option<MustStop>>,
@@ -104,7 +104,7 @@ pub(crate) fn network_config(config: &EngineConfig) -> network::Config {
         namespace: namespace(config.network_id),
         message_bytes_max: marshal::max_payload_size::<Standard<HubBlock>, Scheme>(validators, &limits)
             .max(config.limits.block_bytes() + exchange::ENVELOPE_BYTES)
-            .max(crate::runtime::GOSSIP_BYTES_MAX),
+            .max(network::GOSSIP_BYTES_MAX),
     }
 }
 
@@ -252,7 +252,7 @@ where
         epochs,
         courier,
         processed,
-        gossip: (ports.gossip, network.transactions),
+        gossip: (ports.gossip, network.transactions, network.gossip),
         status,
         must_stop,
         stop: ports.stop,
@@ -268,12 +268,12 @@ where
     P: Roster,
 {
     pub(crate) async fn run(self, context: E) -> Result<(), EngineError> {
-        let Self { tasks, epochs, courier, processed, gossip: (relay, transactions), status, mut must_stop, stop } =
-            self;
+        let Self { tasks, epochs, courier, processed, gossip, status, mut must_stop, stop } = self;
+        let (relay, transactions, gossip) = gossip;
         let node_gone = courier.node_gone();
         let courier = context.child("courier").spawn(move |_| courier.run(processed));
         let epochs = context.child("epochs").spawn(move |context| epochs.run(context, processed));
-        let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions));
+        let _gossip = context.child("gossip").spawn(move |_| relay.run(transactions, gossip));
         let _status = context.child("status").spawn(move |context| status.run(context));
         let tasks = tasks.into_iter().map(|(name, task)| Box::pin(async move { (name, task.await.err()) }));
         let outcome = tokio::select! {
@@ -322,14 +322,15 @@ impl StatusKeeper {
             let (_, view) = *self.view.borrow();
             let Part { epoch, seats } = *self.part.borrow();
             let height = self.tip.borrow().height;
-            let connected = self.connected.count();
+            let connected = self.connected.look();
             self.status.send_if_modified(|status| {
                 let new = EngineStatus {
                     epoch,
                     seats,
                     view,
                     finalized_height: height,
-                    peers_connected: connected.unwrap_or(status.peers_connected),
+                    peers_connected: connected.map_or(status.peers_connected, |now| now.open),
+                    clocks_apart: connected.map_or(status.clocks_apart, |now| now.clocks_apart),
                     voting: !self.listening.is_silent(),
                 };
                 let changed = *status != new;

@@ -244,13 +244,22 @@ impl Blocker for Peers {
     }
 }
 
+/// How a node is connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Peers with an open connection.
+    pub open: usize,
+    /// Peers that were refused because their clocks and this node's differ. libp2p only: the own network does not tell.
+    pub clocks_apart: usize,
+}
+
 /// Tells how many validators are connected.
-pub struct Connected(Box<dyn FnMut() -> Option<usize> + Send>);
+pub struct Connected(Box<dyn FnMut() -> Option<Connections> + Send>);
 
 impl Connected {
-    /// `count` may answer `None` where it is asked too often.
-    pub fn counted_by(count: impl FnMut() -> Option<usize> + Send + 'static) -> Self {
-        Self(Box::new(count))
+    /// `count` tells of open connections; it may answer `None` where it is asked too often.
+    pub fn counted_by(mut count: impl FnMut() -> Option<usize> + Send + 'static) -> Self {
+        Self(Box::new(move || Some(Connections { open: count()?, ..Connections::default() })))
     }
 
     pub(crate) fn own(mut probe: OwnSender) -> Self {
@@ -258,11 +267,16 @@ impl Connected {
     }
 
     pub(crate) fn swarm(peers: swarm::Peers) -> Self {
-        Self::counted_by(move || Some(peers.connected()))
+        Self(Box::new(move || Some(peers.connections())))
     }
 
-    /// Validators with an open connection. To be asked at most a few times a second; `None` when asked more often.
-    pub fn count(&mut self) -> Option<usize> {
+    /// To be asked at most a few times a second; `None` when asked more often.
+    pub fn look(&mut self) -> Option<Connections> {
         (self.0)()
+    }
+
+    /// Validators with an open connection; as [`Self::look`].
+    pub fn count(&mut self) -> Option<usize> {
+        self.look().map(|connections| connections.open)
     }
 }

@@ -6,12 +6,14 @@
 //! nothing of either but [`Network`]: channels that implement the library's `Sender` and `Receiver`, and [`Peers`], which
 //! implements its `Provider` and `Blocker`. Nodes of one network must all use the same transport.
 //!
-//! The own network's handshake compares clocks: validators whose clocks differ by more than five seconds do not connect.
-//! libp2p has nothing of the kind: there a wrong clock shows in the timestamps of the blocks that the validator proposes.
+//! Both compare clocks first: validators whose clocks differ by more than five seconds do not connect.
+//!
+//! On libp2p messages may also go by gossip, [`Network::gossip`]: from peer to peer, each to a few others.
 //!
 //! Sending never waits: a message to a peer that is away, too slow or above its quota is dropped, and the protocols above
 //! ask again. Memory is bounded by the quotas and queues in [`CHANNELS`].
 
+mod gossip;
 mod handles;
 mod identity;
 mod own;
@@ -20,7 +22,8 @@ mod swarm;
 use commonware_cryptography::ed25519;
 use commonware_runtime::{Handle, Quota, tokio::Context};
 use commonware_utils::{NZU32, NZUsize};
-pub use handles::{Checked, Closed, Connected, Peers, Receiver, Roster, Sender};
+pub use gossip::{GOSSIP_BYTES_MAX, Gossip, Gossiped, Judge, Publisher, Verdict};
+pub use handles::{Checked, Closed, Connected, Connections, Peers, Receiver, Roster, Sender};
 pub use identity::{InvalidIdentity, identity, public_key, to_b256};
 use serde::{Deserialize, Serialize};
 use std::{fmt, net::SocketAddr, num::NonZeroUsize, str::FromStr};
@@ -185,8 +188,10 @@ pub struct Network<S = Sender, R = Receiver, P = Peers> {
     pub blocks: (S, R),
     /// Requests for missing blocks and the answers.
     pub backfill: (S, R),
-    /// Gossip of transactions, which the engine does not look at.
+    /// Transactions, at which the engine does not look.
     pub transactions: (S, R),
+    /// The same by gossip, where the transport has it.
+    pub gossip: Option<Gossip>,
     /// The validators.
     pub peers: P,
     /// Who is connected.
@@ -212,7 +217,9 @@ impl Network {
         }
         match config.transport {
             Transport::Own => own::start(&context, &config, me, peers),
-            Transport::Libp2p | Transport::Libp2pQuic => swarm::network(&context, &config, me, peers, swarm::BAN),
+            Transport::Libp2p | Transport::Libp2pQuic => {
+                swarm::network(&context, &config, me, peers, swarm::Tuning::default())
+            }
         }
     }
 }
@@ -223,6 +230,12 @@ pub mod fuzz {
     /// The messages of a stream that ends after these bytes, and whether it was given up for a frame that is too long.
     pub fn frames(mut stream: &[u8], bytes_max: usize) -> (Vec<Vec<u8>>, bool) {
         futures::executor::block_on(crate::swarm::frames(&mut stream, bytes_max))
+    }
+
+    /// What gossipsub's library would see of a stream that ends after these bytes, each frame with its head, and whether the
+    /// stream was given up for something that no node sends.
+    pub fn gossip_frames(stream: &[u8], topic: &str, bytes_max: usize) -> (Vec<Vec<u8>>, bool) {
+        crate::swarm::screened(stream, topic, bytes_max)
     }
 }
 

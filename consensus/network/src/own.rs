@@ -73,6 +73,7 @@ pub(crate) fn start(
         blocks: channel(3, CHANNELS[3].quota),
         backfill: channel(4, CHANNELS[4].quota),
         transactions: channel(5, CHANNELS[5].quota),
+        gossip: None,
         connected: Connected::own(network.register(6, PROBE).0),
         peers: Peers::own(oracle, members.get()),
         address: config.listen,

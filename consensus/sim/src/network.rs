@@ -213,6 +213,7 @@ impl Fabric {
             blocks: next(),
             backfill: next(),
             transactions: next(),
+            gossip: None,
             peers: Members { manager: self.oracle.manager(), control },
             connected: Connected::counted_by(move || Some(others)),
             address: SocketAddr::from(([0, 0, 0, 0], 0)),

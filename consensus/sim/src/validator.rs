@@ -238,6 +238,7 @@ impl Validator {
                 hub: hub.clone(),
                 me: world.validators[index].identity,
                 gossip: gossip.sender,
+                gossip_from: usize::MAX,
                 waiting,
                 rollups: vec![EVM, OPAQUE],
                 timing: Timing::default(),

@@ -195,6 +195,23 @@ impl Rejection {
         Self::PassedOn { code: known.unwrap_or("unavailable"), message }
     }
 
+    /// Whether the transaction's bytes alone are the reason, whatever the state: every node that holds to the same rules
+    /// refuses it, and none passes it on. [`Self::UnknownRollup`] is not, since the rollups may change.
+    pub fn is_of_the_bytes(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_)
+                | Self::UnsupportedType(_)
+                | Self::Oversized { .. }
+                | Self::Empty
+                | Self::WrongChainId { .. }
+                | Self::BadSignature
+                | Self::IntrinsicGas { .. }
+                | Self::GasLimit { .. }
+                | Self::TipAboveFeeCap { .. }
+        )
+    }
+
     /// A stable snake_case word for this reason.
     pub fn code(&self) -> &'static str {
         match self {

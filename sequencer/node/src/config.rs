@@ -155,12 +155,25 @@ pub struct Network {
     /// What carries messages: the same on all validators of a network.
     #[serde(default)]
     pub transport: Transport,
+    /// From so many validators on, this one's transactions go to the others by gossip, over libp2p; before, to each of them
+    /// directly. Each validator's own choice.
+    #[serde(default = "Network::gossip_from")]
+    pub gossip_from: usize,
     /// Where the other validators listen, as far as the log does not say so.
     #[serde(default)]
     pub peers: Vec<Peer>,
     /// Whether this node may run with an identity that is not in the stake table yet: a validator that is about to join.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub joining: bool,
+}
+
+impl Network {
+    /// Unless the configuration says otherwise: `docs/adr/0006-gossip-for-large-committees.md`.
+    pub const GOSSIP_FROM: usize = 32;
+
+    fn gossip_from() -> usize {
+        Self::GOSSIP_FROM
+    }
 }
 
 /// Another validator.

@@ -76,12 +76,19 @@ impl Feed {
     fn problem(&self) -> Option<Problem> {
         match self {
             Self::Engine { status, hub } => {
-                let reached = status.borrow().peers_connected + 1;
+                let EngineStatus { peers_connected, clocks_apart, .. } = *status.borrow();
+                let reached = peers_connected + 1;
                 // Which validators are connected is not known here: at least so many are needed, if they are those with
                 // most seats.
                 let quorum = fewest_of_a_quorum(hub.tip().current());
-                let message =
+                let mut message =
                     format!("{reached} of the {quorum} validators of a quorum are connected, this one included");
+                if clocks_apart > 0 {
+                    message += &format!(
+                        "; {clocks_apart} were refused because their clocks differ from this machine's: run chrony or \
+                         systemd-timesyncd"
+                    );
+                }
                 (reached < quorum).then_some(Problem { code: "no_quorum", message })
             }
             Self::Sync(status) => {
@@ -191,7 +198,7 @@ mod tests {
 
     /// The codes of what keeps a node from being ready whose head is `age_ms` old.
     fn codes(peers_connected: usize, height: u64, finalized_height: u64, age_ms: u64) -> Vec<&'static str> {
-        let engine = EngineStatus { epoch: 0, seats: 1, view: 9, finalized_height, peers_connected, voting: true };
+        let engine = EngineStatus { peers_connected, finalized_height, voting: true, ..EngineStatus::default() };
         let tip = HubTip { height, hash: B256::ZERO, timestamp_ms: NOW_MS - age_ms };
         codes_of(Feed::Engine { status: watch::channel(engine).1, hub: four() }, tip)
     }
@@ -212,6 +219,17 @@ mod tests {
         };
         assert!(codes(499).is_empty());
         assert_eq!(codes(10_000), ["clock_behind"]);
+    }
+
+    #[test]
+    fn a_node_without_a_quorum_says_whether_clocks_are_the_reason() {
+        let message = |clocks_apart| {
+            let engine = EngineStatus { clocks_apart, ..EngineStatus::default() };
+            let feed = Feed::Engine { status: watch::channel(engine).1, hub: four() };
+            feed.problem().unwrap().message
+        };
+        assert!(!message(0).contains("clocks"));
+        assert!(message(2).contains("2 were refused because their clocks differ"), "{}", message(2));
     }
 
     #[test]

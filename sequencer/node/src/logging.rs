@@ -57,7 +57,7 @@ impl<S: Subscriber> Layer<S> for RecentErrors {
 pub fn init() -> RecentErrors {
     let errors = RecentErrors::default();
     let filter = EnvFilter::try_from_env("SWITCHYARD_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,commonware_p2p=warn,commonware_consensus=warn,commonware_runtime=warn,commonware_storage=warn,commonware_resolver=warn,commonware_broadcast=warn"));
+        .unwrap_or_else(|_| EnvFilter::new("info,commonware_p2p=warn,commonware_consensus=warn,commonware_runtime=warn,commonware_storage=warn,commonware_resolver=warn,commonware_broadcast=warn,libp2p_gossipsub=error,libp2p_identify=warn"));
     let json = std::env::var("SWITCHYARD_LOG_FORMAT").is_ok_and(|v| v == "json");
     let registry = tracing_subscriber::registry().with(filter).with(errors.clone());
     let stderr = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

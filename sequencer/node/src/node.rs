@@ -265,6 +265,7 @@ impl Shared {
             hub: opened.hub.clone(),
             me,
             gossip: gossip.sender,
+            gossip_from: opened.config.network.as_ref().map_or(usize::MAX, |network| network.gossip_from),
             waiting,
             rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
             timing: ingest::Timing::default(),

@@ -78,6 +78,99 @@ pub(crate) fn network_frames(input: &[u8]) -> bool {
     rest.is_empty()
 }
 
+/// gossipsub's messages, as the libp2p specifications have them and prost reads them.
+mod pubsub {
+    use prost::Message;
+
+    #[derive(Message)]
+    pub(super) struct Rpc {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) subscriptions: Vec<Subscription>,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) publish: Vec<Published>,
+        #[prost(message, optional, tag = "3")]
+        pub(super) control: Option<Control>,
+    }
+
+    #[derive(Message)]
+    pub(super) struct Subscription {
+        #[prost(bool, optional, tag = "1")]
+        pub(super) subscribe: Option<bool>,
+        #[prost(string, optional, tag = "2")]
+        pub(super) topic: Option<String>,
+    }
+
+    #[derive(Message)]
+    pub(super) struct Published {
+        #[prost(bytes = "vec", optional, tag = "2")]
+        pub(super) data: Option<Vec<u8>>,
+        #[prost(string, optional, tag = "4")]
+        pub(super) topic: Option<String>,
+    }
+
+    #[derive(Message)]
+    pub(super) struct Control {
+        #[prost(message, repeated, tag = "1")]
+        pub(super) have: Vec<Have>,
+        #[prost(message, repeated, tag = "2")]
+        pub(super) want: Vec<Ids>,
+        #[prost(message, repeated, tag = "3")]
+        pub(super) graft: Vec<Of>,
+        #[prost(message, repeated, tag = "4")]
+        pub(super) prune: Vec<Of>,
+        #[prost(message, repeated, tag = "5")]
+        pub(super) dont_want: Vec<Ids>,
+    }
+
+    #[derive(Message)]
+    pub(super) struct Have {
+        #[prost(string, optional, tag = "1")]
+        pub(super) topic: Option<String>,
+        #[prost(bytes = "vec", repeated, tag = "2")]
+        pub(super) ids: Vec<Vec<u8>>,
+    }
+
+    #[derive(Message)]
+    pub(super) struct Ids {
+        #[prost(bytes = "vec", repeated, tag = "1")]
+        pub(super) ids: Vec<Vec<u8>>,
+    }
+
+    #[derive(Message)]
+    pub(super) struct Of {
+        #[prost(string, optional, tag = "1")]
+        pub(super) topic: Option<String>,
+    }
+}
+
+/// The topic of [`gossip_frames`].
+pub(crate) const TOPIC: &str = "/topic";
+
+/// Whatever is handed to gossipsub's library is, as prost reads it, one thing about one topic, with ids of one length.
+pub(crate) fn gossip_frames(input: &[u8]) -> bool {
+    let (frames, given_up) = switchyard_consensus_network::fuzz::gossip_frames(input, TOPIC, FRAME_BYTES_MAX);
+    for frame in &frames {
+        assert!(frame.len() <= FRAME_BYTES_MAX);
+        let Ok(pubsub::Rpc { subscriptions, publish, control }) =
+            pubsub::Rpc::decode_length_delimited(frame.as_slice())
+        else {
+            continue;
+        };
+        let pubsub::Control { have, want, graft, prune, dont_want } = control.unwrap_or_default();
+        let controls = have.len() + want.len() + graft.len() + prune.len() + dont_want.len();
+        assert!(subscriptions.len() + publish.len() + controls <= 1, "several things at once");
+        let topics = subscriptions.iter().map(|s| &s.topic).chain(publish.iter().map(|p| &p.topic));
+        let topics = topics.chain(have.iter().map(|h| &h.topic)).chain(graft.iter().chain(&prune).map(|g| &g.topic));
+        for topic in topics {
+            assert_eq!(topic.as_deref(), Some(TOPIC));
+        }
+        let ids: Vec<_> =
+            have.iter().map(|h| &h.ids).chain(want.iter().chain(&dont_want).map(|i| &i.ids)).flatten().collect();
+        assert!(ids.len() <= 128 && ids.iter().all(|id| id.len() == 32), "ids that nobody makes");
+    }
+    !given_up && !frames.is_empty()
+}
+
 pub(crate) fn gossip_message(input: &[u8]) -> bool {
     let limits = Limits::default();
     let Ok(message) = wire::Message::decode(Bytes::copy_from_slice(input), &limits) else { return false };

@@ -34,6 +34,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "hub_state", run: disk::hub_state },
     Target { name: "exchange_message", run: consensus::exchange_message },
     Target { name: "network_frames", run: consensus::network_frames },
+    Target { name: "gossip_frames", run: consensus::gossip_frames },
     Target { name: "gossip_message", run: consensus::gossip_message },
     Target { name: "sign_record", run: disk::sign_record },
     Target { name: "sign_record_entries", run: disk::sign_record_entries },

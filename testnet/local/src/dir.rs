@@ -292,6 +292,7 @@ impl NetworkDir {
                 network: Some(Network {
                     listen: p2p(index),
                     transport: Transport::default(),
+                    gossip_from: Network::GOSSIP_FROM,
                     joining: index >= genesis.validators.len(),
                     peers: others.map(|(i, v)| Peer { identity: v.seat.identity, address: p2p(i) }).collect(),
                 }),

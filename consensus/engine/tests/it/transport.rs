@@ -5,7 +5,7 @@ use crate::{
     cluster::{Builder, Cluster, Manner, assert_agree, stop_all, within},
 };
 use switchyard_consensus_engine::To;
-use switchyard_consensus_network::Transport;
+use switchyard_consensus_network::{Transport, Verdict};
 use switchyard_primitives::Bytes;
 
 async fn four_agree(transport: Transport) {
@@ -22,8 +22,15 @@ async fn four_agree(transport: Transport) {
         validator.until(|log| given.iter().all(|tx| log.transactions().any(|t| t == tx)) && log.height() >= 12).await;
     }
     assert!(validators[0].gossip.sender.send(To::One(cluster.identities[2]), "for two".into()));
-    let message = within(validators[2].gossip.receiver.recv()).await;
-    assert_eq!(message, Some((cluster.identities[0], "for two".into())));
+    let direct = within(validators[2].gossip.receiver.recv()).await.unwrap();
+    assert_eq!((direct.from, &direct.message[..]), (cluster.identities[0], &b"for two"[..]));
+    assert!(direct.judge.is_none());
+    assert!(validators[0].gossip.sender.send(To::Mesh, "for everyone".into()));
+    for validator in &mut validators[1..] {
+        let gossiped = within(validator.gossip.receiver.recv()).await.unwrap();
+        assert_eq!((gossiped.from, &gossiped.message[..]), (cluster.identities[0], &b"for everyone"[..]));
+        gossiped.judge.unwrap().decide(Verdict::Accept);
+    }
     let metrics = validators[0].handle.metrics.encode();
     assert!(metrics.contains("libp2p_connected 3"), "{metrics}");
     assert_agree(&stop_all(validators).await);

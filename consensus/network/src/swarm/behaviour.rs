@@ -1,11 +1,11 @@
 //! Who may connect: the part of the swarm that sees each connection first.
 
 use super::{
-    handler::{Handler, Opened},
+    handler::{Handler, Opened, Protocols},
     roster::{Refusal, Shared},
 };
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol,
+    Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse},
     multiaddr::Protocol,
     swarm::{
@@ -30,7 +30,7 @@ const PER_PEER_MAX: usize = 4;
 /// Refuses strangers, and gives each admitted connection its streams.
 pub(super) struct Behaviour {
     shared: Arc<Shared>,
-    protocols: Arc<[StreamProtocol]>,
+    protocols: Arc<Protocols>,
     pending: HashMap<ConnectionId, Option<IpAddr>>,
     established: HashMap<ConnectionId, PeerId>,
     events: VecDeque<Told>,
@@ -54,7 +54,7 @@ fn ip(address: &Multiaddr) -> Option<IpAddr> {
 }
 
 impl Behaviour {
-    pub(super) fn new(shared: Arc<Shared>, protocols: Arc<[StreamProtocol]>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, protocols: Arc<Protocols>) -> Self {
         let (pending, established) = (HashMap::new(), HashMap::new());
         Self { shared, protocols, pending, established, events: VecDeque::new(), waker: None }
     }

@@ -2,28 +2,34 @@
 //!
 //! One task drives the swarm. Messages do not pass through it: senders put them into the queues of a connection
 //! ([`roster::Outbound`]), a task of the connection writes them ([`link::write`]), and one task for each of the peer's streams
-//! reads ([`link::read`]).
+//! reads ([`link::read`]). What goes by gossip is in [`gossip`].
 
 mod behaviour;
+mod clock;
 mod dialer;
+mod gossip;
 mod handler;
 mod link;
 mod metrics;
+mod program;
 mod roster;
 #[cfg(test)]
 mod tests;
 
-use crate::{CHANNELS, Channel, ChannelKind, Config, Network, NetworkError};
+use crate::{CHANNELS, Channel, Config, Network, NetworkError};
 use behaviour::{Behaviour, Told};
+use clock::{Apart, Clock};
 use commonware_cryptography::ed25519::PublicKey;
 use commonware_p2p::utils::limited::LimitedSender;
 use commonware_runtime::{IoBuf, Spawner as _, Supervisor as _, signal::Signal, tokio::Context};
 use dialer::Dialer;
 use futures::StreamExt as _;
-use handler::Opened;
+pub(crate) use gossip::screened;
+use handler::{Opened, Protocols};
 use libp2p::{
     Multiaddr, PeerId, StreamProtocol, Swarm, SwarmBuilder,
     core::transport::TransportError,
+    identify,
     identity::Keypair,
     multiaddr::Protocol,
     noise, ping,
@@ -46,6 +52,7 @@ use switchyard_primitives::keccak256;
 use tokio::{
     sync::mpsc,
     task::{AbortHandle, JoinSet},
+    time::Instant,
 };
 use tracing::{debug, info, warn};
 
@@ -63,8 +70,31 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Streams of a connection, at any time: ours, the peer's, pings, and those being refused.
 const STREAMS_MAX: u8 = 64;
+/// Streams that a peer asks for at a time: those of the channels, clock, gossip, identify and ping, and as many again.
+const NEGOTIATING_MAX: usize = 2 * (CHANNELS.len() + 4);
 /// Tries to find a port that is free for both TCP and UDP where none is configured.
 const PORTS: usize = 16;
+/// The channel whose messages may also go by gossip.
+const TRANSACTIONS: usize = 5;
+/// Least time between two lines that tell of a peer's clock: a node whose own is wrong refuses everyone, again and again.
+const CLOCK_LINES: Duration = Duration::from_secs(30);
+
+/// What tests set otherwise.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuning {
+    /// How long a ban lasts.
+    pub(crate) ban: Duration,
+    /// This node's clock.
+    pub(crate) clock: Clock,
+    /// How it gossips.
+    pub(crate) gossip: gossip::Settings,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { ban: BAN, clock: clock::system, gossip: gossip::Settings::USUAL }
+    }
+}
 
 /// Sends on one channel.
 pub(crate) type Sender = LimitedSender<Context, Outbound, Peers>;
@@ -79,19 +109,27 @@ pub(crate) struct Receiver {
 #[derive(NetworkBehaviour)]
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 struct Behaviours {
+    /// Refuses strangers, before the others hear of a connection.
     links: Behaviour,
     ping: ping::Behaviour,
+    identify: identify::Behaviour,
+    gossip: gossip::Behaviour,
 }
 
-/// The name of each channel's protocol. Nodes of another network, or of another version, agree on none. The network's part
-/// is half a hash of its namespace, which is enough that nobody finds a network with the same.
-fn protocols(namespace: &[u8]) -> Result<Arc<[StreamProtocol]>, NetworkError> {
+/// What the names of a network's protocols begin with. The network's part is half a hash of its namespace, which is enough
+/// that nobody finds a network with the same.
+fn prefix(namespace: &[u8]) -> String {
     let network: String = keccak256(namespace)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = |channel: &ChannelKind| {
-        StreamProtocol::try_from_owned(format!("/switchyard/{network}/{VERSION}/{}", channel.name))
-            .map_err(|e| NetworkError::Libp2p(e.to_string()))
+    format!("/switchyard/{network}/{VERSION}")
+}
+
+/// The name of each stream's protocol. Nodes of another network, or of another version, agree on none.
+fn protocols(prefix: &str, now_ms: Clock) -> Result<Protocols, NetworkError> {
+    let name = |stream: &str| {
+        StreamProtocol::try_from_owned(format!("{prefix}/{stream}")).map_err(|e| NetworkError::Libp2p(e.to_string()))
     };
-    CHANNELS.iter().map(name).collect()
+    let channels = CHANNELS.iter().map(|channel| name(channel.name)).collect::<Result<_, _>>()?;
+    Ok(Protocols { channels, clock: name("clock")?, now_ms })
 }
 
 fn tcp_address(address: SocketAddr) -> Multiaddr {
@@ -102,13 +140,13 @@ fn quic_address(address: SocketAddr) -> Multiaddr {
     Multiaddr::from(address.ip()).with(Protocol::Udp(address.port())).with(Protocol::QuicV1)
 }
 
-/// Starts the swarm and its task. The length of a ban is a parameter for tests.
+/// Starts the swarm and its task.
 pub(crate) fn network(
     context: &Context,
     config: &Config,
     me: PublicKey,
     mut validators: Vec<(PublicKey, SocketAddr)>,
-    ban: Duration,
+    tuning: Tuning,
 ) -> Result<Network, NetworkError> {
     let limit = u32::MAX;
     if u32::try_from(config.message_bytes_max).is_err() {
@@ -119,8 +157,19 @@ pub(crate) fn network(
     let my_id = keypair.public().to_peer_id();
     let context = context.child("libp2p");
     let metrics = Metrics::new(&context);
-    let shared = Arc::new(Shared::new(my_id, ban, config.message_bytes_max, metrics));
-    let mut swarm = swarm(keypair, Behaviour::new(shared.clone(), protocols(&config.namespace)?))?;
+    let shared = Arc::new(Shared::new(my_id, tuning.ban, tuning.clock, config.message_bytes_max, metrics));
+    let prefix = prefix(&config.namespace);
+    let protocols = Arc::new(protocols(&prefix, tuning.clock)?);
+    let direct = Outbound { channel: TRANSACTIONS, shared: shared.clone() };
+    let topic = format!("{prefix}/{}", CHANNELS[TRANSACTIONS].name);
+    let (gossip, gossiping) = gossip::Behaviour::new(keypair.clone(), topic, tuning.gossip, direct)?;
+    let behaviours = Behaviours {
+        links: Behaviour::new(shared.clone(), protocols),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING)),
+        identify: program::behaviour(keypair.public(), &prefix),
+        gossip,
+    };
+    let mut swarm = swarm(keypair, behaviours)?;
     let address = listen(&mut swarm, config.listen)?;
     let peers = Peers(shared.clone());
     validators.push((me, address));
@@ -140,6 +189,8 @@ pub(crate) fn network(
     let driver = Driver {
         context: context.child("driver"),
         dialer: Dialer::new(config.transport, my_id),
+        programs: HashMap::new(),
+        clock_line: None,
         shared,
         swarm,
         me: my_id,
@@ -153,17 +204,29 @@ pub(crate) fn network(
     let task = context.child("swarm").spawn(move |context| driver.run(context.stopped()));
     let connected = crate::Connected::swarm(peers.clone());
     let peers = crate::Peers::swarm(peers);
-    Ok(Network { votes, certificates, resolver, blocks, backfill, transactions, peers, connected, address, task })
+    let gossip = Some(gossiping);
+    Ok(Network {
+        votes,
+        certificates,
+        resolver,
+        blocks,
+        backfill,
+        transactions,
+        gossip,
+        peers,
+        connected,
+        address,
+        task,
+    })
 }
 
-fn swarm(keypair: Keypair, links: Behaviour) -> Result<Swarm<Behaviours>, NetworkError> {
+fn swarm<B: NetworkBehaviour>(keypair: Keypair, behaviour: B) -> Result<Swarm<B>, NetworkError> {
     let error = |e: &dyn std::fmt::Display| NetworkError::Libp2p(e.to_string());
     let streams = || {
         let mut config = yamux::Config::default();
         config.set_max_num_streams(STREAMS_MAX.into());
         config
     };
-    let ping = ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING));
     let swarm = SwarmBuilder::with_existing_identity(keypair)
         .with_tokio()
         .with_tcp(tcp::Config::new().nodelay(true), noise::Config::new, streams)
@@ -173,9 +236,9 @@ fn swarm(keypair: Keypair, links: Behaviour) -> Result<Swarm<Behaviours>, Networ
             config.max_concurrent_stream_limit = STREAMS_MAX.into();
             config
         })
-        .with_behaviour(|_| Behaviours { links, ping })
+        .with_behaviour(|_| behaviour)
         .map_err(|e| error(&e))?
-        .with_swarm_config(|config| config.with_max_negotiating_inbound_streams(2 * CHANNELS.len()))
+        .with_swarm_config(|config| config.with_max_negotiating_inbound_streams(NEGOTIATING_MAX))
         .with_connection_timeout(HANDSHAKE)
         .build();
     Ok(swarm)
@@ -221,6 +284,9 @@ struct Connection {
     key: PublicKey,
     /// Our streams, by channel, until all are open.
     streams: Vec<Option<libp2p::Stream>>,
+    /// Whether its clock is near enough to this node's.
+    in_time: bool,
+    identified: bool,
     queues: Option<link::Queues>,
     /// Stopped with the connection: one that waits for the engine would hold on to its message, connection after connection.
     readers: Vec<AbortHandle>,
@@ -235,6 +301,10 @@ struct Driver {
     bytes_max: usize,
     deliver: Vec<mpsc::Sender<(PublicKey, IoBuf)>>,
     dialer: Dialer,
+    /// Which program each peer says it is, as far as that was logged.
+    programs: HashMap<PeerId, String>,
+    /// When a peer's clock was last told of.
+    clock_line: Option<Instant>,
     links: HashMap<ConnectionId, Connection>,
     /// Connections of each peer, the newest last.
     newest: HashMap<PeerId, Vec<ConnectionId>>,
@@ -292,6 +362,7 @@ impl Driver {
             self.swarm.close_connection(connection);
         }
         self.dialer.review(&self.shared);
+        self.programs.retain(|peer, _| self.shared.key(peer).is_some());
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehavioursEvent>) {
@@ -301,6 +372,11 @@ impl Driver {
                 debug!(%peer, %error, "no sign of life");
                 self.drop_link(connection, Link::Silent);
             }
+            SwarmEvent::Behaviour(BehavioursEvent::Identify(identify::Event::Received {
+                peer_id,
+                connection_id,
+                info,
+            })) => self.on_identified(peer_id, connection_id, &info),
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, .. } => {
                 self.on_established(connection_id, peer_id);
             }
@@ -327,7 +403,9 @@ impl Driver {
             return;
         };
         let streams = CHANNELS.iter().map(|_| None).collect();
-        self.links.insert(connection, Connection { peer, key, streams, queues: None, readers: Vec::new() });
+        let (queues, readers) = (None, Vec::new());
+        let link = Connection { peer, key, streams, in_time: false, identified: false, queues, readers };
+        self.links.insert(connection, link);
         let of_peer = self.newest.entry(peer).or_default();
         of_peer.push(connection);
         // Both have dialled, or the older one is dead and its end not noticed. One side decides, or they might each close
@@ -345,8 +423,14 @@ impl Driver {
         match opened {
             Opened::Outbound { channel, stream } => {
                 link.streams[channel] = Some(stream);
-                if link.streams.iter().all(Option::is_some) {
-                    self.open(connection);
+                self.open(connection);
+            }
+            Opened::Clock(apart) => {
+                link.in_time = !apart.too_far();
+                self.shared.is_apart(peer, apart.too_far());
+                match apart.too_far() {
+                    false => self.open(connection),
+                    true => self.refuse_clock(connection, peer, apart),
                 }
             }
             Opened::Inbound { channel, stream } => {
@@ -374,9 +458,38 @@ impl Driver {
         }
     }
 
-    /// All streams are there: messages may be sent.
+    /// Closes a connection to a peer in another time. Which of the two is wrong is not known here, so it is no fault.
+    fn refuse_clock(&mut self, connection: ConnectionId, peer: PeerId, apart: Apart) {
+        let now = Instant::now();
+        if self.clock_line.is_none_or(|last| now.duration_since(last) >= CLOCK_LINES) {
+            self.clock_line = Some(now);
+            warn!(
+                %peer, %apart, refused = self.shared.apart(),
+                "refused: the peer's clock and this machine's differ by more than 5 s; run chrony or systemd-timesyncd where \
+                 it is wrong: here, if most peers are refused"
+            );
+        }
+        self.drop_link(connection, Link::Clock);
+    }
+
+    /// Takes down what a peer says it is, once a connection, and believes none of it.
+    fn on_identified(&mut self, peer: PeerId, connection: ConnectionId, info: &identify::Info) {
+        let Some(link) = self.links.get_mut(&connection).filter(|link| !link.identified) else { return };
+        link.identified = true;
+        let (program, observed) = (program::shown(&info.agent_version), program::observed(&info.observed_addr));
+        debug!(%peer, program, observed, "identified");
+        if self.programs.get(&peer).is_none_or(|known| *known != program) {
+            info!(%peer, program, "a peer's program");
+            self.programs.insert(peer, program);
+        }
+    }
+
+    /// When all streams are there and the clock is right, messages may be sent.
     fn open(&mut self, connection: ConnectionId) {
         let Some(link) = self.links.get_mut(&connection) else { return };
+        if !link.in_time || link.queues.is_some() || !link.streams.iter().all(Option::is_some) {
+            return;
+        }
         let (queues, receivers) = link::queues();
         link.queues = Some(queues);
         let streams = std::mem::take(&mut link.streams).into_iter().flatten().collect();
@@ -442,5 +555,5 @@ impl Driver {
 #[cfg(test)]
 fn shared_for_tests(context: &Context) -> Arc<Shared> {
     let me = PeerId::random();
-    Arc::new(Shared::new(me, BAN, usize::MAX, Metrics::new(context)))
+    Arc::new(Shared::new(me, BAN, clock::system, usize::MAX, Metrics::new(context)))
 }

@@ -2,9 +2,11 @@
 //! that are connected.
 
 use super::{
+    clock::Clock,
     link::Queues,
     metrics::{Fate, Metrics},
 };
+use crate::Connections;
 use commonware_actor::{Feedback, Unreliable};
 use commonware_codec::{Copying, DecodeExt as _};
 use commonware_cryptography::ed25519::PublicKey;
@@ -24,7 +26,7 @@ use libp2p::{
     identity::{self, ed25519},
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fmt,
     net::SocketAddr,
     sync::Arc,
@@ -71,6 +73,8 @@ struct Roster {
     members: HashMap<PeerId, Member>,
     /// Until when a peer is banned. Only members are, so there are no more bans than members.
     bans: HashMap<PeerId, Instant>,
+    /// Members that were refused for their clocks when they were connected last.
+    apart: HashSet<PeerId>,
     updates: Vec<mpsc::UnboundedSender<PeerSetUpdate<PublicKey>>>,
     blocked: Vec<ring::Sender<Set<PublicKey>>>,
 }
@@ -101,6 +105,7 @@ pub(super) struct Shared {
     me: PeerId,
     ban: Duration,
     message_bytes_max: usize,
+    clock: Clock,
     roster: Mutex<Roster>,
     /// The newest connection of each peer that is ready.
     links: RwLock<HashMap<PublicKey, Queues>>,
@@ -111,9 +116,29 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(me: PeerId, ban: Duration, message_bytes_max: usize, metrics: Metrics) -> Self {
+    pub(super) fn new(me: PeerId, ban: Duration, clock: Clock, message_bytes_max: usize, metrics: Metrics) -> Self {
         let (roster, links, watchers) = Default::default();
-        Self { me, ban, message_bytes_max, roster, links, watchers, changed: Notify::new(), metrics }
+        Self { me, ban, message_bytes_max, clock, roster, links, watchers, changed: Notify::new(), metrics }
+    }
+
+    /// This node's clock, in milliseconds since 1970.
+    pub(super) fn now_ms(&self) -> u64 {
+        (self.clock)()
+    }
+
+    /// Remembers whether a member's clock is too far from this node's.
+    pub(super) fn is_apart(&self, peer: PeerId, apart: bool) {
+        let mut roster = self.roster.lock();
+        if apart && roster.members.contains_key(&peer) {
+            roster.apart.insert(peer);
+        } else {
+            roster.apart.remove(&peer);
+        }
+    }
+
+    /// Members whose clocks are.
+    pub(super) fn apart(&self) -> usize {
+        self.roster.lock().apart.len()
     }
 
     /// Whether a peer may be connected.
@@ -192,14 +217,14 @@ pub(crate) struct Peers(pub(super) Arc<Shared>);
 
 impl fmt::Debug for Peers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peers").field("connected", &self.connected()).finish_non_exhaustive()
+        f.debug_struct("Peers").field("connections", &self.connections()).finish_non_exhaustive()
     }
 }
 
 impl Peers {
-    /// How many are connected.
-    pub(crate) fn connected(&self) -> usize {
-        self.0.links.read().len()
+    /// How many are connected, and how many were refused for their clocks.
+    pub(crate) fn connections(&self) -> Connections {
+        Connections { open: self.0.links.read().len(), clocks_apart: self.0.apart() }
     }
 
     /// Sets who belongs to the network from peer set `id` on, and where they are. Sets below the newest two are forgotten,
@@ -228,8 +253,9 @@ impl Peers {
             let Some(address) = addresses.get(&key).copied().or(known) else { continue };
             roster.members.insert(peer, Member { key, address });
         }
-        let Roster { members, bans, updates, .. } = &mut *roster;
+        let Roster { members, bans, apart, updates, .. } = &mut *roster;
         bans.retain(|peer, _| members.contains_key(peer));
+        apart.retain(|peer| members.contains_key(peer));
         let update = PeerSetUpdate { index: id, latest: set, all };
         updates.retain(|subscriber| subscriber.send(update.clone()).is_ok());
         drop(roster);

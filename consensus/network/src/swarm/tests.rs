@@ -1,7 +1,9 @@
 //! Nodes over loopback sockets.
 
 use super::{
+    Tuning,
     behaviour::Behaviour,
+    clock,
     link::{self, End, read_frame},
     network,
     roster::{Outbound, Peers, key_of, peer_id},
@@ -11,7 +13,12 @@ use commonware_cryptography::ed25519::PublicKey;
 use commonware_p2p::{Blocker as _, Receiver as _, Recipients, Sender as _, UnlimitedSender as _};
 use commonware_runtime::{IoBuf, Metrics as _, Runner as _, Supervisor as _, tokio::Context};
 use futures::{AsyncWrite, FutureExt as _, StreamExt as _, io::Cursor};
-use libp2p::identity::Keypair;
+use libp2p::{
+    StreamProtocol, Swarm, identify,
+    identity::Keypair,
+    ping,
+    swarm::{NetworkBehaviour, SwarmEvent},
+};
 use std::{
     collections::HashMap,
     future::Future,
@@ -25,21 +32,21 @@ use std::{
 use switchyard_primitives::{B256, keccak256};
 use tokio::sync::mpsc;
 
-const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const LOCALHOST: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 const BYTES_MAX: usize = 1 << 20;
 /// Longer than any test should take on a busy machine; only so that a defect fails and does not hang.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn within<T>(future: impl Future<Output = T>) -> T {
+pub(super) async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("took too long")
 }
 
-fn run<F: Future<Output = ()>>(test: impl FnOnce(Context) -> F) {
+pub(super) fn run<F: Future<Output = ()>>(test: impl FnOnce(Context) -> F) {
     let config = commonware_runtime::tokio::Config::new().with_worker_threads(2);
     commonware_runtime::tokio::Runner::new(config).start(test);
 }
 
-fn secret(name: &str) -> [u8; 32] {
+pub(super) fn secret(name: &str) -> [u8; 32] {
     keccak256(name).0
 }
 
@@ -47,28 +54,28 @@ fn id(name: &str) -> B256 {
     identity(&secret(name))
 }
 
-fn key(name: &str) -> PublicKey {
+pub(super) fn key(name: &str) -> PublicKey {
     public_key(id(name)).unwrap()
 }
 
 /// A node's settings, changed by the tests that are about one of them.
-struct Node<'a> {
-    name: &'static str,
-    transport: Transport,
-    namespace: &'static str,
-    listen: SocketAddr,
-    peers: &'a [(&'static str, SocketAddr)],
-    message_bytes_max: usize,
-    ban: Duration,
+pub(super) struct Node<'a> {
+    pub(super) name: &'static str,
+    pub(super) transport: Transport,
+    pub(super) namespace: &'static str,
+    pub(super) listen: SocketAddr,
+    pub(super) peers: &'a [(&'static str, SocketAddr)],
+    pub(super) message_bytes_max: usize,
+    pub(super) tuning: Tuning,
 }
 
 impl<'a> Node<'a> {
-    fn new(name: &'static str, peers: &'a [(&'static str, SocketAddr)]) -> Self {
-        let (transport, namespace, ban) = (Transport::Libp2p, "a network", Duration::from_secs(600));
-        Self { name, transport, namespace, listen: LOCALHOST, peers, message_bytes_max: BYTES_MAX, ban }
+    pub(super) fn new(name: &'static str, peers: &'a [(&'static str, SocketAddr)]) -> Self {
+        let (transport, namespace, tuning) = (Transport::Libp2p, "a network", Tuning::default());
+        Self { name, transport, namespace, listen: LOCALHOST, peers, message_bytes_max: BYTES_MAX, tuning }
     }
 
-    fn start(&self, context: &Context) -> Network {
+    pub(super) fn start(&self, context: &Context) -> Network {
         let config = Config {
             transport: self.transport,
             identity_secret: secret(self.name),
@@ -78,17 +85,17 @@ impl<'a> Node<'a> {
             message_bytes_max: self.message_bytes_max,
         };
         let peers = self.peers.iter().map(|(name, address)| (key(name), *address)).collect();
-        network(&context.child(self.name), &config, key(self.name), peers, self.ban).unwrap()
+        network(&context.child(self.name), &config, key(self.name), peers, self.tuning).unwrap()
     }
 }
 
 /// Makes `names` the peers of a node, known by their addresses.
-fn track(network: &Network, set: u64, names: &[(&str, SocketAddr)]) {
+pub(super) fn track(network: &Network, set: u64, names: &[(&str, SocketAddr)]) {
     let validators: Vec<_> = names.iter().map(|(name, address)| (id(name), *address)).collect();
     network.peers.clone().track(set, &validators, &[]).unwrap();
 }
 
-async fn until(condition: impl FnMut() -> bool) {
+pub(super) async fn until(condition: impl FnMut() -> bool) {
     let mut condition = condition;
     within(async {
         while !condition() {
@@ -98,12 +105,12 @@ async fn until(condition: impl FnMut() -> bool) {
     .await;
 }
 
-async fn until_connected(network: &mut Network, count: usize) {
+pub(super) async fn until_connected(network: &mut Network, count: usize) {
     until(|| network.connected.count() == Some(count)).await;
 }
 
 /// The sum of the counters whose lines have these parts.
-fn counted(context: &Context, parts: &[&str]) -> u64 {
+pub(super) fn counted(context: &Context, parts: &[&str]) -> u64 {
     let metrics = context.encode();
     let lines = metrics.lines().filter(|line| !line.starts_with('#') && parts.iter().all(|part| line.contains(part)));
     lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
@@ -204,6 +211,7 @@ fn a_known_key_on_another_network_is_refused() {
         until(|| counted(&context, &["bob", "connections_total", "other_network"]) >= 1).await;
         assert_eq!((a.connected.count(), b.connected.count()), (Some(0), Some(0)));
         assert_eq!(counted(&context, &["connections_total", "\"ready\""]), 0);
+        assert_eq!(counted(&context, &["bans_total"]), 0);
         assert!(a.votes.1.recv().now_or_never().is_none());
     });
 }
@@ -211,7 +219,8 @@ fn a_known_key_on_another_network_is_refused() {
 #[test]
 fn an_oversized_message_bans_its_sender_for_a_time() {
     run(|context| async move {
-        let mut a = Node { ban: Duration::from_secs(2), ..Node::new("alice", &[]) }.start(&context);
+        let tuning = Tuning { ban: Duration::from_secs(2), ..Tuning::default() };
+        let mut a = Node { tuning, ..Node::new("alice", &[]) }.start(&context);
         let known = [("alice", a.address)];
         let mut b = Node { message_bytes_max: BYTES_MAX + 1, ..Node::new("bob", &known) }.start(&context);
         track(&a, 1, &[("alice", a.address), ("bob", b.address)]);
@@ -232,22 +241,113 @@ fn an_oversized_message_bans_its_sender_for_a_time() {
     });
 }
 
+/// A peer of alice's with streams of its choice.
+#[derive(NetworkBehaviour)]
+#[behaviour(prelude = "libp2p::swarm::derive_prelude")]
+struct Peer {
+    links: Behaviour,
+    ping: ping::Behaviour,
+    identify: identify::Behaviour,
+}
+
+/// On its way to alice, with these channels.
+fn peer_of(context: &Context, alice: &Network, channels: impl FnOnce(&mut Vec<StreamProtocol>)) -> Swarm<Peer> {
+    track(alice, 1, &[("alice", alice.address), ("mallory", LOCALHOST)]);
+    let shared = super::shared_for_tests(&context.child("mallory"));
+    Peers(shared.clone()).track(0, &[(key("alice"), alice.address)], &[]);
+    let mut protocols = super::protocols(&super::prefix(b"a network"), clock::system).unwrap();
+    channels(&mut protocols.channels);
+    let keypair = Keypair::ed25519_from_bytes(secret("mallory")).unwrap();
+    let identify = identify::Behaviour::new(identify::Config::new("a tool".into(), keypair.public()));
+    let links = Behaviour::new(shared, protocols.into());
+    let mut peer = super::swarm(keypair, Peer { links, ping: ping::Behaviour::default(), identify }).unwrap();
+    peer.dial(super::tcp_address(alice.address)).unwrap();
+    peer
+}
+
 #[test]
 fn a_peer_that_opens_a_channel_twice_is_banned() {
     run(|context| async move {
         let a = Node::new("alice", &[]).start(&context);
-        track(&a, 1, &[("alice", a.address), ("mallory", LOCALHOST)]);
-        let shared = super::shared_for_tests(&context.child("mallory"));
-        Peers(shared.clone()).track(0, &[(key("alice"), a.address)], &[]);
-        let mut names = super::protocols(b"a network").unwrap().to_vec();
-        names.push(names[0].clone());
-        let keypair = Keypair::ed25519_from_bytes(secret("mallory")).unwrap();
-        let mut mallory = super::swarm(keypair, Behaviour::new(shared, names.into())).unwrap();
-        mallory.dial(super::tcp_address(a.address)).unwrap();
-        let dishonest = mallory.for_each(|_| std::future::ready(()));
+        let mallory = peer_of(&context, &a, |channels| channels.push(channels[0].clone()));
+        // Its streams are kept, or their end would be that of the connection.
+        let dishonest = mallory.collect::<Vec<_>>();
         let banned = until(|| counted(&context, &["alice", "bans_total"]) == 1);
         futures::future::select(std::pin::pin!(banned), std::pin::pin!(dishonest)).await;
         assert_eq!(counted(&context, &["alice", "bans_total"]), 1);
+    });
+}
+
+fn ten_seconds_ahead() -> u64 {
+    clock::system() + 10_000
+}
+
+fn four_seconds_ahead() -> u64 {
+    clock::system() + 4_000
+}
+
+#[test]
+fn a_peer_whose_clock_is_ten_seconds_off_is_refused_by_both() {
+    run(|context| async move {
+        let mut a = Node::new("alice", &[]).start(&context);
+        let known = [("alice", a.address)];
+        let tuning = Tuning { clock: ten_seconds_ahead, ..Tuning::default() };
+        let mut b = Node { tuning, ..Node::new("bob", &known) }.start(&context);
+        track(&a, 1, &[("alice", a.address), ("bob", b.address)]);
+        for (name, network) in [("alice", &mut a), ("bob", &mut b)] {
+            until(|| counted(&context, &[name, "connections_total", "\"clock\""]) >= 1).await;
+            let apart = crate::Connections { open: 0, clocks_apart: 1 };
+            assert_eq!(network.connected.look(), Some(apart));
+        }
+        assert_eq!(counted(&context, &["connections_total", "\"ready\""]), 0);
+        assert_eq!(counted(&context, &["bans_total"]), 0);
+        assert!(a.votes.1.recv().now_or_never().is_none());
+
+        // Once its clock is right, it is let in.
+        b.task.abort();
+        let mut b = Node::new("bob", &known).start(&context.child("again"));
+        until_connected(&mut a, 1).await;
+        until_connected(&mut b, 1).await;
+        assert_eq!(a.connected.look(), Some(crate::Connections { open: 1, clocks_apart: 0 }));
+    });
+}
+
+#[test]
+fn clocks_may_differ_by_a_few_seconds() {
+    run(|context| async move {
+        let mut a = Node::new("alice", &[]).start(&context);
+        let known = [("alice", a.address)];
+        let tuning = Tuning { clock: four_seconds_ahead, ..Tuning::default() };
+        let mut b = Node { tuning, ..Node::new("bob", &known) }.start(&context);
+        track(&a, 1, &[("alice", a.address), ("bob", b.address)]);
+        until_connected(&mut a, 1).await;
+        until_connected(&mut b, 1).await;
+        assert_eq!(counted(&context, &["connections_total", "\"clock\""]), 0);
+    });
+}
+
+#[test]
+fn a_peer_is_told_the_program_and_its_protocols_but_not_where_it_listens() {
+    run(|context| async move {
+        let a = Node::new("alice", &[]).start(&context);
+        let mut tool = peer_of(&context, &a, |_| {});
+        let mut streams = Vec::new();
+        let info = within(async {
+            loop {
+                match tool.select_next_some().await {
+                    SwarmEvent::Behaviour(PeerEvent::Identify(identify::Event::Received { info, .. })) => break info,
+                    other => streams.push(other),
+                }
+            }
+        })
+        .await;
+        let prefix = super::prefix(b"a network");
+        assert_eq!(info.agent_version, concat!("switchyard/", env!("CARGO_PKG_VERSION")));
+        assert_eq!(info.protocol_version, prefix);
+        for name in [format!("{prefix}/votes"), format!("{prefix}/clock"), "/meshsub/1.2.0".into()] {
+            assert!(info.protocols.iter().any(|protocol| protocol.as_ref() == name), "{name}: {:?}", info.protocols);
+        }
+        assert!(info.listen_addrs.is_empty(), "{:?}", info.listen_addrs);
     });
 }
 

@@ -141,6 +141,7 @@ impl Hub {
             hub: hub.clone(),
             me: B256::ZERO,
             gossip: GossipHandle::detached(1024).0.sender,
+            gossip_from: usize::MAX,
             waiting,
             rollups: vec![ROLLUP],
             timing: Timing::default(),

@@ -3,6 +3,9 @@
 //! A client's transactions enter this node's mempool and go to every other validator in batches; each answers which of
 //! them it holds. The client gets its answer when, with this node, a quorum (`n - f`) holds the transaction: then more
 //! than `f` honest validators do, so that no crash of a minority loses it, and any honest leader includes it.
+//!
+//! In a large committee a batch goes by gossip first. Who has not answered after a moment gets it directly, so that what
+//! is accepted never hangs on gossip.
 
 pub mod wire;
 
@@ -22,7 +25,8 @@ use std::{
     time::{Duration, Instant},
 };
 use switchyard_consensus_core::Committee;
-use switchyard_consensus_engine::{GossipSender, To};
+use switchyard_consensus_engine::{GossipSender, Incoming, To};
+use switchyard_consensus_network::{Judge, Verdict};
 use switchyard_mempool::{Mempool, Origin};
 use switchyard_primitives::{Bytes, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::Rejection;
@@ -40,6 +44,8 @@ const IN_FLIGHT_LIMIT: usize = 4096;
 const OUTBOX_LIMIT: usize = 16_384;
 /// Least time between two batches, so that many small submissions cost few messages. The first after a pause goes at once.
 const BATCH_INTERVAL: Duration = Duration::from_millis(4);
+/// The same by gossip, where each batch costs every node more than once.
+const GOSSIP_INTERVAL: Duration = Duration::from_millis(20);
 /// Batches of one validator that are admitted at a time.
 const BATCHES_AT_WORK: usize = 32;
 /// Hashes that a slow subscriber of pending transactions may be behind.
@@ -83,6 +89,21 @@ fn seats(committee: &Committee, validator: &B256) -> usize {
     committee.member(validator).map_or(0, |member| member.seats as usize)
 }
 
+/// What is to become of a batch that came by gossip. An honest author has checked each transaction, and whoever has passed
+/// the batch on too: what is wrong whatever the state is a fault of the peer that sent it. For the rest, a batch is of use
+/// to others as long as it was here, or is already.
+fn verdict(admitted: &[Result<TxKey, Rejection>]) -> Verdict {
+    let is_of_the_bytes = |result: &Result<_, Rejection>| result.as_ref().is_err_and(Rejection::is_of_the_bytes);
+    let is_of_use = |result: &Result<_, Rejection>| matches!(result, Ok(_) | Err(Rejection::AlreadyKnown(_)));
+    if admitted.iter().any(is_of_the_bytes) {
+        Verdict::Reject
+    } else if admitted.iter().any(is_of_use) {
+        Verdict::Accept
+    } else {
+        Verdict::Ignore
+    }
+}
+
 /// A batch whose answers are awaited.
 struct InFlight {
     sent: Instant,
@@ -104,6 +125,7 @@ pub struct Ingest {
     hub: HubStates,
     me: B256,
     gossip: GossipSender,
+    gossip_from: usize,
     outbox: mpsc::Sender<Outgoing>,
     /// By id, so that the oldest comes first.
     in_flight: Mutex<BTreeMap<u64, InFlight>>,
@@ -133,6 +155,8 @@ pub struct IngestParts {
     pub me: B256,
     /// The way to the other validators.
     pub gossip: GossipSender,
+    /// From so many validators on, batches go by gossip.
+    pub gossip_from: usize,
     /// Told of every new transaction.
     pub waiting: watch::Sender<u64>,
     /// The rollups.
@@ -157,6 +181,7 @@ impl Ingest {
             hub: parts.hub,
             me: parts.me,
             gossip: parts.gossip,
+            gossip_from: parts.gossip_from,
             outbox,
             in_flight: Mutex::default(),
             // Above every id of an earlier run, whose late answers then fit none.
@@ -303,9 +328,10 @@ impl Ingest {
 
     /// Takes what other validators send until the engine ends. A batch is admitted on a task of its own, of which each
     /// validator has a few at a time: what comes above that is dropped and counted, and nobody else waits for it.
-    pub async fn receive(self: Arc<Self>, mut incoming: mpsc::Receiver<(B256, bytes::Bytes)>) {
+    /// The verdict on one that came by gossip is told in any case: without an admission it is to ignore it.
+    pub async fn receive(self: Arc<Self>, mut incoming: mpsc::Receiver<Incoming>) {
         let mut slots: HashMap<B256, Arc<Semaphore>> = HashMap::new();
-        while let Some((from, message)) = incoming.recv().await {
+        while let Some(Incoming { from, message, judge }) = incoming.recv().await {
             match Message::decode(message.into(), &self.limits) {
                 Ok(Message::Batch { id, transactions }) => {
                     if !slots.contains_key(&from) {
@@ -321,12 +347,19 @@ impl Ingest {
                     };
                     let ingest = self.clone();
                     self.machine.spawn(Box::pin(async move {
-                        ingest.answer(from, id, transactions).await;
+                        ingest.answer(from, id, transactions, judge).await;
                         drop(slot);
                     }));
                 }
-                Ok(Message::Ack { id, held }) => self.on_ack(from, id, &held),
+                Ok(Message::Ack { id, held }) => match judge {
+                    None => self.on_ack(from, id, &held),
+                    // Answers concern one node, and are sent to it.
+                    Some(judge) => judge.decide(Verdict::Reject),
+                },
                 Err(error) => {
+                    if let Some(judge) = judge {
+                        judge.decide(Verdict::Reject);
+                    }
                     let label = crate::metrics::ReasonLabel { reason: "undecodable" };
                     self.metrics.gossip_malformed.get_or_create(&label).inc();
                     // Counted above: a line for each would let a validator fill the log.
@@ -337,8 +370,11 @@ impl Ingest {
     }
 
     #[tracing::instrument(skip_all, fields(%from, transactions = transactions.len()))]
-    async fn answer(self: &Arc<Self>, from: B256, id: u64, transactions: Vec<(RollupId, Bytes)>) {
+    async fn answer(self: &Arc<Self>, from: B256, id: u64, transactions: Vec<(RollupId, Bytes)>, judge: Option<Judge>) {
         let admitted = self.admit(transactions, Origin::Gossip).await;
+        if let Some(judge) = judge {
+            judge.decide(verdict(&admitted));
+        }
         let held = admitted
             .iter()
             .map(|r| matches!(r, Ok(_) | Err(Rejection::AlreadyKnown(_) | Rejection::AlreadyFinal { .. })))
@@ -388,19 +424,28 @@ impl Ingest {
             let sent = self.machine.instant();
             in_flight.insert(id, InFlight { sent, committee, message, answered, held, done });
         }
-        self.gossip.send(To::All, message.0);
+        self.gossip.send(if self.by_gossip() { To::Mesh } else { To::All }, message.0);
     }
 
-    /// Gossip may be lost at a full queue: what nobody has answered for a while is sent once more.
+    fn by_gossip(&self) -> bool {
+        self.hub.tip().current().members().len() >= self.gossip_from
+    }
+
+    /// A batch may be lost at a full queue, or kept back by those who should have passed it on: who has not answered for a
+    /// while gets it directly, once more.
     fn send_unanswered_again(&self) {
         let (mut again, now) = (Vec::new(), self.machine.instant());
         for batch in self.in_flight.lock().values_mut() {
-            if now.duration_since(batch.sent) >= self.timing.replication_timeout / 5 {
-                again.extend(batch.message.take());
+            if now.duration_since(batch.sent) < self.timing.replication_timeout / 5 {
+                continue;
             }
+            let Some(message) = batch.message.take() else { continue };
+            let members = batch.committee.members().iter().map(|member| member.seat.identity);
+            let silent: Arc<[B256]> = members.filter(|m| *m != self.me && !batch.answered.contains(m)).collect();
+            again.push((silent, message));
         }
-        for message in again {
-            self.gossip.send(To::All, message.0);
+        for (silent, message) in again.into_iter().filter(|(silent, _)| !silent.is_empty()) {
+            self.gossip.send(To::Some(silent), message.0);
         }
     }
 
@@ -474,7 +519,7 @@ impl Ingest {
                         if !early.is_zero() {
                             machine.sleep(early).await;
                         }
-                        next_batch = machine.instant() + BATCH_INTERVAL;
+                        next_batch = machine.instant() + if self.by_gossip() { GOSSIP_INTERVAL } else { BATCH_INTERVAL };
                         self.send_batch(outbox.drain(first));
                     }
                     None => return,

@@ -73,7 +73,7 @@ impl Drop for Opener {
 struct Hub {
     ingest: Arc<Ingest>,
     outbox: Option<Outbox>,
-    receiver: Option<mpsc::Receiver<(B256, bytes::Bytes)>>,
+    receiver: Option<mpsc::Receiver<Incoming>>,
     line: Detached,
     mempool: Arc<Mempool>,
     store: Arc<MemoryStore>,
@@ -84,6 +84,11 @@ struct Hub {
 
 impl Hub {
     fn new(timing: Timing) -> Self {
+        Self::with(timing, usize::MAX)
+    }
+
+    /// A hub that gossips from so many validators on.
+    fn with(timing: Timing, gossip_from: usize) -> Self {
         let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
         let gate = Arc::new(Gate::default());
         let rollups = [(OPAQUE, None), (GATED, Some(gate.clone() as Arc<dyn Admission>))];
@@ -98,6 +103,7 @@ impl Hub {
             hub: crate::hub::tests::of_equals(store.clone(), &[ME, ONE, TWO, THREE]),
             me: ME,
             gossip: sender,
+            gossip_from,
             waiting,
             rollups: vec![OPAQUE, GATED],
             timing,
@@ -119,10 +125,14 @@ impl Hub {
 
     /// A hub whose tasks run.
     fn running(timing: Timing) -> Self {
-        let mut hub = Self::new(timing);
+        Self::new(timing).run()
+    }
+
+    fn run(mut self) -> Self {
+        let hub = &mut self;
         tokio::spawn(hub.ingest.clone().run(hub.outbox.take().unwrap()));
         tokio::spawn(hub.ingest.clone().receive(hub.receiver.take().unwrap()));
-        hub
+        self
     }
 
     /// The next message that the hub sends.
@@ -140,7 +150,19 @@ impl Hub {
     }
 
     async fn deliver(&self, from: B256, message: &Message) {
-        self.line.deliver.send((from, message.encode().0)).await.unwrap();
+        self.deliver_bytes(from, message.encode(), None).await;
+    }
+
+    async fn deliver_bytes(&self, from: B256, message: Bytes, judge: Option<Judge>) {
+        self.line.deliver.send(Incoming { from, message: message.0, judge }).await.unwrap();
+    }
+
+    /// Delivers a message as by gossip; the verdict.
+    async fn gossip(&self, from: B256, message: Bytes) -> Verdict {
+        let (decide, verdict) = oneshot::channel();
+        let judge = Judge::new(move |verdict| decide.send(verdict).unwrap());
+        self.deliver_bytes(from, message, Some(judge)).await;
+        verdict.await.unwrap()
     }
 
     async fn ack(&self, from: B256, id: u64, held: &[bool]) {
@@ -312,7 +334,7 @@ async fn malformed_gossip_is_counted_and_changes_nothing() {
     let oversized = Message::Batch { id: 1, transactions: oversized }.encode();
     let malformed = [Bytes::new(), truncated, trailing, unknown_kind, many, oversized];
     for message in &malformed {
-        hub.line.deliver.send((ONE, message.0.clone())).await.unwrap();
+        hub.deliver_bytes(ONE, message.clone(), None).await;
     }
     hub.settle().await;
     let label = crate::metrics::ReasonLabel { reason: "undecodable" };
@@ -402,4 +424,81 @@ async fn sending_again_waits_between_its_rounds() {
     assert_eq!(hub.try_sent(), [tx("a")]);
     hub.ingest.send_again(&mut round);
     assert!(hub.try_sent().is_empty());
+}
+
+fn batch(id: u64, texts: &[&str]) -> Bytes {
+    Message::Batch { id, transactions: texts.iter().map(|text| (OPAQUE, tx(text))).collect() }.encode()
+}
+
+#[tokio::test]
+async fn a_large_committee_is_told_by_gossip_and_who_stays_silent_directly() {
+    let soon = Timing { replication_timeout: Duration::from_millis(500), tick: Duration::from_millis(1), ..NEVER };
+    for (gossip_from, first) in [(4, To::Mesh), (5, To::All)] {
+        let mut hub = Hub::with(soon, gossip_from).run();
+        let ingest = hub.ingest.clone();
+        let mut submit = pin!(ingest.submit(OPAQUE, vec![tx("a")]));
+        let sent = tokio::select! {
+            results = submit.as_mut() => panic!("{results:?}"),
+            sent = hub.sent() => sent,
+        };
+        let (to, Message::Batch { id, .. }) = sent else { panic!("{sent:?}") };
+        assert_eq!(to, first);
+        hub.ack(TWO, id, &[true]).await;
+        // A fifth of the time has passed, once.
+        let again = tokio::select! {
+            results = submit.as_mut() => panic!("{results:?}"),
+            again = hub.sent() => again,
+        };
+        assert_eq!(again.0, To::Some([ONE, THREE].into()));
+        assert!(matches!(again.1, Message::Batch { id: same, .. } if same == id));
+        hub.ack(THREE, id, &[true]).await;
+        assert_eq!(submit.await, [Ok(hash("a"))]);
+    }
+}
+
+#[tokio::test]
+async fn a_gossiped_batch_is_passed_on_while_it_is_of_use() {
+    let mut hub = Hub::running(NEVER);
+    hub.finalise(&[tx("final")]);
+    for (id, texts, verdict, held) in [
+        (1, &["new", "final"][..], Verdict::Accept, &[true, true][..]),
+        (2, &["new"], Verdict::Accept, &[true]),
+        (3, &["final"], Verdict::Ignore, &[true]),
+    ] {
+        assert_eq!(hub.gossip(ONE, batch(id, texts)).await, verdict, "{texts:?}");
+        assert_eq!(hub.sent().await, (To::One(ONE), Message::Ack { id, held: held.to_vec() }));
+    }
+    let unknown = Message::Batch { id: 4, transactions: vec![(RollupId(99), tx("a"))] }.encode();
+    assert_eq!(hub.gossip(ONE, unknown).await, Verdict::Ignore);
+    assert_eq!(hub.gossip(STRANGER, batch(5, &["a"])).await, Verdict::Ignore);
+}
+
+#[tokio::test]
+async fn a_gossiped_message_that_no_honest_node_passes_on_is_rejected() {
+    let hub = Hub::running(NEVER);
+    for message in
+        [Bytes::from_static(b"garbage"), batch(1, &["good", ""]), Message::Ack { id: 1, held: vec![true] }.encode()]
+    {
+        assert_eq!(hub.gossip(ONE, message).await, Verdict::Reject);
+    }
+}
+
+#[tokio::test]
+async fn a_flooding_author_is_ignored_beyond_its_share_of_checks() {
+    let hub = Hub::with(NEVER, 4).run();
+    let mut verdicts = Vec::new();
+    for id in 0..BATCHES_AT_WORK as u64 + 3 {
+        let message = Message::Batch { id, transactions: vec![(GATED, Bytes::copy_from_slice(&id.to_be_bytes()))] };
+        let (decide, verdict) = oneshot::channel();
+        // The test may be over.
+        let judge = Judge::new(move |verdict| {
+            let _ = decide.send(verdict);
+        });
+        hub.deliver_bytes(ONE, message.encode(), Some(judge)).await;
+        verdicts.push(verdict);
+    }
+    // Only those beyond the share are told of before the gate opens.
+    let told = futures::future::join_all(verdicts.split_off(BATCHES_AT_WORK)).await;
+    assert_eq!(told, vec![Ok(Verdict::Ignore); 3]);
+    assert!(verdicts.iter_mut().all(|verdict| verdict.try_recv().is_err()));
 }

@@ -167,28 +167,6 @@ impl Seeds {
         }
     }
 
-    /// What the library sends: a subscription, a message, and each kind of control message.
-    fn gossip_frames(&mut self) {
-        let field =
-            |number: u8, value: &[u8]| [&[number << 3 | 2, u8::try_from(value.len()).expect("short")], value].concat();
-        let frame = |rpc: Vec<u8>| [&[u8::try_from(rpc.len()).expect("short")], &rpc[..]].concat();
-        let (topic, id) = (crate::consensus::TOPIC.as_bytes(), [7; 32]);
-        let message = [field(1, b"author"), field(2, b"data"), field(3, &[0; 8]), field(4, topic)].concat();
-        let have = [field(1, topic), field(2, &id)].concat();
-        let prune = [&field(1, topic)[..], &[3 << 3, 60]].concat();
-        for (name, rpc) in [
-            ("subscription", field(1, &[&[1 << 3, 1][..], &field(2, topic)].concat())),
-            ("message", field(2, &message)),
-            ("ihave", field(3, &field(1, &have))),
-            ("iwant", field(3, &field(2, &field(1, &id)))),
-            ("graft", field(3, &field(3, &field(1, topic)))),
-            ("prune", field(3, &field(4, &prune))),
-            ("idontwant", field(3, &field(5, &field(1, &id)))),
-        ] {
-            self.add("gossip_frames", name, frame(rpc));
-        }
-    }
-
     fn disk(&mut self) {
         let body = |kind: u8, numbers: [u64; 3], digest: u8| {
             [&[kind][..], &numbers.map(u64::to_be_bytes).concat(), &[digest; 32]].concat()

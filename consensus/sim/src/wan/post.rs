@@ -152,6 +152,7 @@ impl Post {
             blocks: open(Channel::Blocks),
             backfill: open(Channel::Backfill),
             transactions: open(Channel::Transactions),
+            gossip: None,
             connected: members.count(),
             peers: members,
             address: address(me),

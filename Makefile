@@ -17,8 +17,13 @@ PROGRAMS := switchyard switchyard-testnet switchyard-bench
 SEEDS ?= 200
 FROM ?= 0
 WAN_ARGS ?=
+# Of power cuts.
+POINTS ?= 500
+SEED ?= 1
+POWERCUT_DIR ?= $(TARGET_DIR)/powercut
+POWERCUT_ARGS ?=
 
-.PHONY: help setup build testnet test fuzz compat sim sim-wan lint fmt doc bench clean-testnet
+.PHONY: help setup build testnet test fuzz compat sim sim-wan powercut lint fmt doc bench clean-testnet
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -109,6 +114,13 @@ sim: setup ## simulated networks with faults, one for each seed: make sim SEEDS=
 sim-wan: setup ## finality over ten regions in simulated time: make sim-wan WAN_ARGS='--validators 10'
 	$(CARGO) build --workspace --bin switchyard-sim-wan --locked
 	"$(TARGET_DIR)/debug/switchyard-sim-wan" $(WAN_ARGS)
+
+powercut: setup ## cuts the power between any two writes of validators: make powercut POINTS=5000 SEED=7
+	$(CARGO) build --workspace --bins --locked
+	powercut="$(TARGET_DIR)/debug/switchyard-powercut"
+	"$$powercut" run --points $(POINTS) --seed $(SEED) --dir "$(POWERCUT_DIR)" $(POWERCUT_ARGS)
+	"$$powercut" run --points $$(( $(POINTS) / 12 )) --seed $(SEED) --dir "$(POWERCUT_DIR)" $(POWERCUT_ARGS) \
+	    --validators 4 --blocks 150 --jobs 1
 
 lint: ## clippy with warnings denied, and formatting
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings

@@ -1,7 +1,8 @@
 //! Every validator has the same stake table and the same committees, and they are those that follow from the log.
 //!
 //! The log is followed here by other code than the validators': a plain table, and `allot` at each epoch's end. A record may
-//! change the table only if somebody who may do so has signed it, which is known here without looking at signatures.
+//! change the table only if somebody who may do so has signed it, which is known here without looking at signatures; but a liar's
+//! own record, of which nobody else knows, is held against the key that the table has for it.
 
 use super::{Verdict, violated};
 use crate::world::World;
@@ -38,6 +39,7 @@ pub type Table = BTreeMap<B256, Entry>;
 /// What follows from the log.
 #[derive(Debug)]
 pub struct Committees {
+    network: B256,
     rules: EpochRules,
     height: u64,
     table: Table,
@@ -81,7 +83,20 @@ impl Committees {
         let committees = [0, 1].into_iter().filter_map(first).collect();
         let (issued, roots) = (HashSet::new(), BTreeMap::new());
         let rules = world.epochs;
-        Self { rules, height: 0, table, serial: 0, committees, issued, liars, roots, applied: 0, changed: None }
+        let network = world.network;
+        Self {
+            network,
+            rules,
+            height: 0,
+            table,
+            serial: 0,
+            committees,
+            issued,
+            liars,
+            roots,
+            applied: 0,
+            changed: None,
+        }
     }
 
     /// The stake table after the newest final block.
@@ -145,7 +160,11 @@ impl Committees {
         for bytes in records {
             let wrong = |what: &str| violated("committees", format!("block {height}: {what}"));
             let Ok(record) = Record::decode(bytes) else { return wrong("a record does not decode") };
-            let own = |u: &Update| self.liars.contains(&u.identity);
+            let own = |u: &Update| {
+                let key =
+                    self.table.get(&u.identity).filter(|_| self.liars.contains(&u.identity)).map(|entry| entry.bls);
+                key.is_some_and(|key| u.verify(self.network, &key).is_ok())
+            };
             let asked = self.issued.contains(&keccak256(bytes));
             if !asked && !matches!(&record, Record::Update(u) if own(u)) {
                 return wrong(&format!("nobody who may has signed {record:?}"));

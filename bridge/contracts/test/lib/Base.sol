@@ -116,7 +116,7 @@ abstract contract Remote is Base {
         m.destinationChain = chainOf(HERE);
         m.index = uint64(outboxes[THERE].length);
         m.deadline = uint64(block.timestamp + 1 days);
-        m.gasLimit = 100_000;
+        m.gasLimit = 300_000;
         m.sender = Wire.account(sender);
         m.recipient = Wire.account(recipient);
         m.refund = m.sender;

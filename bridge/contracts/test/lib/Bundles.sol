@@ -6,6 +6,7 @@ import {VAULT} from "../../src/Predeploys.sol";
 import {Bundle, Call, Leg, Move, Wire} from "../../src/Wire.sol";
 import {HubProof} from "../../src/Hub.sol";
 import {Base} from "./Base.sol";
+import {burn} from "./Recipients.sol";
 import {vm} from "./Vm.sol";
 
 /// Hashes of calldata for tests that have the values in memory.
@@ -128,7 +129,7 @@ contract Participant is IBundleParticipant {
             refused = !ok;
         }
         require(how != How.Revert);
-        if (how == How.AllGas) while (true) {}
+        if (how == How.AllGas) burn();
         if (how == How.ReturnBomb) {
             assembly {
                 revert(0, 500000)

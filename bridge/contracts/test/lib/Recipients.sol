@@ -6,6 +6,13 @@ import {MessageProof} from "../../src/Inbox.sol";
 import {INBOX, OUTBOX} from "../../src/Predeploys.sol";
 import {Message} from "../../src/Wire.sol";
 
+/// Uses up all gas that there is, at once.
+function burn() pure {
+    assembly {
+        invalid()
+    }
+}
+
 /// Takes what comes and remembers it.
 contract Recipient is IERC7786Recipient {
     uint256 public calls;
@@ -58,7 +65,7 @@ contract Failing is Recipient {
         super.receiveMessage(id, sender, payload);
         if (how == How.Revert) revert Broken();
         if (how == How.WrongAnswer) return bytes4(0xdeadbeef);
-        if (how == How.AllGas) while (true) {}
+        if (how == How.AllGas) burn();
         assembly {
             switch sload(how.slot)
             case 3 { stop() }

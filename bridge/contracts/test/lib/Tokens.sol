@@ -3,6 +3,7 @@ pragma solidity 0.8.37;
 
 import {ERC20} from "@openzeppelin/contracts/token/ERC20/ERC20.sol";
 import {ERC721} from "@openzeppelin/contracts/token/ERC721/ERC721.sol";
+import {burn} from "./Recipients.sol";
 
 contract PlainToken is ERC20 {
     uint8 private immutable _decimals;
@@ -78,7 +79,7 @@ contract HostileToken is PlainToken("Hostile", "HOS", 18) {
     function transfer(address to, uint256 amount) public override returns (bool) {
         require(mood != 1);
         if (mood == 2) return false;
-        if (mood == 3) while (true) {}
+        if (mood == 3) burn();
         if (mood == 4) {
             assembly {
                 return(0, 1000000)

@@ -21,6 +21,7 @@ interface Vm {
     function assertGe(uint256 a, uint256 b) external pure;
     function assertGe(uint256 a, uint256 b, string calldata reason) external pure;
     function assertLe(uint256 a, uint256 b) external pure;
+    function assertLe(uint256 a, uint256 b, string calldata reason) external pure;
     function assertNotEq(bytes32 a, bytes32 b) external pure;
     function assertTrue(bool condition) external pure;
     function assertTrue(bool condition, string calldata reason) external pure;

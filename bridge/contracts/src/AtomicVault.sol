@@ -52,7 +52,7 @@ contract AtomicVault is ReentrancyGuardTransient {
     }
 
     /// @notice What the hub's accumulator says.
-    enum Verdict {
+    enum Decision {
         Abort,
         Commit,
         /// The leg was prepared outside its bundle.
@@ -119,14 +119,14 @@ contract AtomicVault is ReentrancyGuardTransient {
         emit Prepared(id, index, msg.sender);
     }
 
-    /// @notice Brings the hub's verdict, and carries it out for `items`.
+    /// @notice Brings the hub's decision, and carries it out for `items`.
     /// @param height hub height of the decision; not looked at for a release
     /// @param items bit `i` for item `i`; the others stay held until {retry}
     function settle(
         Bundle calldata bundle,
         uint8 index,
         Leg calldata leg,
-        Verdict verdict,
+        Decision decision,
         uint64 height,
         HubProof calldata proof,
         uint16 items
@@ -134,9 +134,9 @@ contract AtomicVault is ReentrancyGuardTransient {
         bytes32 id = _check(bundle, index, leg);
         State storage state = states[id][index];
         require(state.status == Status.Prepared, WrongStatus(state.status));
-        bool committed = verdict == Verdict.Commit;
+        bool committed = decision == Decision.Commit;
         HUB.verify(
-            verdict == Verdict.Release
+            decision == Decision.Release
                 ? Wire.releaseLeaf(id, leg.rollup, index)
                 : Wire.decisionLeaf(id, committed, height),
             proof

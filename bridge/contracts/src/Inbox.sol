@@ -145,7 +145,7 @@ contract Inbox is ReentrancyGuardTransient {
             require(status(m.source, m.previous - 1) != Status.Open, OutOfOrder(m.previous - 1));
         }
         _settle(m, Status.Delivered);
-        if (m.flags == Wire.NOTICE) {
+        if (m.kind == Wire.NOTICE) {
             _takeNotice(m, payload);
             delivered = true;
         } else {
@@ -178,7 +178,7 @@ contract Inbox is ReentrancyGuardTransient {
     /// @notice Calls a recipient in a frame of its own, which is undone if the recipient does not answer as it must.
     function run(Message calldata m, bytes32 id, bytes calldata payload, uint256 gasLimit) external {
         require(msg.sender == address(this), NotSelf(msg.sender));
-        bool plain = m.flags == Wire.TRANSFER;
+        bool plain = m.kind == Wire.TRANSFER;
         bytes memory data;
         if (!plain) {
             bytes memory sender = InteroperableAddress.formatEvmV1(m.sourceChain, _address(m.sender));

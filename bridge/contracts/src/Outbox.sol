@@ -88,7 +88,7 @@ contract Outbox is IERC7786GatewaySource {
         Message memory m = _readAttributes(attributes);
         (uint256 chain, address to) = recipient.parseEvmV1Calldata();
         require(to != address(0), NoRecipient());
-        bool plain = m.flags == Wire.TRANSFER;
+        bool plain = m.kind == Wire.TRANSFER;
         require(payload.length <= PAYLOAD_MAX && (!plain || payload.length == 0), BadPayload(payload.length));
         m.destination = chain > type(uint64).max ? 0 : HUB.rollupOf(uint64(chain));
         m.source = HUB.rollup();
@@ -119,7 +119,7 @@ contract Outbox is IERC7786GatewaySource {
     function sendNotice(uint64 destination, uint64 destinationChain, bytes32 id) external {
         require(msg.sender == address(INBOX), NotInbox(msg.sender));
         Message memory m;
-        m.flags = Wire.NOTICE;
+        m.kind = Wire.NOTICE;
         m.source = HUB.rollup();
         m.destination = destination;
         m.destinationChain = destinationChain;
@@ -162,7 +162,7 @@ contract Outbox is IERC7786GatewaySource {
         if (selector == IMessageAttributes.ordered.selector) {
             m.previous = 1;
         } else if (selector == IMessageAttributes.transfer.selector) {
-            m.flags = Wire.TRANSFER;
+            m.kind = Wire.TRANSFER;
         } else if (selector == IMessageAttributes.refundTo.selector) {
             m.refund = Wire.account(abi.decode(arguments, (address)));
             require(m.refund != 0, BadAttribute(selector));

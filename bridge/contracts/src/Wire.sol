@@ -14,8 +14,8 @@ struct Checkpoint {
 
 /// @notice A message between two rollups. Accounts are 32 bytes; one of 20 bytes is padded with zeros on the left.
 struct Message {
-    /// One of {Wire.TRANSFER} and {Wire.NOTICE}, or 0.
-    uint8 flags;
+    /// {Wire.CALL}, {Wire.TRANSFER} or {Wire.NOTICE}.
+    uint8 kind;
     uint64 source;
     uint64 sourceChain;
     uint64 destination;
@@ -83,9 +83,11 @@ struct Bundle {
 library Wire {
     uint8 internal constant VERSION = 1;
 
-    /// Message flag: no payload; the value goes to the recipient by a call without data, as from a wallet.
+    /// Kind of a message: the recipient's `receiveMessage` (ERC-7786) is called.
+    uint8 internal constant CALL = 0;
+    /// Kind of a message: no payload; the value goes to the recipient by a call without data, as from a wallet.
     uint8 internal constant TRANSFER = 1;
-    /// Message flag: from one Inbox to another, tells that a message has expired; the payload is its id.
+    /// Kind of a message: from one Inbox to another, tells that a message has expired; the payload is its id.
     uint8 internal constant NOTICE = 2;
 
     uint8 internal constant COIN = 0;
@@ -123,7 +125,7 @@ library Wire {
             bytes.concat(
                 abi.encodePacked(
                     VERSION,
-                    m.flags,
+                    m.kind,
                     m.source,
                     m.sourceChain,
                     m.destination,

@@ -121,7 +121,7 @@ contract AtomicVaultTest is Bundles {
         HubProof memory proof = decide(p.id, false);
         for (uint8 v; v < 2; v++) {
             vm.expectRevert(abi.encodeWithSelector(AtomicVault.WrongStatus.selector, AtomicVault.Status.Committed));
-            VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict(v), 500, proof, 15);
+            VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision(v), 500, proof, 15);
         }
         VAULT.retry(p.bundle, p.index, p.leg, 15);
         vm.assertEq(bob.balance, 100);
@@ -140,28 +140,28 @@ contract AtomicVaultTest is Bundles {
         Prepared memory other = bundleOf(fullLeg(), 0, 2);
         HubProof memory commitOther = decide(other.id, true);
         HubProof memory abortThis = decide(p.id, false);
-        // Another bundle's, the other verdict, another height, no leaf at all, a release of another leg or rollup.
+        // Another bundle's, the other decision, another height, no leaf at all, a release of another leg or rollup.
         vm.expectPartialRevert(Hub.NotInHub.selector);
-        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict.Commit, 500, commitOther, 15);
+        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision.Commit, 500, commitOther, 15);
         vm.expectPartialRevert(Hub.NotInHub.selector);
-        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict.Commit, 500, abortThis, 15);
+        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision.Commit, 500, abortThis, 15);
         vm.expectPartialRevert(Hub.NotInHub.selector);
-        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict.Abort, 501, abortThis, 15);
+        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision.Abort, 501, abortThis, 15);
         vm.expectPartialRevert(Hub.NotInHub.selector);
-        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict.Release, 500, abortThis, 15);
+        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision.Release, 500, abortThis, 15);
         HubProof memory release = hubProof(hubAppend(Wire.releaseLeaf(p.id, HERE, 1)));
         vm.expectPartialRevert(Hub.NotInHub.selector);
-        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict.Release, 0, release, 15);
+        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision.Release, 0, release, 15);
         release = hubProof(hubAppend(Wire.releaseLeaf(p.id, THERE, 0)));
         vm.expectPartialRevert(Hub.NotInHub.selector);
-        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict.Release, 0, release, 15);
+        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision.Release, 0, release, 15);
         assertState(p, AtomicVault.Status.Prepared, 15);
     }
 
     function test_a_leg_outside_its_bundle_is_released_and_never_commits() external {
         Prepared memory p = prepared(fullLeg());
         HubProof memory release = hubProof(hubAppend(Wire.releaseLeaf(p.id, HERE, 0)));
-        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Verdict.Release, 0, release, 15);
+        VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision.Release, 0, release, 15);
         vm.assertEq(alice.balance, 1000);
         assertState(p, AtomicVault.Status.Aborted, 0);
         // When its bundle comes after all, the leg reverts, which is a no.
@@ -392,7 +392,7 @@ contract AtomicVaultTest is Bundles {
         Prepared memory never = bundleOf(fullLeg(), 0, 2);
         HubProof memory proof = decide(never.id, false);
         vm.expectRevert(abi.encodeWithSelector(AtomicVault.WrongStatus.selector, AtomicVault.Status.None));
-        VAULT.settle(never.bundle, 0, never.leg, AtomicVault.Verdict.Abort, 500, proof, 15);
+        VAULT.settle(never.bundle, 0, never.leg, AtomicVault.Decision.Abort, 500, proof, 15);
     }
 
     /// Whoever settles with too little gas fails; the participant does not.
@@ -400,8 +400,8 @@ contract AtomicVaultTest is Bundles {
         Prepared memory p = prepared(oneCall(1_000_000));
         HubProof memory proof = decide(p.id, true);
         vm.expectRevert(abi.encodeWithSelector(Calls.NotEnoughGas.selector, 1_000_000));
-        VAULT.settle{gas: 1_000_000}(p.bundle, 0, p.leg, AtomicVault.Verdict.Commit, 500, proof, 1);
-        VAULT.settle{gas: 1_200_000}(p.bundle, 0, p.leg, AtomicVault.Verdict.Commit, 500, proof, 1);
+        VAULT.settle{gas: 1_000_000}(p.bundle, 0, p.leg, AtomicVault.Decision.Commit, 500, proof, 1);
+        VAULT.settle{gas: 1_200_000}(p.bundle, 0, p.leg, AtomicVault.Decision.Commit, 500, proof, 1);
         vm.assertEq(participant.commits(), 1);
     }
 
@@ -417,7 +417,7 @@ contract AtomicVaultTest is Bundles {
             abi.encodeCall(AtomicVault.retry, (p.bundle, p.index, p.leg, 1)),
             abi.encodeCall(
                 AtomicVault.settle,
-                (other.bundle, other.index, other.leg, AtomicVault.Verdict.Commit, 500, proof, 1)
+                (other.bundle, other.index, other.leg, AtomicVault.Decision.Commit, 500, proof, 1)
             ),
             abi.encodeCall(AtomicVault.prepare, (p.bundle, p.index, p.leg))
         ];

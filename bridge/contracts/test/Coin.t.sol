@@ -26,7 +26,7 @@ contract CoinTest is Remote {
     /// A plain transfer of coin from THERE to bob.
     function transfer(uint128 value) private view returns (Message memory m) {
         m = message(alice, bob, "");
-        (m.flags, m.value) = (Wire.TRANSFER, value);
+        (m.kind, m.value) = (Wire.TRANSFER, value);
     }
 
     function deliver(Message memory m) private returns (bool) {
@@ -63,7 +63,7 @@ contract CoinTest is Remote {
     /// The notice from THERE that a message has expired there.
     function notice(bytes32 id) private {
         Message memory m = message(address(INBOX), address(INBOX), abi.encode(id));
-        m.flags = Wire.NOTICE;
+        m.kind = Wire.NOTICE;
         MessageProof memory p = append(m);
         vm.assertTrue(INBOX.deliver(m, abi.encode(id), p, 0));
     }
@@ -196,12 +196,12 @@ contract CoinTest is Remote {
 
     function test_a_notice_must_come_from_an_inbox_and_name_a_message() external {
         Message memory m = message(alice, address(INBOX), abi.encode(bytes32("id")));
-        m.flags = Wire.NOTICE;
+        m.kind = Wire.NOTICE;
         MessageProof memory p = append(m);
         vm.expectRevert(Inbox.BadNotice.selector);
         INBOX.deliver(m, abi.encode(bytes32("id")), p, 0);
         m = message(address(INBOX), address(INBOX), "short");
-        m.flags = Wire.NOTICE;
+        m.kind = Wire.NOTICE;
         p = append(m);
         vm.expectRevert(Inbox.BadNotice.selector);
         INBOX.deliver(m, "short", p, 0);

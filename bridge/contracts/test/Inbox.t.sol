@@ -109,7 +109,7 @@ contract InboxTest is Remote {
         MessageProof memory p = append(m);
         field %= 13;
         vm.assume(other > 1 && other != THERE && other != chainOf(THERE) && other != m.deadline);
-        if (field == 0) m.flags = 7;
+        if (field == 0) m.kind = 7;
         if (field == 1) m.source = other;
         if (field == 2) m.sourceChain = other;
         if (field == 3) m.destination = other;
@@ -353,7 +353,7 @@ contract InboxTest is Remote {
         vm.warp(m.deadline + 1);
         INBOX.expire(m, p);
         Message memory notice;
-        notice.flags = Wire.NOTICE;
+        notice.kind = Wire.NOTICE;
         (notice.source, notice.sourceChain) = (HERE, chainOf(HERE));
         (notice.destination, notice.destinationChain) = (THERE, chainOf(THERE));
         notice.deadline = type(uint64).max;

@@ -188,8 +188,8 @@ contract NetworkTest is Network {
 
     function settle(Swap memory s, uint8 index, bool committed, uint64 at_) private on(index == 0 ? A : B) {
         HubProof memory proof = hubProof(at_);
-        AtomicVault.Verdict verdict = committed ? AtomicVault.Verdict.Commit : AtomicVault.Verdict.Abort;
-        VAULT.settle(s.bundle, index, index == 0 ? s.legA : s.legB, verdict, 42, proof, type(uint16).max);
+        AtomicVault.Decision decision = committed ? AtomicVault.Decision.Commit : AtomicVault.Decision.Abort;
+        VAULT.settle(s.bundle, index, index == 0 ? s.legA : s.legB, decision, 42, proof, type(uint16).max);
     }
 
     function test_a_swap_over_two_rollups_happens_on_both() external {
@@ -262,7 +262,7 @@ contract NetworkTest is Network {
         uint64 index = hubAppend(Wire.releaseLeaf(s.id, A, 0));
         enter(A);
         HubProof memory proof = hubProof(index);
-        VAULT.settle(s.bundle, 0, s.legA, AtomicVault.Verdict.Release, 0, proof, 1);
+        VAULT.settle(s.bundle, 0, s.legA, AtomicVault.Decision.Release, 0, proof, 1);
         depart();
         vm.assertEq(gold.balanceOf(aliceA), 1000);
         // When the bundle comes, that leg cannot vote again, so the other is aborted.

@@ -140,7 +140,7 @@ contract NetworkHandler is Network {
         if (sent.length == 0) return;
         pick %= sent.length;
         Message memory m = messageAt(pick);
-        if (m.destination == LIAR || m.flags == Wire.NOTICE) return;
+        if (m.destination == LIAR || m.kind == Wire.NOTICE) return;
         enter(m.source);
         bool ok;
         if (m.value > 0) {
@@ -169,7 +169,7 @@ contract NetworkHandler is Network {
         bytes memory payload;
         uint256 kind = (seed >> 8) % 4;
         if (kind == 0) {
-            (m.flags, m.value, m.recipient) = (Wire.TRANSFER, uint128(within(seed >> 16, 1, 400)), Wire.account(thief));
+            (m.kind, m.value, m.recipient) = (Wire.TRANSFER, uint128(within(seed >> 16, 1, 400)), Wire.account(thief));
             m.received = uint128(seed >> 32);
         } else if (kind == 1) {
             bool isTwin = (seed >> 16) % 2 == 0;
@@ -184,7 +184,7 @@ contract NetworkHandler is Network {
             // Another rollup's message has expired here, it says.
             uint256 pick = (seed >> 16) % sent.length;
             payload = abi.encode(Wire.messageId(messageAt(pick)));
-            (m.flags, m.sender) = (Wire.NOTICE, Wire.account(address(INBOX)));
+            (m.kind, m.sender) = (Wire.NOTICE, Wire.account(address(INBOX)));
         }
         m.payloadHash = keccak256(payload);
         outboxes[LIAR].push(Wire.messageId(m));
@@ -201,7 +201,7 @@ contract NetworkHandler is Network {
     function onTheWay(uint64 from, address home, bool token) private view returns (uint256 sum) {
         for (uint256 i; i < sent.length; i++) {
             Message memory m = messageAt(i);
-            if (m.source != from || m.destination == LIAR || m.flags == Wire.NOTICE) continue;
+            if (m.source != from || m.destination == LIAR || m.kind == Wire.NOTICE) continue;
             if (fates[i] == Fate.Delivered || fates[i] == Fate.Refunded) continue;
             if (!token) {
                 sum += m.value;

@@ -53,7 +53,7 @@ contract OutboxTest is Base {
         (bytes32 id, Message memory m) = send(THERE, 0, "hi", none);
         vm.assertEq(id, Wire.messageId(m));
         Message memory expected = Message({
-            flags: 0,
+            kind: 0,
             source: HERE,
             sourceChain: chainOf(HERE),
             destination: THERE,
@@ -81,7 +81,7 @@ contract OutboxTest is Base {
         (, Message memory m) = send(THERE, 1 ether, "", list);
         vm.assertEq(m.refund, Wire.account(bob));
         vm.assertEq(m.deadline, START + 5);
-        vm.assertEq(m.flags, Wire.TRANSFER);
+        vm.assertEq(m.kind, Wire.TRANSFER);
         vm.assertEq(m.gasLimit, 50_000);
         vm.assertEq(m.value, 1 ether);
     }
@@ -210,7 +210,7 @@ contract OutboxTest is Base {
         Message memory m = given;
         field %= 15;
         unchecked {
-            if (field == 0) m.flags++;
+            if (field == 0) m.kind++;
             if (field == 1) m.source++;
             if (field == 2) m.sourceChain++;
             if (field == 3) m.destination++;

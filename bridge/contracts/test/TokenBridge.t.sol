@@ -69,7 +69,7 @@ contract TokenBridgeTest is Remote {
     function expired(Message memory m) private {
         bytes32 id = Wire.messageId(m);
         Message memory n = message(address(INBOX), address(INBOX), abi.encode(id));
-        n.flags = Wire.NOTICE;
+        n.kind = Wire.NOTICE;
         (n.source, n.sourceChain, n.index) =
             (m.destination, m.destinationChain, uint64(outboxes[m.destination].length));
         MessageProof memory p = append(n);

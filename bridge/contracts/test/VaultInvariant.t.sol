@@ -98,21 +98,21 @@ contract VaultHandler is Bundles {
         Item storage item = legs[pick % legs.length];
         Prepared memory p = legAt(pick % legs.length);
         if (item.decision == 0) item.decision = uint8(1 + (seed % 3));
-        AtomicVault.Verdict verdict = AtomicVault.Verdict(item.decision - 1);
+        AtomicVault.Decision decision = AtomicVault.Decision(item.decision - 1);
         bool lie = (seed >> 8) % 4 == 0;
-        bytes32 leaf = verdict == AtomicVault.Verdict.Release
+        bytes32 leaf = decision == AtomicVault.Decision.Release
             ? Wire.releaseLeaf(p.id, HERE, p.index)
-            : Wire.decisionLeaf(p.id, verdict == AtomicVault.Verdict.Commit, 9);
-        trySettle(p, lie ? AtomicVault.Verdict((uint8(verdict) + 1) % 3) : verdict, leaf, items, lie);
+            : Wire.decisionLeaf(p.id, decision == AtomicVault.Decision.Commit, 9);
+        trySettle(p, lie ? AtomicVault.Decision((uint8(decision) + 1) % 3) : decision, leaf, items, lie);
     }
 
-    function trySettle(Prepared memory p, AtomicVault.Verdict verdict, bytes32 leaf, uint16 items, bool lie) private {
+    function trySettle(Prepared memory p, AtomicVault.Decision decision, bytes32 leaf, uint16 items, bool lie) private {
         HubProof memory proof = hubProof(hubAppend(leaf));
         (AtomicVault.Status status, uint16 before) = stateOf(p);
         bool good = !lie && status == AtomicVault.Status.Prepared;
-        try VAULT.settle(p.bundle, p.index, p.leg, verdict, 9, proof, items) {
+        try VAULT.settle(p.bundle, p.index, p.leg, decision, 9, proof, items) {
             vm.assertTrue(good);
-            if (verdict == AtomicVault.Verdict.Commit) committed++;
+            if (decision == AtomicVault.Decision.Commit) committed++;
             else aborted++;
             (, uint16 left) = stateOf(p);
             count(p, false, before & ~left);
@@ -168,8 +168,8 @@ contract VaultHandler is Bundles {
         for (uint256 i; i < legs.length; i++) {
             (AtomicVault.Status status,) = stateOf(legAt(i));
             if (status == AtomicVault.Status.Prepared) {
-                uint256 verdict = legs[i].decision == 0 ? 0 : legs[i].decision - 1;
-                settleLeg(i, 0x100 + verdict, type(uint16).max);
+                uint256 decision = legs[i].decision == 0 ? 0 : legs[i].decision - 1;
+                settleLeg(i, 0x100 + decision, type(uint16).max);
             }
             retryLeg(i, type(uint16).max);
             Prepared memory p = legAt(i);

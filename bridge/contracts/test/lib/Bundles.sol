@@ -70,8 +70,8 @@ abstract contract Bundles is Base {
 
     function settle(Prepared memory p, bool committed, uint16 items) internal {
         HubProof memory proof = decide(p.id, committed);
-        AtomicVault.Verdict verdict = committed ? AtomicVault.Verdict.Commit : AtomicVault.Verdict.Abort;
-        VAULT.settle(p.bundle, p.index, p.leg, verdict, 500, proof, items);
+        AtomicVault.Decision decision = committed ? AtomicVault.Decision.Commit : AtomicVault.Decision.Abort;
+        VAULT.settle(p.bundle, p.index, p.leg, decision, 500, proof, items);
     }
 
     function stateOf(Prepared memory p) internal view returns (AtomicVault.Status status, uint16 held) {

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Every test of the contracts: forge's, gas against snapshots/, and artifacts/ against src/. Needs node 20 and npm.
+set -eu
+cd "$(dirname "$0")"
+# A stamp of the lock file, so that a second run does not install again. Not `npm ci`: it wants every other platform's
+# binaries in the lock file.
+if ! cmp -s package-lock.json node_modules/.installed.json; then
+    npm install --no-save --ignore-scripts --no-audit --no-fund --loglevel=error
+    cp package-lock.json node_modules/.installed.json
+fi
+export FOUNDRY_DISABLE_NIGHTLY_WARNING=1
+forge=node_modules/.bin/forge
+"$forge" test --no-match-contract GasTest
+# Each call a transaction of its own. After a change that costs or saves gas, leave FORGE_SNAPSHOT_CHECK out, and look at the
+# difference.
+FORGE_SNAPSHOT_CHECK=true "$forge" test --isolate --match-contract GasTest
+node build.mjs --check

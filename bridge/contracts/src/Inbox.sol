@@ -95,6 +95,8 @@ contract Inbox is ReentrancyGuardTransient {
     /// @notice An earlier ordered message of the same sender is neither delivered nor expired.
     error OutOfOrder(uint64 previous);
     error GasBelowStated(uint64 stated);
+    /// @notice The sender or the recipient is no account of 20 bytes. The message can only expire.
+    error NotAnAddress();
     /// @notice Not enough coin stands here on the rollup's account. A message waits until more went there, or expires.
     error CreditExceeded(uint64 rollup, uint256 credit);
     /// @notice A notice does not come from the Inbox of its source.
@@ -226,6 +228,7 @@ contract Inbox is ReentrancyGuardTransient {
     /// undoes whatever it did, the message is opened again.
     function _call(Message calldata m, bytes32 id, bytes calldata payload, uint256 gasLimit) private returns (bool) {
         require(gasLimit >= m.gasLimit, GasBelowStated(m.gasLimit));
+        require(uint256(m.sender | m.recipient) >> 160 == 0, NotAnAddress());
         if (m.value > 0) _take(m);
         // slither-disable-next-line arbitrary-send-eth
         try this.run{gas: gasleft() - AFTERWARDS}(m, id, payload, gasLimit) {

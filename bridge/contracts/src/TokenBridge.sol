@@ -89,7 +89,8 @@ contract TokenBridge is ERC7786Recipient, ReentrancyGuardTransient {
     {
         require(amount > 0, NothingToSend());
         (uint256 chain, address receiver) = to.parseEvmV1Calldata();
-        require(receiver != address(0), NoReceiver());
+        // Not the bridge either: it would keep what it gets.
+        require(receiver != address(0) && receiver != address(this), NoReceiver());
         uint64 peer = chain > type(uint64).max ? 0 : HUB.rollupOf(uint64(chain));
         Transfer memory transfer;
         transfer.origin = _origin(token);

@@ -59,6 +59,20 @@ contract InboxTest is Remote {
         vm.assertTrue(INBOX.status(THERE, 0) == Inbox.Status.Delivered);
     }
 
+    /// Accounts of other kinds of rollups are longer. Cut to 20 bytes, one could pass for another.
+    function test_an_account_of_more_than_20_bytes_is_not_cut() external {
+        Message memory m = message(alice, address(recipient), HI);
+        m.sender |= bytes32(uint256(1) << 160);
+        MessageProof memory p = append(m);
+        refuse(abi.encodeWithSelector(Inbox.NotAnAddress.selector), m, p);
+        m = message(alice, address(recipient), HI);
+        m.recipient |= bytes32(uint256(1) << 255);
+        p = append(m);
+        refuse(abi.encodeWithSelector(Inbox.NotAnAddress.selector), m, p);
+        vm.warp(m.deadline + 1);
+        INBOX.expire(m, p);
+    }
+
     function test_a_second_delivery_is_refused_cheaply() external {
         Message memory m = message(alice, address(recipient), HI);
         MessageProof memory p = append(m);

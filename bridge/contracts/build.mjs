@@ -1,5 +1,5 @@
-// Compiles src/ into artifacts/, or, with --check, tells whether these are what the sources compile to, and whether forge, where
-// it has compiled them for the tests, made the same code of them.
+// Compiles src/ into artifacts/, or, with --check, tells whether these are what the sources compile to, whether forge, where it
+// has compiled them for the tests, made the same code of them, and whether the specifications have the gas of snapshots/.
 import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import solc from "solc";
 
@@ -67,6 +67,11 @@ if (process.argv.includes("--check")) {
       wrong.push(`${forge} is other code than artifacts/${name}`);
     }
   }
+  const specs = ["messages", "bundles"].map((name) => read(`../../docs/specs/${name}.md`)).join("");
+  for (const [name, gas] of Object.entries(JSON.parse(read("snapshots/transactions.json")))) {
+    const row = `| ${name} | ${Number(gas).toLocaleString("en")} |`;
+    if (!specs.includes(row)) wrong.push(`docs/specs lacks the row: ${row}`);
+  }
 } else {
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder);
@@ -75,6 +80,6 @@ if (process.argv.includes("--check")) {
   }
 }
 if (wrong.length > 0) {
-  console.error([...wrong, "to compile again: npm run build"].join("\n"));
+  console.error([...wrong, "to compile again: npm run build, in bridge/contracts"].join("\n"));
   process.exit(1);
 }

@@ -45,7 +45,9 @@ contract BridgedERC20 is ERC20, ERC20Bridgeable {
         uint256 length;
         while (length < 32 && padded[length] != 0) length++;
         bytes memory text = new bytes(length);
-        for (uint256 i; i < length; i++) text[i] = padded[i];
+        for (uint256 i; i < length; i++) {
+            text[i] = padded[i];
+        }
         return string(text);
     }
 }

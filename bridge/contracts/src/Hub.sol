@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {BlockHeader} from "@openzeppelin/contracts/utils/BlockHeader.sol";
-import {Memory} from "@openzeppelin/contracts/utils/Memory.sol";
+import {Blockhash} from "@openzeppelin/contracts/utils/Blockhash.sol";
 import {Merkle} from "./Merkle.sol";
 import {Checkpoint, Wire} from "./Wire.sol";
 
@@ -22,6 +21,12 @@ struct HubProof {
 contract Hub {
     /// EIP-4788.
     address internal constant BEACON_ROOTS = 0x000F3df6D732807Ef1319fB7B8bB8522d0Beac02;
+
+    /// Where a header since the merge has its number: after the prefix of the list (3 bytes), parent and ommers (33 each), fee
+    /// recipient (21), three roots (33 each), bloom (259) and difficulty (1).
+    uint256 private constant NUMBER_AT = 449;
+    /// How many fields after the number the root is (EIP-4788). Later forks add fields behind it.
+    uint256 private constant NUMBER_TO_ROOT = 11;
 
     /// @notice This rollup's id; written by the genesis.
     uint64 public rollup;
@@ -54,10 +59,7 @@ contract Hub {
             require(found && answer.length == 32, UnknownAnchor());
             return abi.decode(answer, (bytes32));
         }
-        bytes memory header = anchor;
-        Memory.Slice[] memory fields = BlockHeader.parseHeader(header);
-        require(BlockHeader.verifyBlockHeader(fields, keccak256(header)), UnknownAnchor());
-        return BlockHeader.getParentBeaconBlockRoot(fields);
+        return _headerRoot(anchor);
     }
 
     /// @notice Reverts unless `leaf` is in the hub's accumulator.
@@ -88,5 +90,25 @@ contract Hub {
     /// @return proven whether `outboxRoot` is known to be the source's
     function lookup(uint64 source, bytes32 outboxRoot) external view returns (uint64 self, uint64 chain, bool proven) {
         return (rollup, chainOf[source], outboxRoots[source][outboxRoot]);
+    }
+
+    /// The `parentBeaconBlockRoot` of an earlier block of this chain, from its header. Until the hash is checked, the header may be
+    /// any bytes.
+    function _headerRoot(bytes calldata header) private view returns (bytes32) {
+        (uint256 start, uint256 end) = _item(header, NUMBER_AT);
+        uint256 number = uint256(bytes32(header[start:end])) >> (256 - 8 * (end - start));
+        require(Blockhash.blockHash(number) == keccak256(header), UnknownAnchor());
+        for (uint256 i; i < NUMBER_TO_ROOT; i++) {
+            (start, end) = _item(header, end);
+        }
+        return bytes32(header[start:end]);
+    }
+
+    /// Where the RLP string at `place` has its content: at most 32 bytes.
+    function _item(bytes calldata rlp, uint256 place) private pure returns (uint256 start, uint256 end) {
+        require(place < rlp.length, UnknownAnchor());
+        uint8 prefix = uint8(rlp[place]);
+        (start, end) = prefix < 0x80 ? (place, place + 1) : (place + 1, place + 1 + prefix - 0x80);
+        require(prefix <= 0xa0 && end <= rlp.length, UnknownAnchor());
     }
 }

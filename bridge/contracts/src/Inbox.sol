@@ -133,12 +133,11 @@ contract Inbox is ReentrancyGuardTransient {
     /// @notice Delivers a message.
     /// @param gasLimit gas for the recipient, at least what the message states
     /// @return delivered false if the recipient failed; the message then stays as it was
-    function deliver(
-        Message calldata message,
-        bytes calldata payload,
-        MessageProof calldata proof,
-        uint256 gasLimit
-    ) external nonReentrant returns (bool delivered) {
+    function deliver(Message calldata message, bytes calldata payload, MessageProof calldata proof, uint256 gasLimit)
+        external
+        nonReentrant
+        returns (bool delivered)
+    {
         Message memory m = message;
         bytes32 id = _verify(m, proof);
         require(block.timestamp <= m.deadline, DeadlinePassed(m.deadline));

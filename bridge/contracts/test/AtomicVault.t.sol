@@ -197,10 +197,14 @@ contract AtomicVaultTest is Bundles {
         bytes memory reason = abi.encodeWithSelector(AtomicVault.BadItems.selector);
         refuse(reason, bundleOf(emptyLeg(alice, 0, 0), 0, 2));
         Leg memory leg = emptyLeg(alice, 17, 0);
-        for (uint256 i; i < 17; i++) leg.moves[i] = coin(1);
+        for (uint256 i; i < 17; i++) {
+            leg.moves[i] = coin(1);
+        }
         refuse(reason, bundleOf(leg, 0, 2));
         leg = emptyLeg(alice, 16, 0);
-        for (uint256 i; i < 16; i++) leg.moves[i] = coin(1);
+        for (uint256 i; i < 16; i++) {
+            leg.moves[i] = coin(1);
+        }
         Prepared memory p = prepared(leg);
         assertState(p, AtomicVault.Status.Prepared, type(uint16).max);
         settle(p, true);
@@ -416,8 +420,7 @@ contract AtomicVaultTest is Bundles {
         bytes[3] memory actions = [
             abi.encodeCall(AtomicVault.retry, (p.bundle, p.index, p.leg, 1)),
             abi.encodeCall(
-                AtomicVault.settle,
-                (other.bundle, other.index, other.leg, AtomicVault.Decision.Commit, 500, proof, 1)
+                AtomicVault.settle, (other.bundle, other.index, other.leg, AtomicVault.Decision.Commit, 500, proof, 1)
             ),
             abi.encodeCall(AtomicVault.prepare, (p.bundle, p.index, p.leg))
         ];

@@ -72,6 +72,15 @@ contract CoinTest is Remote {
         (free, inFlight,,) = INBOX.accounts(rollup);
     }
 
+    /// As a genesis may write it: docs/specs/messages.md.
+    function test_an_account_can_be_written_into_a_genesis() external {
+        bytes32 slot = keccak256(abi.encode(THERE, 1));
+        vm.store(address(INBOX), slot, bytes32(uint256(77)));
+        (uint128 free, uint128 inFlight) = accountOf(THERE);
+        vm.assertEq(free, 77);
+        vm.assertEq(inFlight, 0);
+    }
+
     function test_coin_reaches_an_account_without_code() external {
         INBOX.fund{value: 10}(THERE);
         vm.assertTrue(deliver(transfer(4)));

@@ -56,7 +56,9 @@ contract GasTest is Remote, Bundles {
         vm.startPrank(alice);
         OUTBOX.sendMessage{value: 1}(evm(THERE, bob), "", none);
         // The next messages write partials that have been written before.
-        for (uint256 i; i < 14; i++) OUTBOX.sendMessage(evm(THERE, bob), "", none);
+        for (uint256 i; i < 14; i++) {
+            OUTBOX.sendMessage(evm(THERE, bob), "", none);
+        }
         BRIDGE.crosschainTransfer(address(gold), evm(THERE, bob), 10, 0);
         vm.stopPrank();
         // An earlier message of the same 128 has been delivered.
@@ -123,6 +125,13 @@ contract GasTest is Remote, Bundles {
         HubProof memory proof = bigHubProof(Wire.checkpointLeaf(c));
         HUB.proveCheckpoint(c, proof);
         snap("prove a checkpoint");
+        c.outboxRoot = keccak256("another root");
+        bytes32 root;
+        (root, proof.path) = treeWith(Wire.checkpointLeaf(c), 777_777, HUB_LEAVES);
+        proof.anchor = header(90, root);
+        vm.setBlockhash(90, keccak256(proof.anchor));
+        HUB.proveCheckpoint(c, proof);
+        snap("prove a checkpoint, by a header");
     }
 
     function test_gas_of_delivering() external {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
-import {RLP} from "@openzeppelin/contracts/utils/RLP.sol";
 import {Hub, HubProof} from "../src/Hub.sol";
 import {HUB} from "../src/Predeploys.sol";
 import {Checkpoint, Wire} from "../src/Wire.sol";
@@ -10,24 +9,10 @@ import {Tree} from "./lib/Tree.sol";
 import {vm} from "./lib/Vm.sol";
 
 contract HubTest is Base {
-    using RLP for RLP.Encoder;
-
     bytes32 private constant ROOT = keccak256("root");
 
     function setUp() external {
         install(HERE);
-    }
-
-    /// A Prague header of this chain.
-    function header(uint256 number, bytes32 beaconRoot) private pure returns (bytes memory) {
-        RLP.Encoder memory e = RLP.encoder();
-        for (uint256 i; i < 2; i++) e = e.push(keccak256(abi.encode(i)));
-        e = e.push(address(0xfee));
-        for (uint256 i; i < 3; i++) e = e.push(keccak256(abi.encode(i)));
-        e = e.push(new bytes(256)).push(uint256(0)).push(number).push(uint256(30_000_000)).push(uint256(21_000));
-        e = e.push(START).push(bytes(hex"0000000000000007")).push(keccak256("randao")).push(bytes(new bytes(8)));
-        e = e.push(uint256(1_000_000_000)).push(keccak256("withdrawals")).push(uint256(0)).push(uint256(0));
-        return e.push(beaconRoot).push(keccak256("requests")).encode();
     }
 
     function second(uint256 timestamp) private pure returns (bytes memory) {
@@ -61,6 +46,32 @@ contract HubTest is Base {
     }
 
     /// Two blocks of one second: the ring of EIP-4788 forgets the first, its header does not.
+    function testFuzz_a_header_of_any_shape_anchors_its_root(uint16 number, bytes32 root) external {
+        vm.roll(uint256(number) + 1);
+        bytes memory rlp = header(number, root);
+        vm.setBlockhash(number, keccak256(rlp));
+        vm.assertEq(HUB.root(rlp), root);
+    }
+
+    function test_bytes_that_are_no_header_have_no_other_error() external {
+        bytes memory rlp = header(90, ROOT);
+        for (uint256 length; length < 460; length++) {
+            if (length == 8) continue;
+            bytes memory short = new bytes(length);
+            for (uint256 i; i < length; i++) {
+                short[i] = rlp[i];
+            }
+            vm.expectRevert(Hub.UnknownAnchor.selector);
+            HUB.root(short);
+        }
+        bytes1[4] memory prefixes = [bytes1(0xa1), 0xb8, 0xc0, 0xff];
+        for (uint256 i; i < 4; i++) {
+            rlp[449] = prefixes[i];
+            vm.expectRevert(Hub.UnknownAnchor.selector);
+            HUB.root(rlp);
+        }
+    }
+
     function test_a_header_anchors_a_root_that_its_second_has_lost() external {
         bytes memory rlp = header(90, ROOT);
         vm.setBlockhash(90, keccak256(rlp));

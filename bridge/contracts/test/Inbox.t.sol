@@ -98,7 +98,9 @@ contract InboxTest is Remote {
             else refuse(settled(m), m, p);
         }
         uint256 open;
-        for (uint256 i; i < n; i++) if (isOpen(all[i])) open++;
+        for (uint256 i; i < n; i++) {
+            if (isOpen(all[i])) open++;
+        }
         vm.assertEq(recipient.calls(), n - open);
     }
 
@@ -107,7 +109,9 @@ contract InboxTest is Remote {
         append(first);
         Message memory second = message(alice, address(recipient), HI);
         MessageProof memory p = append(second);
-        for (uint256 i; i < 40; i++) append(message(alice, address(recipient), abi.encode(i)));
+        for (uint256 i; i < 40; i++) {
+            append(message(alice, address(recipient), abi.encode(i)));
+        }
         vm.assertTrue(deliver(second, p));
         bytes32[] memory both = new bytes32[](2);
         (both[0], both[1]) = (outboxes[THERE][0], outboxes[THERE][1]);
@@ -249,7 +253,9 @@ contract InboxTest is Remote {
                 return;
             } catch (bytes memory reason) {
                 // Refused as a whole, with a name; or the gas did not even suffice for that.
-                vm.assertTrue(reason.length == 0 || bytes4(reason) == Calls.NotEnoughGas.selector || reason.length == 36);
+                vm.assertTrue(
+                    reason.length == 0 || bytes4(reason) == Calls.NotEnoughGas.selector || reason.length == 36
+                );
             }
         }
         vm.assertTrue(false, "never tried");
@@ -313,7 +319,9 @@ contract InboxTest is Remote {
             append(all[i]);
         }
         MessageProof[3] memory p;
-        for (uint64 i; i < 3; i++) p[i] = prove(THERE, i);
+        for (uint64 i; i < 3; i++) {
+            p[i] = prove(THERE, i);
+        }
         refuse(abi.encodeWithSelector(Inbox.OutOfOrder.selector, 1), all[2], p[2]);
         refuse(abi.encodeWithSelector(Inbox.OutOfOrder.selector, 0), all[1], p[1]);
         vm.assertTrue(deliver(all[0], p[0]));

@@ -24,7 +24,9 @@ contract MerkleTest {
 
     function leavesTo(uint256 n) private pure returns (bytes32[] memory leaves) {
         leaves = new bytes32[](n);
-        for (uint256 i; i < n; i++) leaves[i] = leafAt(i);
+        for (uint256 i; i < n; i++) {
+            leaves[i] = leafAt(i);
+        }
     }
 
     function test_the_root_is_that_of_all_leaves_after_each_append() external {

@@ -41,9 +41,7 @@ contract NetworkTest is Network {
 
     function sendCoin(uint64 from, address sender, uint64 to, address receiver, uint256 value) private on(from) {
         vm.prank(sender);
-        OUTBOX.sendMessage{value: value}(
-            evm(to, receiver), "", one(abi.encodeCall(IMessageAttributes.transfer, ()))
-        );
+        OUTBOX.sendMessage{value: value}(evm(to, receiver), "", one(abi.encodeCall(IMessageAttributes.transfer, ())));
     }
 
     function sendToken(uint64 from, address token, address sender, uint64 to, address receiver, uint256 amount)

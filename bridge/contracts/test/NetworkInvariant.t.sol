@@ -48,10 +48,14 @@ contract NetworkHandler is Network {
         users = [account("user 0"), account("user 1"), address(refuser)];
         twin = newTwin(users[0], WEALTH);
         // Each user has an account on each rollup, as people have.
-        for (uint256 i; i < 3; i++) separate(users[i]);
+        for (uint256 i; i < 3; i++) {
+            separate(users[i]);
+        }
         for (uint64 rollup = A; rollup <= B; rollup++) {
             enter(rollup);
-            for (uint256 i; i < 3; i++) vm.deal(users[i], WEALTH);
+            for (uint256 i; i < 3; i++) {
+                vm.deal(users[i], WEALTH);
+            }
             vm.deal(address(this), 2 * FUNDED);
             INBOX.fund{value: FUNDED}(A + B - rollup);
             INBOX.fund{value: FUNDED}(LIAR);
@@ -95,7 +99,8 @@ contract NetworkHandler is Network {
         vm.prank(user);
         try BRIDGE.crosschainTransfer(
             token, evm(A + B - from, receiver), amount, uint64(block.timestamp + within(seed >> 64, 10, 2000))
-        ) {} catch {}
+        ) {}
+            catch {}
         depart();
     }
 
@@ -144,9 +149,15 @@ contract NetworkHandler is Network {
         enter(m.source);
         bool ok;
         if (m.value > 0) {
-            try INBOX.refund(m) { ok = true; } catch {}
+            try INBOX.refund(m) {
+                ok = true;
+            }
+                catch {}
         } else {
-            try BRIDGE.refund(m, sent[pick].payload) { ok = true; } catch {}
+            try BRIDGE.refund(m, sent[pick].payload) {
+                ok = true;
+            }
+                catch {}
         }
         depart();
         if (!ok) return;
@@ -175,9 +186,8 @@ contract NetworkHandler is Network {
             bool isTwin = (seed >> 16) % 2 == 0;
             address token = isTwin ? address(twin) : address(gold);
             uint64 home = (seed >> 24) % 2 == 0 ? A : LIAR;
-            payload = abi.encode(
-                Transfer(Origin(home, token, isTwin), thief, thief, within(seed >> 32, 1, 1000), "", "", 0)
-            );
+            payload =
+                abi.encode(Transfer(Origin(home, token, isTwin), thief, thief, within(seed >> 32, 1, 1000), "", "", 0));
             m.sender = m.recipient = Wire.account(address(BRIDGE));
             m.gasLimit = 400_000;
         } else if (sent.length > 0) {
@@ -191,7 +201,10 @@ contract NetworkHandler is Network {
         enter(to);
         bring(LIAR);
         uint256 before = thief.balance;
-        try INBOX.deliver(m, payload, proofOf(m), 400_000) { lies++; } catch {}
+        try INBOX.deliver(m, payload, proofOf(m), 400_000) {
+            lies++;
+        }
+            catch {}
         depart();
         taken[to] += thief.balance - before;
         vm.assertEq(gold.balanceOf(thief) + twin.balanceOf(thief), 0);
@@ -228,7 +241,9 @@ contract NetworkHandler is Network {
         (uint128 free, uint128 inFlight,,) = INBOX.accounts(LIAR);
         s.liar = uint256(free) + inFlight;
         s.inbox = address(INBOX).balance;
-        for (uint256 i; i < 3; i++) s.users += users[i].balance;
+        for (uint256 i; i < 3; i++) {
+            s.users += users[i].balance;
+        }
         s.outGold = BRIDGE.outstanding(address(gold), A + B - rollup);
         s.outTwin = BRIDGE.outstanding(address(twin), A + B - rollup);
         s.twinSupply = twin.totalSupply();
@@ -270,9 +285,13 @@ contract NetworkHandler is Network {
             depart();
         }
         for (uint256 round; round < 2; round++) {
-            for (uint256 i; i < sent.length; i++) deliverMessage(i);
+            for (uint256 i; i < sent.length; i++) {
+                deliverMessage(i);
+            }
             if (round == 0) vm.warp(block.timestamp + 3000);
-            for (uint256 i; i < sent.length; i++) expireMessage(i);
+            for (uint256 i; i < sent.length; i++) {
+                expireMessage(i);
+            }
         }
         for (uint256 i; i < sent.length; i++) {
             refundMessage(i);

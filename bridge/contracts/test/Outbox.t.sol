@@ -103,7 +103,9 @@ contract OutboxTest is Base {
     /// What the node does: count in slot 0, the partial of level `h` in slot `1 + h`.
     function test_the_root_can_be_read_from_storage() external {
         bytes32[] memory leaves = new bytes32[](11);
-        for (uint256 i; i < 11; i++) (leaves[i],) = send(THERE, 0, abi.encode(i), none);
+        for (uint256 i; i < 11; i++) {
+            (leaves[i],) = send(THERE, 0, abi.encode(i), none);
+        }
         vm.assertEq(OUTBOX.root(), Tree.sealedRoot(leaves));
         vm.assertEq(vm.load(address(OUTBOX), 0), bytes32(uint256(11)));
         bytes32 root;
@@ -143,7 +145,9 @@ contract OutboxTest is Base {
         bytes4 s = IMessageAttributes.deadline.selector;
         uint256[3] memory deadlines = [START, START + 365 days + 1, 0];
         for (uint256 i; i < 3; i++) {
-            refuse(abi.encodeWithSelector(Outbox.BadAttribute.selector, s), one(abi.encodeWithSelector(s, deadlines[i])));
+            refuse(
+                abi.encodeWithSelector(Outbox.BadAttribute.selector, s), one(abi.encodeWithSelector(s, deadlines[i]))
+            );
         }
         refuse(abi.encodeWithSelector(Outbox.BadAttribute.selector, s), one(abi.encodePacked(s)));
         refuse(abi.encodeWithSelector(Outbox.BadAttribute.selector, s), one(abi.encodePacked(s, new bytes(33))));
@@ -161,8 +165,7 @@ contract OutboxTest is Base {
 
     function test_a_transfer_has_no_payload() external {
         refuse(
-            abi.encodeWithSelector(Outbox.BadPayload.selector, 2),
-            one(abi.encodeCall(IMessageAttributes.transfer, ()))
+            abi.encodeWithSelector(Outbox.BadPayload.selector, 2), one(abi.encodeCall(IMessageAttributes.transfer, ()))
         );
     }
 

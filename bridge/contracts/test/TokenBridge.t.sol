@@ -70,8 +70,7 @@ contract TokenBridgeTest is Remote {
         bytes32 id = Wire.messageId(m);
         Message memory n = message(address(INBOX), address(INBOX), abi.encode(id));
         n.kind = Wire.NOTICE;
-        (n.source, n.sourceChain, n.index) =
-            (m.destination, m.destinationChain, uint64(outboxes[m.destination].length));
+        (n.source, n.sourceChain, n.index) = (m.destination, m.destinationChain, uint64(outboxes[m.destination].length));
         MessageProof memory p = append(n);
         INBOX.deliver(n, abi.encode(id), p, 0);
     }
@@ -193,8 +192,7 @@ contract TokenBridgeTest is Remote {
         for (uint256 i; i < 2; i++) {
             t.amount = amounts[i];
             Message memory m = message(address(BRIDGE), address(BRIDGE), abi.encode(t));
-            (m.source, m.sourceChain, m.destination, m.destinationChain) =
-                (HERE, chainOf(HERE), THERE, chainOf(THERE));
+            (m.source, m.sourceChain, m.destination, m.destinationChain) = (HERE, chainOf(HERE), THERE, chainOf(THERE));
             expired(m);
             if (i == 0) vm.expectPartialRevert(TokenBridge.OutstandingExceeded.selector);
             BRIDGE.refund(m, abi.encode(t));
@@ -274,7 +272,8 @@ contract TokenBridgeTest is Remote {
     }
 
     function test_a_long_name_is_cut() external {
-        PlainToken long = new PlainToken("0123456789012345678901234567890123456789", "01234567890123456789012345678901", 0);
+        PlainToken long =
+            new PlainToken("0123456789012345678901234567890123456789", "01234567890123456789012345678901", 0);
         long.mint(alice, 1);
         vm.prank(alice);
         long.approve(address(BRIDGE), 1);
@@ -296,8 +295,7 @@ contract TokenBridgeTest is Remote {
         vm.prank(address(hostile));
         hostile.approve(address(BRIDGE), 10);
         hostile.arm(
-            address(BRIDGE),
-            abi.encodeCall(TokenBridge.crosschainTransfer, (address(hostile), evm(THERE, bob), 10, 0))
+            address(BRIDGE), abi.encodeCall(TokenBridge.crosschainTransfer, (address(hostile), evm(THERE, bob), 10, 0))
         );
         send(address(hostile), alice, THERE, 20);
         vm.assertTrue(hostile.refused());

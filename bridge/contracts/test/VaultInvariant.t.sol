@@ -38,7 +38,9 @@ contract VaultHandler is Bundles {
         install(HERE);
         hashes = new Hashes();
         // One of them takes no coin, one takes none until the end, two are people.
-        actors = [payable(account("alice")), payable(account("bob")), payable(new Refuser()), payable(address(new Failing()))];
+        actors = [
+            payable(account("alice")), payable(account("bob")), payable(new Refuser()), payable(address(new Failing()))
+        ];
         for (uint256 i; i < 4; i++) {
             vm.deal(actors[i], 1e18);
             gold.mint(actors[i], 1e18);
@@ -174,7 +176,9 @@ contract VaultHandler is Bundles {
             retryLeg(i, type(uint16).max);
             Prepared memory p = legAt(i);
             for (uint8 item; item < p.leg.moves.length; item++) {
-                for (uint256 who; who < 4; who++) redirectItem(i, item, who, 0);
+                for (uint256 who; who < 4; who++) {
+                    redirectItem(i, item, who, 0);
+                }
             }
         }
     }
@@ -251,7 +255,9 @@ contract VaultInvariantTest {
     function afterInvariant() external {
         handler.finish();
         handler.check();
-        for (uint256 i; i < handler.legsCount(); i++) vm.assertEq(handler.heldOf(i), 0, "no exit");
+        for (uint256 i; i < handler.legsCount(); i++) {
+            vm.assertEq(handler.heldOf(i), 0, "no exit");
+        }
         vm.assertEq(handler.owedCoin() + handler.owedGold() + handler.owedHostile(), 0);
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
+import {RLP} from "@openzeppelin/contracts/utils/RLP.sol";
 import {InteroperableAddress} from "@openzeppelin/contracts/utils/draft-InteroperableAddress.sol";
 import {AtomicVault} from "../../src/AtomicVault.sol";
 import {BridgedERC20} from "../../src/BridgedERC20.sol";
@@ -15,6 +16,8 @@ import {vm} from "./Vm.sol";
 
 /// A rollup's genesis, and a hub whose accumulator is kept as a list of leaves.
 abstract contract Base {
+    using RLP for RLP.Encoder;
+
     address internal constant BEACON_ROOTS = 0x000F3df6D732807Ef1319fB7B8bB8522d0Beac02;
     address internal constant HISTORY = 0x0000F90827F1C53a10cb7A02335B175320002935;
     address internal constant SYSTEM = 0xffffFFFfFFffffffffffffffFfFFFfffFFFfFFfE;
@@ -87,6 +90,22 @@ abstract contract Base {
         c.stateRoot = keccak256(abi.encode("state", rollup, checkpoints));
         HubProof memory proof = hubProof(hubAppend(Wire.checkpointLeaf(c)));
         HUB.proveCheckpoint(c, proof);
+    }
+
+    /// A Prague header of this chain.
+    function header(uint256 number, bytes32 beaconRoot) internal pure returns (bytes memory) {
+        RLP.Encoder memory e = RLP.encoder();
+        for (uint256 i; i < 2; i++) {
+            e = e.push(keccak256(abi.encode(i)));
+        }
+        e = e.push(address(0xfee));
+        for (uint256 i; i < 3; i++) {
+            e = e.push(keccak256(abi.encode(i)));
+        }
+        e = e.push(new bytes(256)).push(uint256(0)).push(number).push(uint256(30_000_000)).push(uint256(21_000));
+        e = e.push(START).push(bytes(hex"0000000000000007")).push(keccak256("randao")).push(bytes(new bytes(8)));
+        e = e.push(uint256(1_000_000_000)).push(keccak256("withdrawals")).push(uint256(0)).push(uint256(0));
+        return e.push(beaconRoot).push(keccak256("requests")).encode();
     }
 
     function evm(uint64 rollup, address who) internal pure returns (bytes memory) {

@@ -46,7 +46,9 @@ abstract contract Bundles is Base {
     }
 
     function coinOf(Leg memory leg) internal pure returns (uint256 coin) {
-        for (uint256 i; i < leg.moves.length; i++) if (leg.moves[i].kind == Wire.COIN) coin += leg.moves[i].amount;
+        for (uint256 i; i < leg.moves.length; i++) {
+            if (leg.moves[i].kind == Wire.COIN) coin += leg.moves[i].amount;
+        }
     }
 
     function prepare(Prepared memory p) internal {

@@ -52,7 +52,9 @@ abstract contract Network is Base {
         track(address(HUB), 0);
         for (uint64 rollup = A; rollup <= B; rollup++) {
             enter(rollup);
-            for (uint64 other = A; other <= LIAR; other++) register(other);
+            for (uint64 other = A; other <= LIAR; other++) {
+                register(other);
+            }
             depart();
         }
     }
@@ -102,7 +104,9 @@ abstract contract Network is Base {
         for (uint256 i; i < twice.length; i++) {
             address account = twice[i];
             (, bytes32[] memory writes) = vm.accesses(account);
-            for (uint256 j; j < writes.length; j++) track(account, writes[j]);
+            for (uint256 j; j < writes.length; j++) {
+                track(account, writes[j]);
+            }
             copies[current].balances[account] = account.balance;
             for (uint256 j; j < slots[account].length; j++) {
                 bytes32 slot = slots[account][j];

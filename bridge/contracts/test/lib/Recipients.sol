@@ -94,10 +94,22 @@ contract Reentrant is Recipient {
         override
         returns (bytes4)
     {
-        try INBOX.deliver(m, payload, proof, m.gasLimit) {} catch { refused++; }
-        try INBOX.expire(m, proof) {} catch { refused++; }
-        try INBOX.refund(m) {} catch { refused++; }
-        try INBOX.run(m, id, data, 0) {} catch { refused++; }
+        try INBOX.deliver(m, payload, proof, m.gasLimit) {}
+            catch {
+            refused++;
+        }
+        try INBOX.expire(m, proof) {}
+            catch {
+            refused++;
+        }
+        try INBOX.refund(m) {}
+            catch {
+            refused++;
+        }
+        try INBOX.run(m, id, data, 0) {}
+            catch {
+            refused++;
+        }
         // An answer with all of the value is nothing bad.
         reply = OUTBOX.sendMessage{value: msg.value}(sender, "reply", new bytes[](0));
         return super.receiveMessage(id, sender, data);

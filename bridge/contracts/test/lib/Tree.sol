@@ -17,7 +17,9 @@ library Tree {
         bytes32[] memory found = new bytes32[](64);
         uint256 n = _path(leaves, 0, leaves.length, index, found);
         siblings = new bytes32[](n);
-        for (uint256 i; i < n; i++) siblings[i] = found[i];
+        for (uint256 i; i < n; i++) {
+            siblings[i] = found[i];
+        }
     }
 
     function _root(bytes32[] memory leaves, uint256 from, uint256 to) private pure returns (bytes32) {

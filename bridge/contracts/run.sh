@@ -12,6 +12,8 @@ export FOUNDRY_DISABLE_NIGHTLY_WARNING=1
 # The native program: what npm links to is a wrapper that wants a newer node.
 forge=$(node -p 'require.resolve(`@foundry-rs/forge-${process.platform}-${process.arch.replace("x64", "amd64")}/bin/forge`)')
 "$forge" fmt --check
+# All at once: a run of some tests compiles only these.
+"$forge" build
 "$forge" test --no-match-contract GasTest
 # Each call a transaction of its own. After a change that costs or saves gas, leave FORGE_SNAPSHOT_CHECK out, and look at the
 # difference.

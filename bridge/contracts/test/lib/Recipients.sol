@@ -95,19 +95,19 @@ contract Reentrant is Recipient {
         returns (bytes4)
     {
         try INBOX.deliver(m, payload, proof, m.gasLimit) {}
-            catch {
+        catch {
             refused++;
         }
         try INBOX.expire(m, proof) {}
-            catch {
+        catch {
             refused++;
         }
         try INBOX.refund(m) {}
-            catch {
+        catch {
             refused++;
         }
         try INBOX.run(m, id, data, 0) {}
-            catch {
+        catch {
             refused++;
         }
         // An answer with all of the value is nothing bad.

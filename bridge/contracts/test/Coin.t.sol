@@ -113,8 +113,9 @@ contract CoinTest is Remote {
             recipient.fail(Failing.How(how));
             vm.assertTrue(!INBOX.deliver(m, "", p, m.gasLimit));
             vm.assertEq(address(recipient).balance, 0);
-            (uint128 free,) = accountOf(THERE);
+            (uint128 free,, uint128 received,) = INBOX.accounts(THERE);
             vm.assertEq(free, 10);
+            vm.assertEq(received, 0);
         }
         recipient.fail(Failing.How.No);
         vm.assertTrue(INBOX.deliver(m, "", p, m.gasLimit));
@@ -224,6 +225,16 @@ contract CoinTest is Remote {
         MessageProof memory p = append(m);
         vm.warp(m.deadline + 1);
         INBOX.expire(m, p);
+        notice(Wire.messageId(m));
+        vm.expectRevert(abi.encodeWithSelector(Inbox.NothingToRefund.selector, Wire.messageId(m)));
+        INBOX.refund(m);
+    }
+
+    function test_what_was_sent_from_elsewhere_is_not_refunded_here() external {
+        send(5, alice);
+        Message memory m;
+        (m.source, m.sourceChain, m.destination, m.destinationChain) = (3, chainOf(3), THERE, chainOf(THERE));
+        (m.refund, m.value) = (Wire.account(bob), 5);
         notice(Wire.messageId(m));
         vm.expectRevert(abi.encodeWithSelector(Inbox.NothingToRefund.selector, Wire.messageId(m)));
         INBOX.refund(m);

@@ -244,6 +244,9 @@ contract TokenBridgeTest is Remote {
         vm.assertTrue(!arrive(THERE, twinTransfer(HERE, address(token), 400)));
         TwinERC20 twin = deployTwin(HERE);
         send(address(twin), alice, THERE, 400);
+        // Somebody has left some with the bridge, so that it could pay.
+        vm.prank(alice);
+        twin.transfer(address(BRIDGE), 400);
         vm.assertTrue(!arrive(THERE, plain(HERE, address(twin), bob, 400)));
         // A plain token of here is no twin of a token of THERE.
         vm.assertTrue(!arrive(THERE, twinTransfer(THERE, address(token), 1)));

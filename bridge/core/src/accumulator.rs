@@ -1,6 +1,6 @@
 //! Append-only Merkle trees of which only the right edge is needed to append and to know the root.
 //!
-//! The tree is that of `docs/specs/blocks.md` ([`switchyard_primitives::merkle`]); what is new here is how it grows. A
+//! The tree is that of `docs/specs/blocks.md` ([`switchyard_primitives::merkle`]); here is how it grows. A
 //! *full* node covers `2^level` leaves and never changes again. Bit `level` of the count says whether the edge has a full
 //! node of that level; from the left to the right these cover all leaves, the largest first.
 
@@ -194,7 +194,7 @@ mod tests {
             // A level without a bit in the count holds what is left over.
             let slots = |slot: u64| match slot {
                 0 => B256::left_padding_from(&tree.count.to_be_bytes()),
-                _ if tree.count >> (slot - 1) & 1 == 1 => tree.partials[slot as usize - 1],
+                _ if tree.count >> (slot - 1) & 1 == 1 => tree.partials[usize::try_from(slot).unwrap() - 1],
                 _ => B256::new(junk),
             };
             let mut read = Accumulator::from_slots(slots).unwrap();

@@ -12,7 +12,7 @@ mod message;
 pub mod predeploys;
 
 pub use accumulator::{Accumulator, AccumulatorFull, NodeId, path, seal};
-pub use bundle::{Bundle, Call, Leg, Move, MoveKind, Ballot, Vote, votes_root};
+pub use bundle::{Ballot, Bundle, Call, Leg, Move, MoveKind, Vote, votes_root};
 pub use checkpoint::Checkpoint;
 pub use hub::HubLeaf;
 pub use message::{Message, MessageKind};

@@ -16,8 +16,13 @@ fn legs() -> [Leg; 3] {
         to: account(0xb0),
         refund: account(0xa1),
     };
-    let token =
-        Move { kind: MoveKind::Erc20, token: account(0x20), amount: U256::MAX, to: account(0xb1), refund: account(0xa2) };
+    let token = Move {
+        kind: MoveKind::Erc20,
+        token: account(0x20),
+        amount: U256::MAX,
+        to: account(0xb1),
+        refund: account(0xa2),
+    };
     let art = Move { kind: MoveKind::Erc721, token: account(0x72), amount: U256::from(7), ..token };
     let swap = Call { participant: account(0xc1), gas_limit: 300_000, data: Bytes::from_static(b"swap") };
     let silent = Call { participant: account(0xc2), gas_limit: u64::MAX, data: Bytes::new() };
@@ -83,5 +88,8 @@ fn the_published_bundles_are_what_this_crate_makes() {
     let vote = |leg, ballot| Vote { bundle: two.id(), leg, ballot };
     let votes = [vote(0, Ballot::Yes), vote(1, Ballot::No), Vote { bundle: most.id(), leg: 15, ballot: Ballot::Stray }];
     let votes = [&votes[..0], &votes[..1], &votes].map(votes_json);
-    check("bundles.json", &json!({ "about": about, "legs": legs.each_ref().map(leg_json), "bundles": bundles, "votes": votes }));
+    check(
+        "bundles.json",
+        &json!({ "about": about, "legs": legs.each_ref().map(leg_json), "bundles": bundles, "votes": votes }),
+    );
 }

@@ -83,11 +83,12 @@ test: setup ## every test
 fuzz: setup ## every fuzz target under libFuzzer, FUZZ_SECONDS (300) each; FUZZ_TARGETS chooses
 	@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" ./testnet/fuzz/run.sh $(FUZZ_TARGETS)
 
-compat: setup ## wallets' libraries, Foundry and an independent EVM against the dev build (needs npm)
+compat: setup ## the contracts; wallets' libraries, Foundry and an independent EVM against the dev build (needs npm)
 	@if ! command -v npm >/dev/null; then
 	    echo "compat: npm is missing; install Node.js 18 or newer"
 	    exit 2
 	fi
+	./bridge/contracts/run.sh </dev/null
 	./rollup/evm/tests/ethereumjs/run.sh </dev/null
 	cd $(COMPAT)
 	# Not `npm ci`: it wants every other platform's binaries in the lock file. npm writes the inner lock file last: as long

@@ -13,7 +13,8 @@ pub fn leaf_hash(leaf: B256) -> B256 {
     keccak256(buf)
 }
 
-fn node_hash(left: B256, right: B256) -> B256 {
+/// Hash of a node with two children.
+pub fn node_hash(left: B256, right: B256) -> B256 {
     let mut buf = [1; 65];
     buf[1..33].copy_from_slice(left.as_slice());
     buf[33..].copy_from_slice(right.as_slice());

@@ -16,22 +16,30 @@ pub struct Checkpoint {
     pub block_hash: B256,
     /// State root after the block.
     pub state_root: B256,
-    /// Root of the messages sent so far; zero while the rollup has no outbox.
+    /// Root of the messages sent so far ([`crate::Accumulator::root`]); zero while the rollup has no outbox.
     pub outbox_root: B256,
-    /// Root of the bundle votes cast in the block; zero for none.
+    /// Root of the bundle votes cast in the block ([`crate::votes_root`]); zero for none.
     pub votes_root: B256,
 }
 
 impl Checkpoint {
-    /// keccak-256 of `rollup u64 | number u64 | hub_height u64 | block_hash | state_root | outbox_root | votes_root`.
-    pub fn hash(&self) -> B256 {
-        let mut w = Writer::with_capacity(152);
+    /// Length of the encoding, bytes.
+    pub const LEN: usize = 152;
+
+    /// `rollup u64 | number u64 | hub_height u64 | block_hash | state_root | outbox_root | votes_root`.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut w = Writer::with_capacity(Self::LEN);
         w.u64(self.rollup.0);
         w.u64(self.number);
         w.u64(self.hub_height);
         for root in [self.block_hash, self.state_root, self.outbox_root, self.votes_root] {
             w.raw(root.as_slice());
         }
-        keccak256(w.into_vec())
+        w.into_vec()
+    }
+
+    /// keccak-256 of the encoding.
+    pub fn hash(&self) -> B256 {
+        keccak256(self.encode())
     }
 }

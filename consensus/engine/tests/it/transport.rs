@@ -4,6 +4,7 @@ use crate::{
     agreement::one_goes_away_and_comes_back,
     cluster::{Builder, Cluster, Manner, assert_agree, stop_all, within},
 };
+use std::time::Duration;
 use switchyard_consensus_engine::To;
 use switchyard_consensus_network::{Transport, Verdict};
 use switchyard_primitives::Bytes;
@@ -25,12 +26,21 @@ async fn four_agree(transport: Transport) {
     let direct = within(validators[2].gossip.receiver.recv()).await.unwrap();
     assert_eq!((direct.from, &direct.message[..]), (cluster.identities[0], &b"for two"[..]));
     assert!(direct.judge.is_none());
-    assert!(validators[0].gossip.sender.send(To::Mesh, "for everyone".into()));
+    // Gossip may lose a message, as one that is sent before a mesh stands, and passes none on twice: another each time.
+    let sender = validators[0].gossip.sender.clone();
+    let again = tokio::spawn(async move {
+        for number in 0.. {
+            sender.send(To::Mesh, format!("for everyone {number}").into());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
     for validator in &mut validators[1..] {
         let gossiped = within(validator.gossip.receiver.recv()).await.unwrap();
-        assert_eq!((gossiped.from, &gossiped.message[..]), (cluster.identities[0], &b"for everyone"[..]));
+        assert_eq!(gossiped.from, cluster.identities[0]);
+        assert!(gossiped.message.starts_with(b"for everyone"), "{:?}", gossiped.message);
         gossiped.judge.unwrap().decide(Verdict::Accept);
     }
+    again.abort();
     let metrics = validators[0].handle.metrics.encode();
     assert!(metrics.contains("libp2p_connected 3"), "{metrics}");
     assert_agree(&stop_all(validators).await);

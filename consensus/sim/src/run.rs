@@ -232,7 +232,7 @@ impl Run {
         let seed = self.plan.seed ^ ((place as u64) << 32 | validator.lives());
         let process = Process { place: seat, address, disorder, seed };
         if behaviour == Some(Behaviour::Twins) {
-            return self.begin_twins(process).await;
+            return Box::pin(self.begin_twins(process)).await;
         }
         let secret = self.secret.clone();
         let mouth: Arc<dyn Mouth> = match behaviour {

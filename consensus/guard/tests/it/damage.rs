@@ -59,7 +59,7 @@ fn room_that_was_about_to_be_made_may_be_missing_or_empty() {
     let bytes = std::fs::read(place.path()).unwrap();
     let first = HEADER + ROOM;
     assert_eq!(bytes.len(), first + ROOM, "made when there was none left");
-    for image in [[&bytes[..first], &vec![0; ROOM]].concat(), [&bytes[..first + 1000], &vec![0; 99]].concat()] {
+    for image in [[&bytes[..first], &vec![0; ROOM]].concat(), [&bytes[..first + 1000], &[0; 99]].concat()] {
         let place = Place::new();
         // The last entry was the first one to need it, and came after it.
         let mut image = image;

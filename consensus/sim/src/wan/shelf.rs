@@ -38,11 +38,14 @@ impl Pool {
     }
 }
 
+/// A partition's files by name.
+type Partition = BTreeMap<Vec<u8>, Arc<File>>;
+
 /// One validator's files.
 #[derive(Default)]
 pub(crate) struct Shelf {
     pool: Arc<Pool>,
-    files: Mutex<BTreeMap<String, BTreeMap<Vec<u8>, Arc<File>>>>,
+    files: Mutex<BTreeMap<String, Partition>>,
 }
 
 /// One file: what was written where, without overlaps.

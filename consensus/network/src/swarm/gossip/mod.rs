@@ -108,6 +108,9 @@ struct Strikes {
     since: Instant,
 }
 
+/// The node's verdict on a message.
+type Decided = (MessageId, Verdict);
+
 /// The part of the swarm that gossips.
 pub(super) struct Behaviour {
     library: Library,
@@ -119,7 +122,7 @@ pub(super) struct Behaviour {
     direct: Outbound,
     outbox: mpsc::Receiver<Bytes>,
     deliver: mpsc::Sender<Gossiped>,
-    verdicts: (mpsc::Sender<(MessageId, Verdict)>, mpsc::Receiver<(MessageId, Verdict)>),
+    verdicts: (mpsc::Sender<Decided>, mpsc::Receiver<Decided>),
     unjudged: HashMap<MessageId, Unjudged>,
     /// Of peers alone, as are the strikes.
     authors: HashMap<PeerId, Allowance>,
@@ -359,13 +362,13 @@ impl NetworkBehaviour for Behaviour {
         match read {
             Read::Library(event) => {
                 // The library drops them, and has no peer to pay for it.
-                if let LibraryEvent::Message { invalid_messages, .. } = &event {
+                if let LibraryEvent::Message { invalid_messages, .. } = &*event {
                     for _ in invalid_messages {
                         self.shared.metrics.gossip(GossipFate::Unsigned);
                         self.strike(peer, "sends messages that nobody has signed");
                     }
                 }
-                self.library.on_connection_handler_event(peer, connection, event);
+                self.library.on_connection_handler_event(peer, connection, *event);
             }
             Read::Violation(why) => self.ban(peer, why),
         }

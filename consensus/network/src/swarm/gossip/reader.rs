@@ -38,7 +38,7 @@ const STREAMS_MAX: usize = 5;
 #[derive(Debug)]
 pub(in crate::swarm) enum Read {
     /// For the library.
-    Library(LibraryEvent),
+    Library(Box<LibraryEvent>),
     /// Something that no node sends.
     Violation(&'static str),
 }
@@ -95,7 +95,7 @@ impl Reader {
                     self.pay(bytes);
                     // None is about something else.
                     if let Some(event) = message {
-                        return Poll::Ready(Read::Library(event));
+                        return Poll::Ready(Read::Library(Box::new(event)));
                     }
                 }
                 Some(Err(Broken::Violation(problem))) => {
@@ -126,7 +126,7 @@ impl ConnectionHandler for Reader {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Poll::Ready(event) = self.inner.poll(cx) {
-            return Poll::Ready(event.map_custom(Read::Library));
+            return Poll::Ready(event.map_custom(|event| Read::Library(Box::new(event))));
         }
         self.poll_read(cx).map(ConnectionHandlerEvent::NotifyBehaviour)
     }

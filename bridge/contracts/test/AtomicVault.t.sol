@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {AtomicVault} from "../src/AtomicVault.sol";
 import {Calls} from "../src/Calls.sol";
 import {Hub, HubProof} from "../src/Hub.sol";
@@ -409,30 +410,35 @@ contract AtomicVaultTest is Bundles {
         vm.assertEq(participant.commits(), 1);
     }
 
-    /// Alice's own participant tries to be paid again, and to prepare more, while it is told.
-    function test_entering_again_does_nothing() external {
-        Leg memory leg = emptyLeg(alice, 1, 1);
-        leg.moves[0] = coin(5);
-        leg.calls[0] = Call(address(participant), 1_000_000, "");
-        Prepared memory p = prepared(leg);
+    /// Alice's own participant tries to be paid again, to settle another bundle, and to prepare more, while it is told.
+    function test_entering_again_is_refused() external {
         Prepared memory other = prepared(oneMove(coin(50)));
         HubProof memory proof = decide(other.id, true);
-        bytes[3] memory actions = [
-            abi.encodeCall(AtomicVault.retry, (p.bundle, p.index, p.leg, 1)),
-            abi.encodeCall(
-                AtomicVault.settle, (other.bundle, other.index, other.leg, AtomicVault.Decision.Commit, 500, proof, 1)
-            ),
-            abi.encodeCall(AtomicVault.prepare, (p.bundle, p.index, p.leg))
-        ];
-        settle(p, true, 1);
-        for (uint256 i; i < 3; i++) {
-            participant.arm(address(VAULT), actions[i]);
-            participant.fail(i < 2 ? Participant.How.Revert : Participant.How.No);
-            VAULT.retry(p.bundle, p.index, p.leg, 2);
+        for (uint256 i; i < 4; i++) {
+            Participant again = new Participant();
+            Leg memory leg = emptyLeg(alice, 1, 1);
+            leg.moves[0] = coin(5);
+            leg.calls[0] = Call(address(again), 1_000_000, "");
+            Prepared memory p = prepared(leg);
+            Prepared memory more = bundleOf(oneMove(coin(0)), 0, 2);
+            bytes[4] memory actions = [
+                abi.encodeCall(AtomicVault.retry, (p.bundle, p.index, p.leg, 1)),
+                abi.encodeCall(
+                    AtomicVault.settle,
+                    (other.bundle, other.index, other.leg, AtomicVault.Decision.Commit, 500, proof, 1)
+                ),
+                abi.encodeCall(AtomicVault.prepare, (more.bundle, more.index, more.leg)),
+                abi.encodeCall(AtomicVault.redirect, (p.bundle, p.index, p.leg, 0, address(again)))
+            ];
+            again.arm(address(VAULT), actions[i]);
+            settle(p, true, 2);
+            vm.assertTrue(again.refused());
+            vm.assertEq(again.commits(), 1);
+            vm.assertEq(
+                again.reason(), abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
+            );
         }
-        vm.assertTrue(participant.refused());
-        vm.assertEq(bob.balance, 5);
-        vm.assertEq(address(VAULT).balance, 50);
+        vm.assertEq(bob.balance, 0);
     }
 
     function test_a_token_that_calls_back_while_it_is_taken_is_counted_once() external {

@@ -53,6 +53,10 @@ contract SwapPoolTest is Bundles {
         settle(p, true);
         vm.assertEq(iron.balanceOf(bob), out);
         vm.assertEq(gold.balanceOf(alice), 1e12 - 1000);
+        // The vault does not tell it twice; if it did:
+        vm.prank(address(VAULT));
+        vm.expectRevert(SwapPool.NoReservation.selector);
+        pool.abort(p.id, 0, 0);
     }
 
     function test_a_swap_that_is_aborted_leaves_no_trace() external {

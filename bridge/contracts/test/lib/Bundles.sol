@@ -99,6 +99,7 @@ contract Participant is IBundleParticipant {
     address private target;
     bytes private action;
     bool public refused;
+    bytes public reason;
 
     function fail(How how_) external {
         how = how_;
@@ -127,7 +128,8 @@ contract Participant is IBundleParticipant {
 
     function act() private {
         if (target != address(0)) {
-            (bool ok,) = target.call(action);
+            bool ok;
+            (ok, reason) = target.call(action);
             refused = !ok;
         }
         require(how != How.Revert);

@@ -87,7 +87,8 @@ contract Participant is IBundleParticipant {
         No,
         Revert,
         AllGas,
-        ReturnBomb
+        ReturnBomb,
+        Hungry
     }
 
     How public how;
@@ -133,6 +134,7 @@ contract Participant is IBundleParticipant {
             refused = !ok;
         }
         require(how != How.Revert);
+        require(how != How.Hungry || gasleft() > 500_000);
         if (how == How.AllGas) burn();
         if (how == How.ReturnBomb) {
             assembly {

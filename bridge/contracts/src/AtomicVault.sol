@@ -11,7 +11,8 @@ import {Bundle, Call, Leg, Move, Wire} from "./Wire.sol";
 
 /// @title A contract that takes part in bundles
 /// @notice It is called by {AtomicVault} only, and must check that. What is promised in `prepare` must be possible in `commit`
-/// and undone in `abort`, whichever comes; exactly one of them does, once it succeeds.
+/// and undone in `abort`, whichever comes; exactly one of them does, once it succeeds. So neither may depend on an account of
+/// the signer's choice: one that refuses to be paid would keep the reservation for ever.
 interface IBundleParticipant {
     /// @notice Reserves what the item needs, or reverts, which makes the leg vote no.
     /// @param id the bundle
@@ -40,7 +41,7 @@ contract AtomicVault is ReentrancyGuardTransient {
     uint256 public constant ITEMS_MAX = 16;
     /// Most gas for a participant's `commit` or `abort`.
     uint64 public constant GAS_MAX = 5_000_000;
-    /// Gas for paying out one move.
+    /// Gas for paying out one move, unless {retry} or {redirect} gives more.
     uint256 private constant MOVE_GAS = 200_000;
 
     /// @notice What has become of a leg here.
@@ -143,18 +144,24 @@ contract AtomicVault is ReentrancyGuardTransient {
         );
         state.status = committed ? Status.Committed : Status.Aborted;
         emit Settled(id, index, committed);
-        _carryOut(id, index, leg, committed, items);
+        _carryOut(id, index, leg, committed, items, 0);
     }
 
     /// @notice Carries out items of a settled leg that are still held.
-    function retry(Bundle calldata bundle, uint8 index, Leg calldata leg, uint16 items) external nonReentrant {
+    /// @param gasLimit gas for each of them, where it is more than they get in {settle}: neither a token that needs much
+    /// nor a leg that states too little for a participant can hold an item for ever
+    function retry(Bundle calldata bundle, uint8 index, Leg calldata leg, uint16 items, uint256 gasLimit)
+        external
+        nonReentrant
+    {
         bytes32 id = _check(bundle, index, leg);
-        _carryOut(id, index, leg, _committed(id, index), items);
+        _carryOut(id, index, leg, _committed(id, index), items, gasLimit);
     }
 
     /// @notice Pays a held move of a settled leg to another account, for the account that it is due to: the way out where
     /// that one cannot receive.
-    function redirect(Bundle calldata bundle, uint8 index, Leg calldata leg, uint8 item, address to)
+    /// @param gasLimit gas for it, where it is more than in {settle}
+    function redirect(Bundle calldata bundle, uint8 index, Leg calldata leg, uint8 item, address to, uint256 gasLimit)
         external
         nonReentrant
     {
@@ -165,7 +172,7 @@ contract AtomicVault is ReentrancyGuardTransient {
         Move calldata m = leg.moves[item];
         require(msg.sender == (committed ? m.to : m.refund), NotYours(item));
         state.held &= ~(uint16(1) << item);
-        require(_pay(m, to), PayoutFailed(item));
+        require(_pay(m, to, gasLimit), PayoutFailed(item));
         emit ItemDone(id, index, item);
     }
 
@@ -201,7 +208,9 @@ contract AtomicVault is ReentrancyGuardTransient {
         require(IERC721(m.token).ownerOf(m.amount) == address(this), NotEscrowed(m.token));
     }
 
-    function _carryOut(bytes32 id, uint8 index, Leg calldata leg, bool committed, uint16 wanted) private {
+    function _carryOut(bytes32 id, uint8 index, Leg calldata leg, bool committed, uint16 wanted, uint256 gasLimit)
+        private
+    {
         uint16 todo = states[id][index].held & wanted;
         // Done before it is tried, so that nothing that is called finds it held; what fails is held again.
         states[id][index].held ^= todo;
@@ -212,9 +221,9 @@ contract AtomicVault is ReentrancyGuardTransient {
             bool done;
             if (i < moves) {
                 Move calldata m = leg.moves[i];
-                done = _pay(m, committed ? m.to : m.refund);
+                done = _pay(m, committed ? m.to : m.refund, gasLimit);
             } else {
-                done = _tell(leg.calls[i - moves], id, index, i, committed);
+                done = _tell(leg.calls[i - moves], id, index, i, committed, gasLimit);
             }
             if (done) {
                 emit ItemDone(id, index, i);
@@ -227,26 +236,31 @@ contract AtomicVault is ReentrancyGuardTransient {
     }
 
     /// Pays a move out. False, without effect, if the token or the receiver refuses.
-    function _pay(Move calldata m, address to) private returns (bool ok) {
+    function _pay(Move calldata m, address to, uint256 gasLimit) private returns (bool ok) {
+        if (gasLimit < MOVE_GAS) gasLimit = MOVE_GAS;
         if (m.kind == Wire.COIN) {
-            (ok,,) = Calls.attempt(to, m.amount, MOVE_GAS, "");
+            (ok,,) = Calls.attempt(to, m.amount, gasLimit, "");
         } else if (m.kind == Wire.ERC20) {
             uint256 size;
             bytes32 word;
-            (ok, size, word) = Calls.attempt(m.token, 0, MOVE_GAS, abi.encodeCall(IERC20.transfer, (to, m.amount)));
+            (ok, size, word) = Calls.attempt(m.token, 0, gasLimit, abi.encodeCall(IERC20.transfer, (to, m.amount)));
             // As in SafeERC20: a token may return nothing.
             ok = ok && (size == 0 || (size >= 32 && uint256(word) == 1));
         } else {
             // Not safeTransferFrom: a receiver cannot refuse what it gave or agreed to take.
             bytes memory data = abi.encodeCall(IERC721.transferFrom, (address(this), to, m.amount));
-            (ok,,) = Calls.attempt(m.token, 0, MOVE_GAS, data);
+            (ok,,) = Calls.attempt(m.token, 0, gasLimit, data);
         }
     }
 
-    function _tell(Call calldata c, bytes32 id, uint8 leg, uint8 item, bool committed) private returns (bool ok) {
+    function _tell(Call calldata c, bytes32 id, uint8 leg, uint8 item, bool committed, uint256 gasLimit)
+        private
+        returns (bool ok)
+    {
+        if (gasLimit < c.gasLimit) gasLimit = c.gasLimit;
         bytes memory data = committed
             ? abi.encodeCall(IBundleParticipant.commit, (id, leg, item))
             : abi.encodeCall(IBundleParticipant.abort, (id, leg, item));
-        (ok,,) = Calls.attempt(c.participant, 0, c.gasLimit, data);
+        (ok,,) = Calls.attempt(c.participant, 0, gasLimit, data);
     }
 }

@@ -229,7 +229,6 @@ contract Inbox is ReentrancyGuardTransient {
         require(gasLimit >= m.gasLimit, GasBelowStated(m.gasLimit));
         require(uint256(m.sender | m.recipient) >> 160 == 0, NotAnAddress());
         if (m.value > 0) _take(m);
-        // slither-disable-next-line arbitrary-send-eth
         try this.run{gas: gasleft() - AFTERWARDS}(m, id, payload, gasLimit) {
             return true;
         } catch (bytes memory answer) {

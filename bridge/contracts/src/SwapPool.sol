@@ -12,8 +12,8 @@ import {VAULT} from "./Predeploys.sol";
 /// While swaps are reserved nobody knows which of them will happen, so each is priced as if that had happened which is worst
 /// for it: of the token that it brings, the pool counts all that it may come to have (`most`), of the token that it takes, only
 /// what it will have in any case (`least`). So the product of the pool's tokens never falls, whatever is committed and aborted,
-/// in whichever order. Tokens that keep a fee, rebase, or call back are not for this pool. The owner's tokens alone are
-/// in it; there are no shares.
+/// in whichever order. An account that cannot be paid is owed what it is due, so that nobody can keep a reservation from ending.
+/// Tokens that keep a fee, rebase, or call back are not for this pool. The owner's tokens alone are in it; there are no shares.
 contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
     using SafeERC20 for IERC20;
 
@@ -37,6 +37,8 @@ contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
     IERC20 public immutable token1;
     address public immutable owner;
     mapping(IERC20 token => Reserve) public reserves;
+    /// @notice What could not be paid out: {claim}.
+    mapping(IERC20 token => mapping(address account => uint256)) public owed;
     mapping(bytes32 key => Reservation) private _reservations;
 
     error NotVault(address caller);
@@ -72,6 +74,13 @@ contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
         token1.safeTransfer(owner, amount1);
     }
 
+    /// @notice Pays what the caller is owed to an account that can receive it.
+    function claim(IERC20 token, address to) external nonReentrant {
+        uint256 amount = owed[token][msg.sender];
+        owed[token][msg.sender] = 0;
+        token.safeTransfer(to, amount);
+    }
+
     /// @notice What `amountIn` of `tokenIn` would be swapped for.
     function quote(IERC20 tokenIn, uint256 amountIn) public view returns (uint256) {
         uint256 paid = amountIn * (1000 - FEE);
@@ -103,7 +112,7 @@ contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
         IERC20 tokenOut = _other(r.tokenIn);
         reserves[r.tokenIn].least += r.amountIn;
         reserves[tokenOut].most -= r.amountOut;
-        tokenOut.safeTransfer(r.to, r.amountOut);
+        _pay(tokenOut, r.to, r.amountOut);
     }
 
     /// @inheritdoc IBundleParticipant
@@ -111,7 +120,7 @@ contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
         Reservation memory r = _end(id, leg, item);
         reserves[r.tokenIn].most -= r.amountIn;
         reserves[_other(r.tokenIn)].least += r.amountOut;
-        r.tokenIn.safeTransfer(r.signer, r.amountIn);
+        _pay(r.tokenIn, r.signer, r.amountIn);
     }
 
     function _end(bytes32 id, uint8 leg, uint8 item) private returns (Reservation memory r) {
@@ -119,6 +128,10 @@ contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
         r = _reservations[key];
         require(r.signer != address(0), NoReservation());
         delete _reservations[key];
+    }
+
+    function _pay(IERC20 token, address to, uint256 amount) private {
+        if (!token.trySafeTransfer(to, amount)) owed[token][to] += amount;
     }
 
     function _grow(IERC20 token, uint256 amount) private {

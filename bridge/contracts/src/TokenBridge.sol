@@ -109,16 +109,15 @@ contract TokenBridge is ERC7786Recipient, ReentrancyGuardTransient {
 
     /// @notice Gives a transfer back to its sender after it has expired at its destination. Anyone may call.
     function refund(Message calldata message, bytes calldata payload) external nonReentrant {
-        bytes32 id = Wire.messageId(message);
-        uint64 peer = message.destination;
-        // An Inbox that lies about what expired gains no more than it would by a false transfer: `_give` counts both.
-        bool due = message.source == HUB.rollup() && message.sender == Wire.account(address(this))
-            && keccak256(payload) == message.payloadHash && INBOX.returned(peer, id) != Inbox.Returned.No;
-        require(due && !refunded[id], NotRefundable(id));
-        refunded[id] = true;
         Transfer memory transfer = abi.decode(payload, (Transfer));
-        address token = _give(transfer, peer, transfer.from);
-        emit TransferRefunded(id, token, transfer.from, transfer.amount);
+        _refund(message, payload, transfer, transfer.from);
+    }
+
+    /// @notice The same to another account, for its sender: the way out where the token does not pay that one.
+    function refundTo(Message calldata message, bytes calldata payload, address to) external nonReentrant {
+        Transfer memory transfer = abi.decode(payload, (Transfer));
+        require(msg.sender == transfer.from, NotRefundable(Wire.messageId(message)));
+        _refund(message, payload, transfer, to);
     }
 
     /// @notice The address, here, of the token that stands for a plain token of another rollup.
@@ -143,6 +142,18 @@ contract TokenBridge is ERC7786Recipient, ReentrancyGuardTransient {
         Transfer memory transfer = abi.decode(payload, (Transfer));
         address token = _give(transfer, HUB.rollupOf(uint64(chain)), transfer.to);
         emit TransferReceived(receiveId, token, transfer.to, transfer.amount);
+    }
+
+    function _refund(Message calldata message, bytes calldata payload, Transfer memory transfer, address to) private {
+        bytes32 id = Wire.messageId(message);
+        uint64 peer = message.destination;
+        // An Inbox that lies about what expired gains no more than it would by a false transfer: `_give` counts both.
+        bool due = message.source == HUB.rollup() && message.sender == Wire.account(address(this))
+            && keccak256(payload) == message.payloadHash && INBOX.returned(peer, id) != Inbox.Returned.No;
+        require(due && !refunded[id], NotRefundable(id));
+        refunded[id] = true;
+        address token = _give(transfer, peer, to);
+        emit TransferRefunded(id, token, to, transfer.amount);
     }
 
     /// Takes tokens from the caller to send them to `peer`; returns how many arrived.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
+import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
 import {AtomicVault} from "../src/AtomicVault.sol";
 import {Calls} from "../src/Calls.sol";
 import {Hub, HubProof} from "../src/Hub.sol";
@@ -123,7 +124,7 @@ contract AtomicVaultTest is Bundles {
             vm.expectRevert(abi.encodeWithSelector(AtomicVault.WrongStatus.selector, AtomicVault.Status.Committed));
             VAULT.settle(p.bundle, p.index, p.leg, AtomicVault.Decision(v), 500, proof, 15);
         }
-        VAULT.retry(p.bundle, p.index, p.leg, 15);
+        VAULT.retry(p.bundle, p.index, p.leg, 15, 0);
         vm.assertEq(bob.balance, 100);
         vm.assertEq(participant.commits(), 1);
     }
@@ -310,7 +311,7 @@ contract AtomicVaultTest is Bundles {
                 (, uint16 held) = stateOf(p);
                 vm.assertEq(held, 2);
                 participant.fail(Participant.How.No);
-                VAULT.retry(p.bundle, p.index, p.leg, type(uint16).max);
+                VAULT.retry(p.bundle, p.index, p.leg, type(uint16).max, 0);
                 (, held) = stateOf(p);
                 vm.assertEq(held, 0);
                 vm.assertEq(good.commits() + good.aborts(), 1);
@@ -336,8 +337,39 @@ contract AtomicVaultTest is Bundles {
             vm.assertEq(bob.balance - before, 5);
             assertState(p, AtomicVault.Status.Committed, 1);
             hostile.setMood(0);
-            VAULT.retry(p.bundle, p.index, p.leg, 1);
+            VAULT.retry(p.bundle, p.index, p.leg, 1, 0);
             vm.assertEq(hostile.balanceOf(bob), 10);
+        }
+    }
+
+    /// More gas than a move gets, or than the leg states for its participant, only delays an item.
+    function test_what_needs_more_gas_can_be_given_it() external {
+        HostileToken hostile = new HostileToken();
+        hostile.mint(alice, 100);
+        vm.prank(alice);
+        hostile.approve(address(VAULT), 100);
+        Leg memory leg = emptyLeg(alice, 1, 1);
+        leg.moves[0] = erc20(address(hostile), 10);
+        leg.calls[0] = Call(address(participant), 0, "");
+        for (uint256 round; round < 2; round++) {
+            Prepared memory p = prepared(leg);
+            hostile.setMood(5);
+            participant.fail(Participant.How.Hungry);
+            settle(p, round == 1);
+            VAULT.retry(p.bundle, p.index, p.leg, 3, 450_000);
+            (, uint16 held) = stateOf(p);
+            vm.assertEq(held, 3);
+            VAULT.retry(p.bundle, p.index, p.leg, 2, 600_000);
+            vm.assertEq(participant.commits() + participant.aborts(), round + 1);
+            if (round == 0) {
+                VAULT.retry(p.bundle, p.index, p.leg, 1, 600_000);
+                vm.assertEq(hostile.balanceOf(alice), 100);
+            } else {
+                vm.prank(bob);
+                VAULT.redirect(p.bundle, p.index, p.leg, 0, bob, 600_000);
+                vm.assertEq(hostile.balanceOf(bob), 10);
+            }
+            participant.fail(Participant.How.No);
         }
     }
 
@@ -355,27 +387,27 @@ contract AtomicVaultTest is Bundles {
         Prepared memory p = prepared(oneMove(m));
         vm.prank(address(refuser));
         vm.expectRevert(abi.encodeWithSelector(AtomicVault.WrongStatus.selector, AtomicVault.Status.Prepared));
-        VAULT.redirect(p.bundle, 0, p.leg, 0, bob);
+        VAULT.redirect(p.bundle, 0, p.leg, 0, bob, 0);
         settle(p, true);
         assertState(p, AtomicVault.Status.Committed, 1);
         address[2] memory others = [alice, bob];
         for (uint256 i; i < 2; i++) {
             vm.prank(others[i]);
             vm.expectRevert(abi.encodeWithSelector(AtomicVault.NotYours.selector, 0));
-            VAULT.redirect(p.bundle, 0, p.leg, 0, others[i]);
+            VAULT.redirect(p.bundle, 0, p.leg, 0, others[i], 0);
         }
         vm.prank(address(refuser));
         vm.expectRevert(abi.encodeWithSelector(AtomicVault.PayoutFailed.selector, 0));
-        VAULT.redirect(p.bundle, 0, p.leg, 0, address(refuser));
+        VAULT.redirect(p.bundle, 0, p.leg, 0, address(refuser), 0);
         vm.prank(address(refuser));
-        VAULT.redirect(p.bundle, 0, p.leg, 0, bob);
+        VAULT.redirect(p.bundle, 0, p.leg, 0, bob, 0);
         vm.assertEq(bob.balance, 5);
         vm.prank(address(refuser));
         vm.expectRevert(abi.encodeWithSelector(AtomicVault.NotYours.selector, 0));
-        VAULT.redirect(p.bundle, 0, p.leg, 0, bob);
+        VAULT.redirect(p.bundle, 0, p.leg, 0, bob, 0);
         vm.prank(address(refuser));
         vm.expectRevert(abi.encodeWithSelector(AtomicVault.NotYours.selector, 16));
-        VAULT.redirect(p.bundle, 0, p.leg, 16, bob);
+        VAULT.redirect(p.bundle, 0, p.leg, 16, bob, 0);
     }
 
     function test_items_can_be_carried_out_one_by_one() external {
@@ -383,7 +415,7 @@ contract AtomicVaultTest is Bundles {
         settle(p, true, 0);
         assertState(p, AtomicVault.Status.Committed, 15);
         for (uint16 bit = 8; bit > 0; bit >>= 1) {
-            VAULT.retry(p.bundle, p.index, p.leg, bit);
+            VAULT.retry(p.bundle, p.index, p.leg, bit, 0);
         }
         assertState(p, AtomicVault.Status.Committed, 0);
         vm.assertEq(bob.balance, 100);
@@ -392,7 +424,7 @@ contract AtomicVaultTest is Bundles {
     function test_nothing_is_paid_before_a_decision() external {
         Prepared memory p = prepared(fullLeg());
         vm.expectRevert(abi.encodeWithSelector(AtomicVault.WrongStatus.selector, AtomicVault.Status.Prepared));
-        VAULT.retry(p.bundle, p.index, p.leg, 15);
+        VAULT.retry(p.bundle, p.index, p.leg, 15, 0);
         Prepared memory never = bundleOf(fullLeg(), 0, 2);
         HubProof memory proof = decide(never.id, false);
         vm.expectRevert(abi.encodeWithSelector(AtomicVault.WrongStatus.selector, AtomicVault.Status.None));
@@ -409,30 +441,35 @@ contract AtomicVaultTest is Bundles {
         vm.assertEq(participant.commits(), 1);
     }
 
-    /// Alice's own participant tries to be paid again, and to prepare more, while it is told.
-    function test_entering_again_does_nothing() external {
-        Leg memory leg = emptyLeg(alice, 1, 1);
-        leg.moves[0] = coin(5);
-        leg.calls[0] = Call(address(participant), 1_000_000, "");
-        Prepared memory p = prepared(leg);
+    /// Alice's own participant tries to be paid again, to settle another bundle, and to prepare more, while it is told.
+    function test_entering_again_is_refused() external {
         Prepared memory other = prepared(oneMove(coin(50)));
         HubProof memory proof = decide(other.id, true);
-        bytes[3] memory actions = [
-            abi.encodeCall(AtomicVault.retry, (p.bundle, p.index, p.leg, 1)),
-            abi.encodeCall(
-                AtomicVault.settle, (other.bundle, other.index, other.leg, AtomicVault.Decision.Commit, 500, proof, 1)
-            ),
-            abi.encodeCall(AtomicVault.prepare, (p.bundle, p.index, p.leg))
-        ];
-        settle(p, true, 1);
-        for (uint256 i; i < 3; i++) {
-            participant.arm(address(VAULT), actions[i]);
-            participant.fail(i < 2 ? Participant.How.Revert : Participant.How.No);
-            VAULT.retry(p.bundle, p.index, p.leg, 2);
+        for (uint256 i; i < 4; i++) {
+            Participant again = new Participant();
+            Leg memory leg = emptyLeg(alice, 1, 1);
+            leg.moves[0] = coin(5);
+            leg.calls[0] = Call(address(again), 1_000_000, "");
+            Prepared memory p = prepared(leg);
+            Prepared memory more = bundleOf(oneMove(coin(0)), 0, 2);
+            bytes[4] memory actions = [
+                abi.encodeCall(AtomicVault.retry, (p.bundle, p.index, p.leg, 1, 0)),
+                abi.encodeCall(
+                    AtomicVault.settle,
+                    (other.bundle, other.index, other.leg, AtomicVault.Decision.Commit, 500, proof, 1)
+                ),
+                abi.encodeCall(AtomicVault.prepare, (more.bundle, more.index, more.leg)),
+                abi.encodeCall(AtomicVault.redirect, (p.bundle, p.index, p.leg, 0, address(again), 0))
+            ];
+            again.arm(address(VAULT), actions[i]);
+            settle(p, true, 2);
+            vm.assertTrue(again.refused());
+            vm.assertEq(again.commits(), 1);
+            vm.assertEq(
+                again.reason(), abi.encodeWithSelector(ReentrancyGuardTransient.ReentrancyGuardReentrantCall.selector)
+            );
         }
-        vm.assertTrue(participant.refused());
-        vm.assertEq(bob.balance, 5);
-        vm.assertEq(address(VAULT).balance, 50);
+        vm.assertEq(bob.balance, 0);
     }
 
     function test_a_token_that_calls_back_while_it_is_taken_is_counted_once() external {

@@ -9,6 +9,16 @@ import {Bundles, Hashes} from "./lib/Bundles.sol";
 import {PlainToken} from "./lib/Tokens.sol";
 import {vm, within} from "./lib/Vm.sol";
 
+/// Does not pay one account.
+contract Picky is PlainToken("Picky", "PCK", 18) {
+    address public constant REFUSED = address(0xbad);
+
+    function _update(address from, address to, uint256 amount) internal override {
+        require(to != REFUSED);
+        super._update(from, to, amount);
+    }
+}
+
 contract SwapPoolTest is Bundles {
     address private immutable alice = account("alice");
     address private immutable bob = account("bob");
@@ -53,6 +63,10 @@ contract SwapPoolTest is Bundles {
         settle(p, true);
         vm.assertEq(iron.balanceOf(bob), out);
         vm.assertEq(gold.balanceOf(alice), 1e12 - 1000);
+        // The vault does not tell it twice; if it did:
+        vm.prank(address(VAULT));
+        vm.expectRevert(SwapPool.NoReservation.selector);
+        pool.abort(p.id, 0, 0);
     }
 
     function test_a_swap_that_is_aborted_leaves_no_trace() external {
@@ -63,6 +77,45 @@ contract SwapPoolTest is Bundles {
         settle(p, false);
         vm.assertEq(gold.balanceOf(alice), 1e12);
         vm.assertEq(pool.quote(gold, 1000), before);
+    }
+
+    /// A swap for an account that the token does not pay (here, zero) ends like any other.
+    function test_a_receiver_that_cannot_be_paid_does_not_keep_the_reservation() external {
+        Leg memory leg = emptyLeg(alice, 0, 1);
+        leg.calls[0] = Call(address(pool), 300_000, abi.encode(gold, 1000, 0, address(0)));
+        Prepared memory p = bundleOf(leg, 0, 2);
+        uint256 out = pool.quote(gold, 1000);
+        prepare(p);
+        settle(p, true);
+        (, uint16 held) = stateOf(p);
+        vm.assertEq(held, 0);
+        vm.assertEq(pool.owed(iron, address(0)), out);
+        (uint256 least, uint256 all) = pool.reserves(gold);
+        vm.assertEq(least, 1e6 + 1000);
+        vm.assertEq(all, least);
+    }
+
+    function test_what_is_owed_can_be_claimed_once() external {
+        PlainToken picky = new Picky();
+        SwapPool other = new SwapPool(picky, iron, address(this));
+        picky.mint(address(this), 1e6);
+        picky.approve(address(other), 1e6);
+        iron.approve(address(other), 1e6);
+        other.add(1e6, 1e6);
+        vm.prank(alice);
+        iron.approve(address(other), 1000);
+        Leg memory leg = emptyLeg(alice, 0, 1);
+        leg.calls[0] = Call(address(other), 300_000, abi.encode(iron, 1000, 0, Picky(address(picky)).REFUSED()));
+        Prepared memory p = bundleOf(leg, 0, 2);
+        prepare(p);
+        settle(p, true);
+        uint256 due = other.owed(picky, address(0xbad));
+        vm.assertTrue(due > 900);
+        for (uint256 i; i < 2; i++) {
+            vm.prank(address(0xbad));
+            other.claim(picky, bob);
+        }
+        vm.assertEq(picky.balanceOf(bob), due);
     }
 
     function test_a_price_that_has_moved_makes_the_leg_vote_no() external {

@@ -173,6 +173,19 @@ contract TokenBridgeTest is Remote {
         BRIDGE.refund(m, payload);
     }
 
+    function test_only_its_sender_has_a_refund_paid_elsewhere() external {
+        (Message memory m, bytes memory payload) = send(address(token), alice, THERE, 400);
+        expired(m);
+        vm.prank(bob);
+        vm.expectRevert(abi.encodeWithSelector(TokenBridge.NotRefundable.selector, Wire.messageId(m)));
+        BRIDGE.refundTo(m, payload, bob);
+        vm.prank(alice);
+        BRIDGE.refundTo(m, payload, bob);
+        vm.assertEq(token.balanceOf(bob), 400);
+        vm.expectRevert(abi.encodeWithSelector(TokenBridge.NotRefundable.selector, Wire.messageId(m)));
+        BRIDGE.refund(m, payload);
+    }
+
     function test_a_burned_token_that_expired_is_minted_back() external {
         arrive(THERE, plain(THERE, foreign, alice, 50));
         BridgedERC20 silver = bridged(THERE, foreign);

@@ -127,7 +127,7 @@ contract VaultHandler is Bundles {
         if (legs.length == 0) return;
         Prepared memory p = legAt(pick % legs.length);
         (AtomicVault.Status status, uint16 held) = stateOf(p);
-        try VAULT.retry(p.bundle, p.index, p.leg, items) {
+        try VAULT.retry(p.bundle, p.index, p.leg, items, 0) {
             (, uint16 left) = stateOf(p);
             vm.assertEq(left & held, left);
             if (left & items > 0) failures++;
@@ -144,7 +144,7 @@ contract VaultHandler is Bundles {
         index %= 4;
         address caller = actors[who % 4];
         vm.prank(caller);
-        try VAULT.redirect(p.bundle, p.index, p.leg, index, actors[to % 2]) {
+        try VAULT.redirect(p.bundle, p.index, p.leg, index, actors[to % 2], 0) {
             Move memory m = p.leg.moves[index];
             vm.assertTrue(caller == (status == AtomicVault.Status.Committed ? m.to : m.refund));
             vm.assertTrue((held >> index) & 1 == 1);

@@ -87,7 +87,8 @@ contract Participant is IBundleParticipant {
         No,
         Revert,
         AllGas,
-        ReturnBomb
+        ReturnBomb,
+        Hungry
     }
 
     How public how;
@@ -99,6 +100,7 @@ contract Participant is IBundleParticipant {
     address private target;
     bytes private action;
     bool public refused;
+    bytes public reason;
 
     function fail(How how_) external {
         how = how_;
@@ -127,10 +129,12 @@ contract Participant is IBundleParticipant {
 
     function act() private {
         if (target != address(0)) {
-            (bool ok,) = target.call(action);
+            bool ok;
+            (ok, reason) = target.call(action);
             refused = !ok;
         }
         require(how != How.Revert);
+        require(how != How.Hungry || gasleft() > 500_000);
         if (how == How.AllGas) burn();
         if (how == How.ReturnBomb) {
             assembly {

@@ -61,7 +61,7 @@ contract HostileToken is PlainToken("Hostile", "HOS", 18) {
         (target, action) = (target_, action_);
     }
 
-    /// 0 behaves, 1 refuses, 2 returns false, 3 burns all gas, 4 returns a megabyte.
+    /// 0 behaves, 1 refuses, 2 returns false, 3 burns all gas, 4 returns a megabyte, 5 wants 500,000 gas.
     function setMood(uint8 mood_) external {
         mood = mood_;
     }
@@ -79,6 +79,7 @@ contract HostileToken is PlainToken("Hostile", "HOS", 18) {
     function transfer(address to, uint256 amount) public override returns (bool) {
         require(mood != 1);
         if (mood == 2) return false;
+        require(mood != 5 || gasleft() > 500_000);
         if (mood == 3) burn();
         if (mood == 4) {
             assembly {

@@ -66,6 +66,8 @@ const TICK: Duration = Duration::from_millis(50);
 const PING: Duration = Duration::from_secs(5);
 /// A connection's handshake takes no longer, or fails.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection stays when another one with the same peer has taken its place.
+const RETIREMENT: Duration = Duration::from_secs(1);
 /// How long connections may take to close at the end.
 const FAREWELL: Duration = Duration::from_millis(300);
 /// Streams of a connection, at any time: ours, the peer's, pings, and those being refused.
@@ -198,6 +200,7 @@ pub(crate) fn network(
         deliver,
         links: HashMap::new(),
         newest: HashMap::new(),
+        retiring: Vec::new(),
         readers: JoinSet::new(),
         writers: JoinSet::new(),
     };
@@ -308,6 +311,8 @@ struct Driver {
     links: HashMap<ConnectionId, Connection>,
     /// Connections of each peer, the newest last.
     newest: HashMap<PeerId, Vec<ConnectionId>>,
+    /// Connections in whose place newer ones are, and when they are closed.
+    retiring: Vec<(ConnectionId, Instant)>,
     readers: JoinSet<(ConnectionId, End)>,
     writers: JoinSet<ConnectionId>,
 }
@@ -323,6 +328,7 @@ impl Driver {
                 () = shared.changed.notified() => self.review(),
                 _ = tick.tick() => {
                     shared.expire_bans();
+                    self.close_retired();
                     self.dialer.dial_due(&mut self.swarm, &shared);
                 }
                 event = self.swarm.select_next_some() => self.on_event(event),
@@ -406,13 +412,26 @@ impl Driver {
         let (queues, readers) = (None, Vec::new());
         let link = Connection { peer, key, streams, in_time: false, identified: false, queues, readers };
         self.links.insert(connection, link);
-        let of_peer = self.newest.entry(peer).or_default();
-        of_peer.push(connection);
-        // Both have dialled, or the older one is dead and its end not noticed. One side decides, or they might each close
-        // the one that the other keeps; each sends on the newest that it has, so meanwhile nothing is amiss.
-        if self.me.to_bytes() < peer.to_bytes() {
-            let older: Vec<ConnectionId> = of_peer[..of_peer.len() - 1].to_vec();
-            for connection in older {
+        self.newest.entry(peer).or_default().push(connection);
+    }
+
+    /// Gives up the connections to a peer that are older than one that is ready. Both have dialled, or the older one is dead and
+    /// its end not noticed. One side decides, or they might each close the one that the other keeps. Each sends on the
+    /// newest that it has; what it sent before is on the older one, which therefore stays for a moment.
+    fn retire_older(&mut self, connection: ConnectionId, peer: PeerId) {
+        if self.me.to_bytes() > peer.to_bytes() {
+            return;
+        }
+        let until = Instant::now() + RETIREMENT;
+        let older = self.newest.get(&peer).into_iter().flatten().take_while(|older| **older != connection);
+        self.retiring.extend(older.map(|older| (*older, until)));
+    }
+
+    /// Closes what was given up a moment ago.
+    fn close_retired(&mut self) {
+        let now = Instant::now();
+        for (connection, _) in self.retiring.extract_if(.., |(_, until)| *until <= now).collect::<Vec<_>>() {
+            if self.links.contains_key(&connection) {
                 self.drop_link(connection, Link::Duplicate);
             }
         }
@@ -503,6 +522,7 @@ impl Driver {
         self.dialer.connected(&peer);
         debug!(%peer, ?connection, "connected");
         self.publish(peer);
+        self.retire_older(connection, peer);
     }
 
     /// Sends to a peer on its newest connection that is ready.

@@ -18,6 +18,13 @@ async fn metric(client: &Client, node: &Endpoints, name: &str) -> f64 {
     text.lines().filter(|l| of_name(l)).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
+/// How many messages by gossip have come to this at a validator.
+async fn gossiped(client: &Client, node: &Endpoints, outcome: &str) -> f64 {
+    let text = client.metrics(&node.metrics).await.unwrap();
+    let of_outcome = |line: &&str| line.contains("libp2p_gossip_total{") && line.contains(outcome);
+    text.lines().filter(of_outcome).filter_map(|l| l.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
 /// Returns once a validator has so many peers.
 async fn until_peers(client: &Client, node: &Endpoints, peers: f64) {
     let reached = async {
@@ -68,7 +75,7 @@ async fn a_validator_that_stands_still_is_done_without_and_catches_up() {
     assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
 }
 
-/// Each validator reaches each other one through a link of its own.
+/// Each validator reaches each other one through a link of its own. Every other one gossips what its clients submit.
 async fn through_links(testnet: &Testnet, transport: Transport, seed: u64) -> Mesh {
     let listening: Vec<_> =
         (0..testnet.len()).map(|i| testnet.dir().config(i).unwrap().network.unwrap().listen).collect();
@@ -77,6 +84,7 @@ async fn through_links(testnet: &Testnet, transport: Transport, seed: u64) -> Me
         let mut config = testnet.dir().config(from).unwrap();
         let network = config.network.as_mut().unwrap();
         network.transport = transport;
+        network.gossip_from = if from % 2 == 0 { 2 } else { VALIDATORS + 1 };
         for peer in &mut network.peers {
             let to = listening.iter().position(|address| *address == peer.address).unwrap();
             peer.address = mesh.address(from, to).unwrap();
@@ -135,6 +143,13 @@ async fn bad_links(transport: Transport) {
 
     nothing_lost(&client, &nodes, VICTIM, &[accepted, vec![late]].concat()).await;
     nobody_is_at_fault(&client, &nodes).await;
+    if transport != Transport::Own {
+        for (index, node) in nodes.iter().enumerate() {
+            assert_eq!(gossiped(&client, node, "\"published\"").await > 0.0, index % 2 == 0, "{}", node.metrics);
+            assert!(gossiped(&client, node, "\"accepted\"").await > 0.0, "{}", node.metrics);
+            assert_eq!(gossiped(&client, node, "\"rejected\"").await, 0.0, "{}", node.metrics);
+        }
+    }
     assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
 }
 

@@ -231,12 +231,9 @@ impl Behaviour {
         }
         let bytes = self.settings.author_bytes_per_second;
         let share = || Allowance::new(bytes, bytes);
-        if self.authors.entry(source).or_insert_with(share).take(cost(length), now).is_err() {
-            if source == from {
-                self.strike(from, "sends more than an author's share");
-            }
-            return Err(GossipFate::AboveShare);
-        }
+        // Nobody is to blame: what has waited on its way comes at once.
+        let within = self.authors.entry(source).or_insert_with(share).take(cost(length), now);
+        within.map_err(|_| GossipFate::AboveShare)?;
         let of_author = self.unjudged.values().filter(|unjudged| unjudged.author == source).count();
         if self.unjudged.len() >= UNJUDGED_MAX || of_author >= UNJUDGED_PER_AUTHOR {
             return Err(GossipFate::Full);
@@ -276,7 +273,7 @@ impl Behaviour {
         self.shared.metrics.gossip(fate);
         self.library.report_message_validation_result(id, &from, acceptance);
         if fate == GossipFate::Rejected {
-            self.strike(from, "sends messages that no honest node passes on");
+            self.strike(from, "messages that no honest node passes on");
         }
     }
 
@@ -292,7 +289,7 @@ impl Behaviour {
             *strikes = Strikes { count: 0, since: now };
         }
         strikes.count += 1;
-        debug!(%peer, strikes = strikes.count, why, "gossip to blame a peer for");
+        debug!(%peer, strikes = strikes.count, why, "a peer is to blame");
         if strikes.count >= STRIKES_MAX {
             self.strikes.remove(&peer);
             self.ban(peer, why);
@@ -365,7 +362,7 @@ impl NetworkBehaviour for Behaviour {
                 if let LibraryEvent::Message { invalid_messages, .. } = &*event {
                     for _ in invalid_messages {
                         self.shared.metrics.gossip(GossipFate::Unsigned);
-                        self.strike(peer, "sends messages that nobody has signed");
+                        self.strike(peer, "messages that nobody has signed");
                     }
                 }
                 self.library.on_connection_handler_event(peer, connection, *event);

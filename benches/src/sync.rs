@@ -80,6 +80,7 @@ pub async fn run(arguments: SyncArguments) -> Result<()> {
         rpc: Vec::<RollupRpc>::new(),
         mempool: Mempool::default(),
         store: Store::default(),
+        operator: None,
         newest_protocol: NEWEST_PROTOCOL,
     };
     let began = Instant::now();

@@ -3,7 +3,7 @@
 use crate::{B256, DecodeError, Reader, Writer, keccak256};
 
 /// The newest protocol version that this software knows. Version 1 is the first; `docs/specs/upgrades.md` says what each one is.
-pub const NEWEST_PROTOCOL: u8 = 2;
+pub const NEWEST_PROTOCOL: u8 = 3;
 
 /// What a finality certificate signs, by its hash. Big-endian, 189 bytes, in every protocol version so far:
 /// `protocol u8 | parent 32 | height u64 | epoch u64 | timestamp_ms u64 | origins_root 32 | segment_root 32 |

@@ -5,7 +5,7 @@
 //! node of that level; from the left to the right these cover all leaves, the largest first.
 
 use alloy_primitives::{B256, keccak256};
-use switchyard_primitives::{Writer, merkle};
+use switchyard_primitives::{DecodeError, Reader, Writer, merkle};
 
 /// What is published of a tree, since a root alone does not fix the number of leaves: keccak-256 of
 /// `count u64 | root 32`.
@@ -57,6 +57,41 @@ impl Accumulator {
         let partials =
             (0..levels).map(|level| if count >> level & 1 == 1 { slot(1 + level) } else { B256::ZERO }).collect();
         Some(Self { count, partials })
+    }
+
+    /// The edge of a tree when it had `count` leaves, from its full nodes; `None` if one is missing.
+    pub fn at(count: u64, mut node: impl FnMut(NodeId) -> Option<B256>) -> Option<Self> {
+        let mut partials = Vec::new();
+        for level in 0..u64::BITS - count.leading_zeros() {
+            let position = (count >> level).wrapping_sub(1);
+            let id = NodeId { level: u8::try_from(level).ok()?, position };
+            partials.push(if count >> level & 1 == 1 { node(id)? } else { B256::ZERO });
+        }
+        Some(Self { count, partials })
+    }
+
+    /// The full nodes of the edge, the lowest first: all that is needed to go on.
+    pub fn edge(&self) -> Vec<(NodeId, B256)> {
+        let full = (0u8..).zip(&self.partials).filter(|(level, _)| self.count >> level & 1 == 1);
+        full.map(|(level, node)| (NodeId { level, position: (self.count >> level) - 1 }, *node)).collect()
+    }
+
+    /// `count u64`, then the edge's nodes, the lowest first: one for each bit of the count.
+    pub fn write(&self, w: &mut Writer) {
+        w.u64(self.count);
+        let full = self.partials.iter().enumerate().filter(|(level, _)| self.count >> level & 1 == 1);
+        full.for_each(|(_, node)| w.raw(node.as_slice()));
+    }
+
+    /// Reads [`Self::write`]'s layout.
+    pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        let count = r.u64("accumulator.count")?;
+        if count > Self::COUNT_MAX {
+            return Err(DecodeError::TooLarge { field: "accumulator.count", value: count, limit: Self::COUNT_MAX });
+        }
+        let levels = 0..u64::BITS - count.leading_zeros();
+        let node = |level| if count >> level & 1 == 1 { r.b256("accumulator.node") } else { Ok(B256::ZERO) };
+        Ok(Self { count, partials: levels.map(node).collect::<Result<_, _>>()? })
     }
 
     /// Number of leaves.
@@ -173,6 +208,19 @@ mod tests {
             let index = index.index(count);
             let found = path(index as u64, count as u64, |id| nodes.get(&id).copied());
             prop_assert_eq!(found, merkle::prove(&leaves[..count], index));
+        }
+
+        #[test]
+        fn the_edge_is_written_and_found_again(leaves in leaves(), count in any::<prop::sample::Index>()) {
+            let (tree, nodes) = grown(&leaves);
+            let mut w = Writer::default();
+            tree.write(&mut w);
+            let mut r = Reader::new(w.into_bytes());
+            prop_assert_eq!(Accumulator::read(&mut r).unwrap().root(), tree.root());
+            prop_assert_eq!(r.finish(), Ok(()));
+            let count = count.index(leaves.len() + 1);
+            let found = Accumulator::at(count as u64, |id| nodes.get(&id).copied()).unwrap();
+            prop_assert_eq!(found.root(), grown(&leaves[..count]).0.root());
         }
 
         #[test]

@@ -5,7 +5,7 @@
 
 use crate::seal;
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
-use switchyard_primitives::{RollupId, Writer, merkle};
+use switchyard_primitives::{DecodeError, Reader, RollupId, Writer, merkle};
 
 /// What kind of asset a move holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -161,9 +161,11 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// keccak-256 of `bundle 32 | leg u8 | ballot u8`: 0 no, 1 yes, 2 stray.
-    pub fn hash(&self) -> B256 {
-        let mut w = Writer::with_capacity(34);
+    /// Most votes of one checkpoint.
+    pub const MAX: usize = 2048;
+
+    /// Writes `bundle 32 | leg u8 | ballot u8`: 0 no, 1 yes, 2 stray.
+    pub fn write(&self, w: &mut Writer) {
         w.raw(self.bundle.as_slice());
         w.u8(self.leg);
         w.u8(match self.ballot {
@@ -171,8 +173,38 @@ impl Vote {
             Ballot::Yes => 1,
             Ballot::Stray => 2,
         });
+    }
+
+    /// Reads [`Self::write`]'s layout.
+    pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        let (bundle, leg) = (r.b256("vote.bundle")?, r.u8("vote.leg")?);
+        let ballot = match r.u8("vote.ballot")? {
+            0 => Ballot::No,
+            1 => Ballot::Yes,
+            2 => Ballot::Stray,
+            _ => return Err(DecodeError::Invalid { field: "vote.ballot", reason: "neither no, yes nor stray" }),
+        };
+        Ok(Self { bundle, leg, ballot })
+    }
+
+    /// keccak-256 of [`Self::write`]'s layout.
+    pub fn hash(&self) -> B256 {
+        let mut w = Writer::with_capacity(34);
+        self.write(&mut w);
         keccak256(w.into_vec())
     }
+}
+
+/// Writes a checkpoint's votes: their count, then each.
+pub(crate) fn write_votes(w: &mut Writer, votes: &[Vote]) {
+    w.count(votes.len());
+    votes.iter().for_each(|vote| vote.write(w));
+}
+
+/// Reads [`write_votes`]'s layout.
+pub(crate) fn read_votes(r: &mut Reader) -> Result<Vec<Vote>, DecodeError> {
+    let count = r.count("votes", Vote::MAX)?;
+    (0..count).map(|_| Vote::read(r)).collect()
 }
 
 /// Root of a block's votes, in their order: [`seal`] of their number and the Merkle root of their hashes; zero for none.

@@ -1,7 +1,7 @@
 //! The checkpoint: what one rollup is after one of its blocks.
 
 use alloy_primitives::{B256, keccak256};
-use switchyard_primitives::{RollupId, Writer};
+use switchyard_primitives::{DecodeError, Reader, RollupId, Writer};
 
 /// What operators attest and settlement chains accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +36,19 @@ impl Checkpoint {
             w.raw(root.as_slice());
         }
         w.into_vec()
+    }
+
+    /// Reads [`Self::encode`]'s layout.
+    pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        Ok(Self {
+            rollup: RollupId(r.u64("checkpoint.rollup")?),
+            number: r.u64("checkpoint.number")?,
+            hub_height: r.u64("checkpoint.hub_height")?,
+            block_hash: r.b256("checkpoint.block_hash")?,
+            state_root: r.b256("checkpoint.state_root")?,
+            outbox_root: r.b256("checkpoint.outbox_root")?,
+            votes_root: r.b256("checkpoint.votes_root")?,
+        })
     }
 
     /// keccak-256 of the encoding.

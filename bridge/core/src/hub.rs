@@ -2,7 +2,7 @@
 
 use crate::Checkpoint;
 use alloy_primitives::{B256, keccak256};
-use switchyard_primitives::{RollupId, Writer};
+use switchyard_primitives::{Bytes, DecodeError, Reader, RollupId, Writer};
 
 /// One leaf. Its first byte is its kind, so none can be taken for one of another kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -64,6 +64,32 @@ impl HubLeaf {
             }
         }
         w.into_vec()
+    }
+
+    /// Reads [`Self::encode`]'s layout.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(Bytes::copy_from_slice(bytes));
+        let leaf = match r.u8("leaf.kind")? {
+            1 => Self::Checkpoint(Checkpoint::read(&mut r)?),
+            2 => {
+                let bundle = r.b256("leaf.bundle")?;
+                let committed = match r.u8("leaf.committed")? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(DecodeError::Invalid { field: "leaf.committed", reason: "neither 0 nor 1" }),
+                };
+                Self::Decision { bundle, committed, height: r.u64("leaf.height")? }
+            }
+            3 => Self::Release {
+                bundle: r.b256("leaf.bundle")?,
+                rollup: RollupId(r.u64("leaf.rollup")?),
+                leg: r.u8("leaf.leg")?,
+            },
+            4 => Self::Rollup { rollup: RollupId(r.u64("leaf.rollup")?), chain: r.u64("leaf.chain")? },
+            _ => return Err(DecodeError::Invalid { field: "leaf.kind", reason: "unknown" }),
+        };
+        r.finish()?;
+        Ok(leaf)
     }
 
     /// The leaf's value in the accumulator: keccak-256 of the encoding.

@@ -5,14 +5,26 @@
 //! Solidity, and both are checked against `docs/specs/vectors`. Pure: no async, no clock, no I/O.
 
 mod accumulator;
+mod attestation;
 mod bundle;
 mod checkpoint;
+mod error;
 mod hub;
 mod message;
+mod operator;
 pub mod predeploys;
+mod record;
+mod state;
+mod system;
 
 pub use accumulator::{Accumulator, AccumulatorFull, NodeId, path, seal};
+pub use attestation::{Attestation, Certificate, CertifiedCheckpoint};
 pub use bundle::{Ballot, Bundle, Call, Leg, Move, MoveKind, Vote, votes_root};
 pub use checkpoint::Checkpoint;
+pub use error::{BridgeError, SystemError};
 pub use hub::HubLeaf;
 pub use message::{Message, MessageKind};
+pub use operator::{Operator, OperatorChange, OperatorKind};
+pub use record::BridgeRecord;
+pub use state::{Added, BridgeState, Certified, Rollup};
+pub use system::{BRIDGE_FROM, Draft, Founding, SystemState};

@@ -7,7 +7,7 @@ use crate::{Seat, VOTE_DST};
 use alloy_primitives::FixedBytes;
 use blst::{
     BLST_ERROR,
-    min_pk::{SecretKey, Signature},
+    min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, SecretKey, Signature},
 };
 use switchyard_primitives::B256;
 
@@ -47,6 +47,35 @@ pub fn bls_secret_from_entropy(entropy: &[u8; 32]) -> Result<[u8; 32], KeyError>
 /// Signs a vote's bytes ([`crate::Vote::message`]): a compressed G2 signature.
 pub fn sign_vote(secret: &[u8; 32], message: &[u8]) -> Result<[u8; 96], KeyError> {
     Ok(secret_key(secret)?.sign(message, VOTE_DST, &[]).compress())
+}
+
+/// The sum of signatures; `None` for none, or for bytes that are no signature. Whether they hold is for
+/// [`verify_aggregate`] to say.
+pub fn aggregate<'a>(signatures: impl IntoIterator<Item = &'a [u8; 96]>) -> Option<[u8; 96]> {
+    let mut sum: Option<AggregateSignature> = None;
+    for signature in signatures {
+        let signature = Signature::sig_validate(signature, false).ok()?;
+        match &mut sum {
+            None => sum = Some(AggregateSignature::from_signature(&signature)),
+            Some(sum) => sum.add_signature(&signature, false).ok()?,
+        }
+    }
+    Some(sum?.to_signature().compress())
+}
+
+/// Whether one signature is the sum of those of all keys of each message over that message: a pairing for each message and
+/// one more. Sound for different messages or the same one, since every key's possession was proven.
+pub fn verify_aggregate(statements: &[(Vec<u8>, Vec<FixedBytes<48>>)], signature: &[u8; 96]) -> bool {
+    let key = |keys: &Vec<FixedBytes<48>>| {
+        let keys: Result<Vec<PublicKey>, _> = keys.iter().map(|key| PublicKey::uncompress(key.as_slice())).collect();
+        let keys = keys.ok()?;
+        Some(AggregatePublicKey::aggregate(&keys.iter().collect::<Vec<_>>(), false).ok()?.to_public_key())
+    };
+    let Some(keys) = statements.iter().map(|(_, keys)| key(keys)).collect::<Option<Vec<_>>>() else { return false };
+    let messages: Vec<&[u8]> = statements.iter().map(|(message, _)| message.as_slice()).collect();
+    let Ok(signature) = Signature::sig_validate(signature, true) else { return false };
+    let verdict = signature.aggregate_verify(false, &messages, VOTE_DST, &keys.iter().collect::<Vec<_>>(), false);
+    verdict == BLST_ERROR::BLST_SUCCESS
 }
 
 /// `bls 48 | identity 32`. The identity is bound so that nobody can register another's key with the other's proof.

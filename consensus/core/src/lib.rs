@@ -21,5 +21,7 @@ pub use engine::{
 };
 pub use keys::verify_possession;
 pub use seats::{Seat, SeatError, SeatSet};
-pub use verify::{CertificateError, VOTE_DST, finalize_message, namespace, verify_certificate, verify_finality};
+pub use verify::{
+    CertificateError, VOTE_DST, domain, finalize_message, namespace, verify_certificate, verify_finality,
+};
 pub use vote::{Proposal, Vote};

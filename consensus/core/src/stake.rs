@@ -182,13 +182,23 @@ impl HubState {
     }
 
     fn with_root(mut self) -> Self {
-        let mut w = Writer::default();
-        self.write(&mut w);
-        self.root = keccak256(w.into_vec());
+        self.root = self.hashed();
         self
     }
 
-    /// Checks what a block says of this state, and its records; returns the state after it.
+    fn hashed(&self) -> B256 {
+        let mut w = Writer::default();
+        self.write(&mut w);
+        keccak256(w.into_vec())
+    }
+
+    /// The network's id.
+    pub fn network(&self) -> B256 {
+        self.network
+    }
+
+    /// Checks what a block of protocol 1 or 2 says of this state, and its records; returns the state after it. From protocol 3 on
+    /// the hub's state has more parts, and who keeps them puts them together.
     pub fn follow(self: &Arc<Self>, block: &Block) -> Result<Arc<Self>, RecordError> {
         let Header { height, .. } = block.header;
         if height != self.next || block.header != self.stamp(block.header) {
@@ -202,9 +212,8 @@ impl HubState {
         for record in records {
             state.apply(&Record::decode(record)?)?;
         }
-        state.close_block()?;
-        let changed = !records.is_empty() || self.rules.is_last(height);
-        Ok(Arc::new(if changed { state.with_root() } else { state }))
+        state.close_block(!records.is_empty())?;
+        Ok(Arc::new(state))
     }
 
     /// The records of `candidates` that a block on this state may hold, in their order; the others are left out.
@@ -219,7 +228,9 @@ impl HubState {
         self.clone().apply(record)
     }
 
-    fn apply(&mut self, record: &Record) -> Result<(), RecordError> {
+    /// Applies a record of the next block. What comes of it is in [`Self::root`] after [`Self::close_block`]; after an error this
+    /// state is of no use.
+    pub fn apply(&mut self, record: &Record) -> Result<(), RecordError> {
         match record {
             Record::Stake(change) => self.change(change),
             Record::Update(update) => self.update(update),
@@ -328,8 +339,9 @@ impl HubState {
         Ok(())
     }
 
-    /// Counts the block; an epoch's last fixes the stake of the epoch after next.
-    fn close_block(&mut self) -> Result<(), RecordError> {
+    /// Ends the next block, in which there was a record if `changed`: counts it; an epoch's last fixes the stake of the epoch
+    /// after next.
+    pub fn close_block(&mut self, changed: bool) -> Result<(), RecordError> {
         let closed = self.next;
         self.next += 1;
         self.updated.clear();
@@ -343,6 +355,9 @@ impl HubState {
             let next = Arc::new(snapshot(epoch, &self.validators, self.rules)?);
             self.committees.rotate_left(1);
             self.committees[2] = next;
+        }
+        if changed || self.rules.is_last(closed) {
+            self.root = self.hashed();
         }
         Ok(())
     }
@@ -409,10 +424,17 @@ impl HubState {
     /// Reads [`Self::encode`]'s layout.
     pub fn decode(network: B256, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut r = Reader::new(switchyard_primitives::Bytes::copy_from_slice(bytes));
+        let state = Self::read(network, &mut r)?;
+        r.finish()?;
+        Ok(state)
+    }
+
+    /// [`Self::decode`] of what may have something else behind it.
+    pub fn read(network: B256, r: &mut Reader) -> Result<Self, DecodeError> {
         let next = r.u64("state.next")?;
         let (protocol, upgrade) = match r.u8("state.version")? {
             1 => (1, None),
-            2 => read_protocol(&mut r)?,
+            2 => read_protocol(r)?,
             value => return Err(DecodeError::Version { field: "state", value }),
         };
         let blocks = NonZeroU64::new(r.u64("state.epoch_blocks")?).filter(|b| b.get() > 1);
@@ -429,12 +451,11 @@ impl HubState {
                 bls: FixedBytes(r.array("validator.bls")?),
                 stake: r.u64("validator.stake")?,
                 serial: r.u64("validator.serial")?,
-                address: crate::record::read_address(&mut r)?,
+                address: crate::record::read_address(r)?,
             };
             validators.insert(identity, registration);
         }
-        let committees = [read_committee(&mut r)?, read_committee(&mut r)?, read_committee(&mut r)?].map(Arc::new);
-        r.finish()?;
+        let committees = [read_committee(r)?, read_committee(r)?, read_committee(r)?].map(Arc::new);
         let epoch = rules.epoch_of(next);
         let expected = [epoch.saturating_sub(1), epoch, epoch.saturating_add(1)];
         if next == 0 || committees.each_ref().map(|c| c.epoch()) != expected {

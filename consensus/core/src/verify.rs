@@ -68,7 +68,7 @@ pub fn namespace(network: B256) -> Vec<u8> {
 
 /// What every signed message begins with: `varint(length) | namespace | kind`, the length being that of the rest. So no
 /// message of one kind can be taken for one of another.
-pub(crate) fn domain(network: B256, kind: &[u8]) -> Vec<u8> {
+pub fn domain(network: B256, kind: &[u8]) -> Vec<u8> {
     let domain = [namespace(network).as_slice(), kind].concat();
     let mut out = Vec::with_capacity(128);
     push_varint(&mut out, domain.len() as u64);

@@ -26,6 +26,7 @@ use switchyard_consensus_network::Transport;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_node::{
     StoreHistory,
+    attest::Pool,
     builder::{BuilderParts, HubBuilder, Rules},
     config,
     executor::Executor,
@@ -214,6 +215,8 @@ impl Validator {
         let (guard, next_guard) = (self.guard(0), settings.rekeys.then(|| self.guard(1)));
         let ended = over.clone();
         let (pool, states) = (mempool.clone(), hub.clone());
+        let attestations = Arc::new(Pool::new(hub.clone(), metrics.clone()));
+        let (attested, closed, at) = (attestations.clone(), watch::channel(0).0, hub.clone());
         let wrapped = {
             let machine: Arc<dyn Machine> = Arc::new(Simulated::new(context.child("builder"), settings.clock_ahead_ms));
             let builder = HubBuilder::new(BuilderParts {
@@ -227,6 +230,7 @@ impl Validator {
                 hub: hub.clone(),
                 mempool: mempool.clone(),
                 tip: tip.clone(),
+                pool: attestations.clone(),
                 waiting: waiting_out,
                 metrics: metrics.clone(),
                 machine,
@@ -247,6 +251,7 @@ impl Validator {
                 me: world.validators[index].identity,
                 gossip: gossip.sender,
                 gossip_from: usize::MAX,
+                pool: attested,
                 waiting,
                 rollups: vec![EVM, OPAQUE],
                 timing: Timing::default(),
@@ -280,8 +285,9 @@ impl Validator {
                             let driver = Watched { inner: driver, index, rollup: EVM, witness };
                             let next = Arc::new(AtomicU64::new(0));
                             let watched = tip.clone();
-                            execute(Executor { rollup: EVM, driver, store, mempool: pool, tip, next, metrics }, watched)
-                                .await
+                            let executor =
+                                Executor { rollup: EVM, driver, store, mempool: pool, hub: at, closed, tip, next, metrics };
+                            execute(executor, watched).await
                         }
                         None => std::future::pending().await,
                     }

@@ -1,7 +1,8 @@
 //! What all validators of a simulated network agree on, and their keys.
 
 use commonware_cryptography::ed25519::PublicKey;
-use std::{net::SocketAddr, num::NonZeroU64};
+use std::{net::SocketAddr, num::NonZeroU64, sync::Arc};
+use switchyard_bridge_core::SystemState;
 use switchyard_consensus_core::{EpochRules, HubState, Seat, SeatSet, keys, stake::Registration};
 use switchyard_consensus_network::{identity, public_key};
 use switchyard_primitives::{B256, Header, Limits, RollupId, keccak256};
@@ -63,7 +64,7 @@ pub struct World {
     /// The block of height 0.
     pub genesis: Header,
     /// The hub's state after it.
-    pub hub: HubState,
+    pub hub: SystemState,
     /// Bounds of a block.
     pub limits: Limits,
 }
@@ -92,6 +93,7 @@ impl World {
         });
         let hub = HubState::genesis(network, epochs, registered).expect("different keys");
         let seats = hub.current().seats().clone();
+        let hub = SystemState::new(hub, Arc::default()).expect("a bridge without rollups");
         let genesis = Header::genesis(network, 0, seats.hash());
         Self { network, secrets, validators, founders, seats, epochs, genesis, hub, limits }
     }

@@ -1,6 +1,7 @@
 //! Fills proposals from the mempool at the hub's pace, and judges those of others.
 
 use crate::{
+    attest::{self, Pool},
     config,
     hub::HubStates,
     machine::{Machine, blocking},
@@ -10,7 +11,8 @@ use alloy_primitives::{B256, keccak256};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_consensus_core::{Ancestors, BlockBuilder, HubState, InvalidBlock};
+use switchyard_bridge_core::{BridgeError, Draft, SystemError, SystemState};
+use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
 use switchyard_mempool::{Budget, Mempool, Selected};
 use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, Segment, TxKey};
 use switchyard_rpc::HubTip;
@@ -52,6 +54,8 @@ pub struct BuilderParts {
     pub mempool: Arc<Mempool>,
     /// The newest block that is in the store and taken out of the mempool: the blocks above it are looked at one by one.
     pub tip: watch::Receiver<HubTip>,
+    /// Where operators' signatures become certificates.
+    pub pool: Arc<Pool>,
     /// Bumped whenever a transaction enters the mempool.
     pub waiting: watch::Receiver<u64>,
     /// What is counted.
@@ -75,6 +79,8 @@ const BUSY_PART: usize = 8;
 const HALVINGS_MAX: u32 = 10;
 /// What one transaction takes in a body besides its bytes.
 const ENVELOPE_BYTES: usize = 32;
+/// What a segment takes in a body besides its transactions, at the most.
+const SEGMENT_BYTES: usize = 32;
 
 /// What is left of `interval_ms` since a block's timestamp; never more than the whole, whatever the clocks say.
 fn until(parent: &Header, interval_ms: u64, now_ms: u64) -> Duration {
@@ -86,6 +92,15 @@ fn ahead(block: &Header, now_ms: u64) -> Duration {
     Duration::from_millis(block.timestamp_ms.saturating_sub(now_ms.saturating_add(MAX_CLOCK_AHEAD_MS)))
 }
 
+/// A budget without what one more record takes.
+fn less(budget: Budget, bytes: usize) -> Budget {
+    Budget {
+        bytes: budget.bytes.saturating_sub(bytes + SEGMENT_BYTES + ENVELOPE_BYTES),
+        transactions: budget.transactions.saturating_sub(1),
+        segments: budget.segments.saturating_sub(1),
+    }
+}
+
 fn rule(rule: &'static str, detail: impl Into<String>) -> InvalidBlock {
     InvalidBlock::Rule { rule, detail: detail.into() }
 }
@@ -95,18 +110,32 @@ struct Above {
     /// The keys of the transactions in each block.
     keys: Vec<Arc<HashSet<TxKey>>>,
     /// The hub's state after all of it.
-    state: Arc<HubState>,
+    state: Arc<SystemState>,
 }
 
-/// Of the system rollup's records only those that the state allows, one after the other.
-fn admissible(state: &HubState, selected: Selected) -> Option<Selected> {
-    if selected.segment.rollup != RollupId::SYSTEM {
-        return Some(selected);
+/// What a proposal holds of operators' signatures: the record, and the state with it.
+struct Certified {
+    record: Bytes,
+    draft: Draft,
+}
+
+/// Of the system rollup's records only those that the state allows, one after the other, behind the certificate. The others'
+/// segments as they are.
+fn segments(state: &SystemState, certified: Option<Certified>, mut selected: Vec<Selected>) -> Vec<Selected> {
+    let is_system = |selected: &Selected| selected.segment.rollup == RollupId::SYSTEM;
+    let candidates = selected.iter().position(is_system).map(|place| selected.remove(place).segment.transactions);
+    let (record, draft) = match certified {
+        Some(Certified { record, draft }) => (Some(record), draft),
+        None => (None, state.draft()),
+    };
+    let admissible = candidates.map_or_else(Vec::new, |candidates| draft.admissible(candidates));
+    let transactions: Vec<Bytes> = record.into_iter().chain(admissible).collect();
+    if !transactions.is_empty() {
+        let hashes = transactions.iter().map(keccak256).collect();
+        // Segments are in the order of their rollups, and this is the first.
+        selected.insert(0, Selected { segment: Segment { rollup: RollupId::SYSTEM, transactions }, hashes });
     }
-    let Segment { rollup, transactions } = selected.segment;
-    let transactions: Vec<Bytes> = state.admissible(transactions);
-    let hashes = transactions.iter().map(keccak256).collect();
-    (!transactions.is_empty()).then(|| Selected { segment: Segment { rollup, transactions }, hashes })
+    selected
 }
 
 impl HubBuilder {
@@ -168,7 +197,7 @@ impl Inner {
 
     /// The state after the newest of these blocks, which come newest first and down to the tip. `None` if the tip has risen
     /// past them: then nobody waits for an answer any more.
-    fn state_after(&self, blocks: &[Arc<Block>]) -> Option<Arc<HubState>> {
+    fn state_after(&self, blocks: &[Arc<Block>]) -> Option<Arc<SystemState>> {
         let hub = &self.parts.hub;
         let known = blocks.iter().enumerate().find_map(|(i, block)| Some((i, hub.after(block)?)));
         let (above, mut state) = known.unwrap_or_else(|| (blocks.len(), hub.tip()));
@@ -184,6 +213,27 @@ impl Inner {
         let (inner, excluded) = (self.clone(), excluded.clone());
         let selected = blocking(&*self.parts.machine, move || inner.parts.mempool.select(budget, &excluded)).await;
         selected.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
+    }
+
+    /// The certificate that a block on `state` brings, if operators have signed one; off the async threads.
+    async fn certify(self: &Arc<Self>, state: &Arc<SystemState>) -> Option<Certified> {
+        let (inner, state) = (self.clone(), state.clone());
+        let certified = blocking(&*self.parts.machine, move || {
+            let pool = &inner.parts.pool;
+            let certificate = pool.certificate(&state, inner.parts.rules.limits.transaction_bytes)?;
+            let (record, mut draft) = (attest::record(certificate.clone()), state.draft());
+            match draft.add(&record) {
+                Ok(()) => Some(Certified { record, draft }),
+                Err(error) => {
+                    tracing::warn!(%error, "operators' signatures make no certificate");
+                    if error == SystemError::Bridge(BridgeError::Signature) {
+                        pool.sift(&state, &certificate);
+                    }
+                    None
+                }
+            }
+        });
+        certified.await.inspect_err(|error| tracing::error!(%error, "making a certificate failed")).ok()?
     }
 
     /// What a block at `height` may hold. Where machines are too slow for full blocks, each leader in turn would miss its
@@ -248,22 +298,25 @@ impl BlockBuilder for HubBuilder {
         let Above { keys, state } = inner.above_tip(&parent, ancestors).await?;
         let excluded: Arc<HashSet<TxKey>> = Arc::new(keys.iter().flat_map(|keys| keys.iter().copied()).collect());
         let BuilderParts { rules, pace, machine, .. } = &inner.parts;
-        let mut waiting = inner.parts.waiting.clone();
+        let (mut waiting, mut ready) = (inner.parts.waiting.clone(), inner.parts.pool.ready());
         let mut heartbeat = machine.sleep(until(&parent.header, pace.heartbeat_ms, machine.now_ms()));
         let budget = inner.budget(parent.header.height + 1);
         let mut due = false;
-        let selected = loop {
+        let (selected, certified) = loop {
             // Before the look at the mempool, so that nothing that comes after it goes unnoticed.
             waiting.mark_unchanged();
+            ready.mark_unchanged();
+            let certified = inner.certify(&state).await;
+            let budget = certified.as_ref().map_or(budget, |certified| less(budget, certified.record.len()));
             let selected = inner.select(&excluded, budget).await?;
             let bytes: usize = selected.iter().map(|s| s.segment.encoded_len()).sum();
             if due || bytes >= rules.limits.body_bytes / BUSY_PART {
-                break selected;
+                break (selected, certified);
             }
-            if !selected.is_empty() {
+            if !selected.is_empty() || certified.is_some() {
                 let early = until(&parent.header, pace.min_interval_ms, machine.now_ms());
                 if early.is_zero() {
-                    break selected;
+                    break (selected, certified);
                 }
                 machine.sleep(early).await;
                 continue;
@@ -274,6 +327,7 @@ impl BlockBuilder for HubBuilder {
                 // Not everything that becomes includable says so (accounts and fees move on with execution): look again.
                 () = &mut heartbeat => due = true,
                 changed = waiting.changed() => changed.ok()?,
+                changed = ready.changed() => changed.ok()?,
             }
         };
         let header = state.stamp(Header {
@@ -284,7 +338,7 @@ impl BlockBuilder for HubBuilder {
         });
         let inner = inner.clone();
         let built = blocking(&**machine, move || {
-            let selected = selected.into_iter().filter_map(|s| admissible(&state, s));
+            let selected = segments(&state, certified, selected).into_iter();
             let (segments, hashes) = selected.map(|s| (s.segment, s.hashes)).unzip();
             let block = Block::with_hashes(header, segments, hashes);
             inner.pending.lock().put(block.hash(), Arc::new(block.keys().collect()));

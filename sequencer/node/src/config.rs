@@ -3,7 +3,7 @@
 mod keys;
 
 pub(crate) use keys::KeyFiles;
-pub use keys::{BlsKey, Keys, RemoteKey};
+pub use keys::{BlsKey, Keys, OperatorKey, RemoteKey};
 
 use serde::{Deserialize, Serialize};
 use std::{
@@ -27,6 +27,9 @@ pub struct Config {
     /// The validator's keys: `[keys]`, which a validator has and a follower has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keys: Option<Keys>,
+    /// What this node's operator signs rollups' checkpoints with: `[operator]`, on a validator that is an operator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorKey>,
     /// The validators' network: `[network]`, which a validator has and a follower has not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
@@ -391,6 +394,16 @@ impl Config {
         self.data_dir.join("sign-record-next")
     }
 
+    /// The record of what the operator's key has signed.
+    pub fn operator_sign_record(&self) -> PathBuf {
+        self.data_dir.join("sign-record-operator")
+    }
+
+    /// Where what speaks against operators is kept.
+    pub fn evidence_dir(&self) -> PathBuf {
+        self.data_dir.join("evidence")
+    }
+
     /// The engine's folder.
     pub fn consensus_dir(&self) -> PathBuf {
         self.data_dir.join("consensus")
@@ -402,6 +415,9 @@ impl Config {
             Role::Validator if !keys => Err("a validator needs [keys]; or set role = \"follower\"".into()),
             Role::Validator if !network => Err("a validator needs [network]; or set role = \"follower\"".into()),
             Role::Follower if keys => Err("a follower has no seat and no [keys]: remove the table".into()),
+            Role::Follower if self.operator.is_some() => {
+                Err("a follower attests nothing: remove [operator], or run a validator".into())
+            }
             Role::Follower if network => Err("a follower is not on the validators' network: remove [network]".into()),
             role => self.sync.check(role),
         }
@@ -437,7 +453,8 @@ impl Config {
         }
         let base = path.parent().unwrap_or(Path::new("."));
         let keys = config.keys.iter_mut().flat_map(Keys::paths);
-        for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(keys) {
+        let operator = config.operator.iter_mut().flat_map(OperatorKey::paths);
+        for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(keys).chain(operator) {
             *p = base.join(&*p);
         }
         Ok(config)

@@ -1,6 +1,7 @@
 //! Why a node does not start, or stopped.
 
 use crate::{
+    attest::AttestError,
     config::{Config, Role},
     disk::Trouble,
     executor::ExecutorError,
@@ -106,6 +107,9 @@ pub enum NodeError {
     /// A rollup's execution stopped.
     #[error(transparent)]
     Executor(#[from] ExecutorError),
+    /// Attestation failed.
+    #[error("attestation: {0}")]
+    Attest(#[from] AttestError),
     /// A part met a defect of this software.
     #[error("{part} panicked; please report the log")]
     Panicked {
@@ -123,7 +127,7 @@ impl NodeError {
         match self {
             // There may be room again by itself.
             error if Trouble::of(error) == Some(Trouble::Full) => 1,
-            Self::Executor(_) | Self::Panicked { .. } | Self::Ended(_) | Self::EngineFailed(_) => 1,
+            Self::Executor(_) | Self::Attest(_) | Self::Panicked { .. } | Self::Ended(_) | Self::EngineFailed(_) => 1,
             Self::Store(StoreError::Database(_)) => 1,
             Self::Signer(error) if matches!(**error, SignerError::Away { .. }) => 1,
             _ => 2,
@@ -172,7 +176,8 @@ impl NodeError {
         match self {
             Self::Store(StoreError::Corrupt { .. })
             | Self::Hub(HubError::Store(StoreError::Corrupt { .. }) | HubError::Corrupt { .. })
-            | Self::Executor(ExecutorError::Store { source: StoreError::Corrupt { .. }, .. }) => store(),
+            | Self::Executor(ExecutorError::Store { source: StoreError::Corrupt { .. }, .. })
+            | Self::Attest(AttestError::Store(StoreError::Corrupt { .. })) => store(),
             Self::Rollup { rollup, source } => match &**source {
                 EvmOpenError::Storage { reason, .. } if says_damage(reason) => state(*rollup),
                 _ => None,

@@ -1,6 +1,9 @@
 //! Runs one rollup: final segments in, rollup blocks out. Ordering never waits for it.
 
-use crate::metrics::{Metrics, gauge};
+use crate::{
+    hub::HubStates,
+    metrics::{Metrics, gauge},
+};
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
@@ -55,6 +58,10 @@ pub struct Executor<D> {
     pub store: Arc<dyn Store>,
     /// Told what was executed.
     pub mempool: Arc<Mempool>,
+    /// Tells the root of the hub's accumulator after each block.
+    pub hub: HubStates,
+    /// Bumped when the rollup has made blocks.
+    pub closed: watch::Sender<u64>,
     /// The durable tip.
     pub tip: watch::Receiver<HubTip>,
     /// The next height to apply, for retention.
@@ -103,6 +110,9 @@ impl<D: Driver> Executor<D> {
         self.next.store(height + 1, Ordering::Release);
         self.mempool.on_executed(rollup, applied.executed_to, applied.senders.iter().copied());
         self.count(&applied);
+        if !applied.checkpoints.is_empty() {
+            self.closed.send_modify(|count| *count += 1);
+        }
         Ok(())
     }
 
@@ -118,6 +128,8 @@ impl<D: Driver> Executor<D> {
             hub_hash: header.hash(),
             timestamp_ms: header.timestamp_ms,
             transactions,
+            hub_root: self.hub.tree_root(&header).map_err(failed)?,
+            legs: Vec::new(),
         })
     }
 

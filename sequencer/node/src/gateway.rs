@@ -4,7 +4,7 @@ use crate::{builder::HubBuilder, forward::Forward, hub::HubStates, ingest::Inges
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
-use switchyard_consensus_core::HubState;
+use switchyard_bridge_core::SystemState;
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
 use switchyard_rollup_core::{Rejection, evm::EvmChain};
@@ -141,7 +141,7 @@ impl Gateway for NodeGateway {
         if self.store.header(height).map_err(failed)?.is_none() {
             self.check_kept(height.saturating_add(1))?;
         }
-        Ok(self.store.hub_state(height).map_err(failed)?.unwrap_or_default())
+        Ok(self.hub.encoded_at(height).map_err(failed)?.unwrap_or_default())
     }
 
     fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {
@@ -170,7 +170,7 @@ impl Gateway for NodeGateway {
         Ok(Some(BlockAt { block: block.encode().into(), certificate }))
     }
 
-    fn hub_state(&self) -> Arc<HubState> {
+    fn hub_state(&self) -> Arc<SystemState> {
         self.hub.tip()
     }
 

@@ -2,13 +2,14 @@
 
 use alloy_primitives::{B256, FixedBytes, keccak256};
 use serde::{Deserialize, Serialize};
-use std::{net::SocketAddr, num::NonZeroU64, path::Path};
+use std::{net::SocketAddr, num::NonZeroU64, path::Path, sync::Arc};
+use switchyard_bridge_core::{BRIDGE_FROM, Founding, Operator, SystemState};
 use switchyard_consensus_core::{
     EpochRules, HubState, Seat, SeatSet, keys,
     stake::{Registration, VALIDATORS_MAX},
 };
 use switchyard_primitives::{Header, Limits, NEWEST_PROTOCOL, RollupId};
-use switchyard_rollup_core::RollupManifest;
+use switchyard_rollup_core::{RollupManifest, Vm};
 
 /// Fewest blocks of an epoch: the next one's seats are known one epoch ahead, and validators need that time to connect.
 pub const EPOCH_BLOCKS_MIN: u64 = 8;
@@ -34,6 +35,9 @@ pub struct Genesis {
     pub epochs: GenesisEpochs,
     /// The rollups.
     pub rollups: Vec<RollupManifest>,
+    /// The first operators; from protocol 3 on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<GenesisOperator>,
     /// Block limits.
     #[serde(default)]
     pub limits: GenesisLimits,
@@ -92,6 +96,19 @@ pub struct GenesisValidator {
 
 fn one() -> u64 {
     1
+}
+
+/// An operator at genesis: of those that register later, records say the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisOperator {
+    /// Its identity, and what it signs checkpoints with.
+    #[serde(flatten)]
+    pub seat: Seat,
+    /// Proof of possession of the BLS key, compressed G2, 96 bytes.
+    pub possession: FixedBytes<96>,
+    /// The rollups that it attests.
+    pub rollups: Vec<RollupId>,
 }
 
 /// [`Limits`] as the file has them.
@@ -192,6 +209,7 @@ impl Genesis {
         if self.limits.body_bytes < self.limits.transaction_bytes + 32 {
             return Err(GenesisError::Invalid("limits.body_bytes has no room for a whole transaction".into()));
         }
+        self.check_operators()?;
         let mut ids = std::collections::HashSet::new();
         let mut names = std::collections::HashSet::new();
         for rollup in &self.rollups {
@@ -201,6 +219,58 @@ impl Genesis {
             }
         }
         Ok(())
+    }
+
+    fn check_operators(&self) -> Result<(), GenesisError> {
+        let invalid = |text: String| Err(GenesisError::Invalid(text));
+        let founding = self.founding();
+        if founding.operators.len() != self.operators.len() {
+            return invalid("an operator appears twice".into());
+        }
+        let mut keys = std::collections::HashSet::new();
+        for GenesisOperator { seat, possession, rollups } in &self.operators {
+            let identity = seat.identity;
+            if !self.validators.iter().any(|validator| validator.seat.identity == identity) {
+                return invalid(format!("operator {identity} is no validator, so it has no stake"));
+            }
+            if !keys.insert(seat.bls) {
+                return invalid(format!("operators have the same BLS key {}", seat.bls));
+            }
+            keys::verify_possession(seat, possession).map_err(|e| GenesisError::Invalid(e.to_string()))?;
+            if let Some(rollup) = rollups.iter().find(|rollup| !founding.rollups.contains_key(rollup)) {
+                return invalid(format!("operator {identity}: rollup {rollup} makes no checkpoints"));
+            }
+        }
+        let chains: std::collections::HashSet<_> = founding.rollups.values().collect();
+        match chains.len() == founding.rollups.len() {
+            true => Ok(()),
+            // Checked where it matters: below protocol 3 nothing tells them apart by it.
+            false if self.protocol < BRIDGE_FROM => Ok(()),
+            false => invalid("two rollups have the same chain id".into()),
+        }
+    }
+
+    /// What the bridge begins with.
+    pub fn founding(&self) -> Founding {
+        let chain = |manifest: &RollupManifest| match &manifest.vm {
+            Vm::Evm { genesis } => Some((manifest.id, genesis.pointer("/config/chainId")?.as_u64()?)),
+            Vm::Opaque => None,
+        };
+        let operator = |operator: &GenesisOperator| {
+            let GenesisOperator { seat, rollups, .. } = operator;
+            let rollups = rollups.iter().copied().collect();
+            (seat.identity, Operator { bls: seat.bls, rollups, serial: 0, gone_at: None })
+        };
+        Founding {
+            rollups: self.rollups.iter().filter_map(chain).collect(),
+            operators: self.operators.iter().map(operator).collect(),
+        }
+    }
+
+    /// All of the hub's state after the genesis block.
+    pub fn system_state(&self) -> Result<SystemState, GenesisError> {
+        let state = SystemState::new(self.hub_state()?, Arc::new(self.founding()));
+        state.map_err(|e| GenesisError::Invalid(e.to_string()))
     }
 
     /// The seat set of epoch 0.

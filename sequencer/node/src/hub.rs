@@ -3,13 +3,11 @@
 use alloy_primitives::{Address, B256};
 use parking_lot::Mutex;
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
-use switchyard_consensus_core::{
-    Committee, Committees, HubState,
-    record::{Record, RecordError},
-};
-use switchyard_primitives::{Block, Bytes, NEWEST_PROTOCOL};
+use switchyard_bridge_core::{Accumulator, BRIDGE_FROM, BridgeRecord, Founding, NodeId, SystemError, SystemState};
+use switchyard_consensus_core::{Committee, Committees, HubState};
+use switchyard_primitives::{Block, Bytes, Header, NEWEST_PROTOCOL, Writer};
 use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
-use switchyard_store::{Store, StoreError};
+use switchyard_store::{BridgeRows, Store, StoreError};
 
 /// States on blocks that are not final yet.
 const PENDING_STATES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
@@ -23,7 +21,7 @@ pub enum HubError {
         /// The block's height.
         height: u64,
         /// How.
-        source: RecordError,
+        source: SystemError,
     },
     /// The network follows a protocol that this program does not know.
     #[error(
@@ -58,7 +56,9 @@ pub struct HubStates(Arc<Inner>);
 struct Inner {
     store: Arc<dyn Store>,
     network: B256,
-    genesis: HubState,
+    genesis: SystemState,
+    /// What the bridge begins with.
+    founding: Arc<Founding>,
     /// The newest protocol version that is followed here.
     newest: u8,
     states: Mutex<States>,
@@ -66,30 +66,41 @@ struct Inner {
 
 struct States {
     /// After the newest final block here.
-    tip: Arc<HubState>,
+    tip: Arc<SystemState>,
     /// After valid blocks that were seen, by hash.
-    after: lru::LruCache<B256, Arc<HubState>>,
+    after: lru::LruCache<B256, Arc<SystemState>>,
 }
 
 impl HubStates {
     /// The state at the store's tip; `genesis` is that of the genesis block. Blocking.
-    pub fn open(store: Arc<dyn Store>, network: B256, genesis: HubState) -> Result<Self, HubError> {
+    pub fn open(store: Arc<dyn Store>, network: B256, genesis: SystemState) -> Result<Self, HubError> {
         Self::open_knowing(NEWEST_PROTOCOL, store, network, genesis)
     }
 
     /// [`Self::open`] for a node that follows no protocol above `newest`.
-    pub fn open_knowing(newest: u8, store: Arc<dyn Store>, network: B256, genesis: HubState) -> Result<Self, HubError> {
+    pub fn open_knowing(
+        newest: u8,
+        store: Arc<dyn Store>,
+        network: B256,
+        genesis: SystemState,
+    ) -> Result<Self, HubError> {
         let (tip, _) = store.tip();
         let height = tip.height;
         let corrupt = |detail: String| HubError::Corrupt { height, detail };
-        let state = match store.hub_state(height)? {
-            Some(bytes) => HubState::decode(network, &bytes).map_err(|e| corrupt(e.to_string()))?,
+        let founding = genesis.founding().clone();
+        if store.bridge_state(0)?.is_none() {
+            put_bridge(&*store, 0, &genesis, Known::Before)?;
+        }
+        let state = match stored(&*store, height, &genesis)? {
+            Some(bytes) => {
+                SystemState::decode(network, founding.clone(), &bytes).map_err(|e| corrupt(e.to_string()))?
+            }
             None => genesis.clone(),
         };
         let at_tip = height.checked_add(1).and_then(|next| state.unchanged_until(next));
         let state = at_tip.ok_or_else(|| corrupt("it is of another epoch".into()))?;
         let states = States { tip: Arc::new(state), after: lru::LruCache::new(PENDING_STATES) };
-        let states = Self(Arc::new(Inner { store, network, genesis, newest, states: Mutex::new(states) }));
+        let states = Self(Arc::new(Inner { store, network, genesis, founding, newest, states: Mutex::new(states) }));
         states.check_protocol()?;
         Ok(states)
     }
@@ -102,7 +113,7 @@ impl HubStates {
     }
 
     /// Whether the block after a state follows a protocol that is known here.
-    pub fn knows(&self, state: &HubState) -> bool {
+    pub fn knows(&self, state: &SystemState) -> bool {
         state.protocol() <= self.0.newest
     }
 
@@ -112,7 +123,7 @@ impl HubStates {
     }
 
     /// The state after the newest final block here.
-    pub fn tip(&self) -> Arc<HubState> {
+    pub fn tip(&self) -> Arc<SystemState> {
         self.0.states.lock().tip.clone()
     }
 
@@ -126,13 +137,13 @@ impl HubStates {
         let corrupt = |detail: String| HubError::Corrupt { height, detail };
         let state = match self.0.store.hub_state(height)? {
             Some(bytes) => HubState::decode(self.0.network, &bytes).map_err(|e| corrupt(e.to_string()))?,
-            None => self.0.genesis.clone(),
+            None => self.0.genesis.hub().clone(),
         };
         state.committee(epoch).cloned().ok_or_else(|| corrupt(format!("it does not tell the seats of epoch {epoch}")))
     }
 
     /// The state after a block that was followed here, or after the tip.
-    pub fn after(&self, block: &Block) -> Option<Arc<HubState>> {
+    pub fn after(&self, block: &Block) -> Option<Arc<SystemState>> {
         let mut states = self.0.states.lock();
         if states.tip.next_height() == block.header.height + 1 {
             return Some(states.tip.clone());
@@ -142,7 +153,7 @@ impl HubStates {
 
     /// The state after a block on one whose state is known; remembered. Checks the block's header and records, which takes a
     /// pairing for each record: not on the async threads.
-    pub fn follow(&self, on: &Arc<HubState>, block: &Block) -> Result<Arc<HubState>, RecordError> {
+    pub fn follow(&self, on: &Arc<SystemState>, block: &Block) -> Result<Arc<SystemState>, SystemError> {
         let hash = block.hash();
         if let Some(known) = self.0.states.lock().after.get(&hash) {
             return Ok(known.clone());
@@ -153,7 +164,7 @@ impl HubStates {
     }
 
     /// The state after a final block, which is the tip's child; `None` if the tip is that high already.
-    pub fn next(&self, block: &Block) -> Result<Option<Arc<HubState>>, HubError> {
+    pub fn next(&self, block: &Block) -> Result<Option<Arc<SystemState>>, HubError> {
         let tip = self.tip();
         let height = block.header.height;
         if height < tip.next_height() {
@@ -164,17 +175,93 @@ impl HubStates {
 
     /// Writes down what changes with the next final block; to be called before the block is appended, so that no crash
     /// leaves the block without it. Blocking.
-    pub fn write(&self, state: &HubState) -> Result<(), HubError> {
-        if state.root() != self.tip().root() {
-            self.0.store.put_hub_state(state.next_height().saturating_sub(1), &state.encode())?;
+    pub fn write(&self, state: &SystemState) -> Result<(), HubError> {
+        let (tip, height) = (self.tip(), state.next_height().saturating_sub(1));
+        if state.hub().root() != tip.hub().root() {
+            self.0.store.put_hub_state(height, &state.hub().encode())?;
+        }
+        if state.bridge().map(|bridge| bridge.root()) != tip.bridge().map(|bridge| bridge.root()) {
+            put_bridge(&*self.0.store, height, state, Known::Before)?;
         }
         Ok(())
     }
 
+    /// What a state's encoding is read with.
+    pub fn founding(&self) -> &Arc<Founding> {
+        &self.0.founding
+    }
+
+    /// The state after the block of a height, encoded, as others may begin with it; none where it is that of the genesis. For a
+    /// height that is neither one of the newest nor an epoch's last it may be that of a lower one. Blocking.
+    pub fn encoded_at(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        stored(&*self.0.store, height, &self.0.genesis)
+    }
+
+    /// The root of the hub's accumulator after the block with this header: what rollups see of the hub. Zero below protocol 3.
+    /// Blocking.
+    pub fn tree_root(&self, header: &Header) -> Result<B256, StoreError> {
+        if header.protocol < BRIDGE_FROM {
+            return Ok(B256::ZERO);
+        }
+        let store = &self.0.store;
+        let count = store.bridge_count(header.height)?;
+        let mut failed = None;
+        let tree = Accumulator::at(count, |NodeId { level, position }| {
+            store.bridge_node(level, position).unwrap_or_else(|error| {
+                failed = Some(error);
+                None
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let missing = || StoreError::Corrupt { column: "bridge", detail: format!("no edge of {count} leaves") };
+        Ok(tree.ok_or_else(missing)?.root())
+    }
+
     /// Makes a state the tip's, once its block is in the store.
-    pub fn advance(&self, state: Arc<HubState>) {
+    pub fn advance(&self, state: Arc<SystemState>) {
         self.0.states.lock().tip = state;
     }
+}
+
+/// The state after the block of a height as it was stored, encoded; none where there is only that of the genesis. For a height that
+/// is neither one of the newest nor an epoch's last it may be that of a lower one.
+fn stored(store: &dyn Store, height: u64, genesis: &SystemState) -> Result<Option<Vec<u8>>, StoreError> {
+    let (hub, bridge) = (store.hub_state(height)?, store.bridge_state(height)?);
+    if hub.is_none() && bridge.is_none() {
+        return Ok(None);
+    }
+    let hub = hub.unwrap_or_else(|| genesis.hub().encode());
+    Ok(Some([hub, bridge.unwrap_or_default()].concat()))
+}
+
+/// What a store has of the hub's accumulator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// All that there was before the block.
+    Before,
+    /// Nothing: the log begins here. Of what came before, the edge is kept, from which roots follow.
+    Nothing,
+}
+
+/// Keeps what the bridge is after the block of a height.
+pub fn put_bridge(store: &dyn Store, height: u64, state: &SystemState, known: Known) -> Result<(), StoreError> {
+    let Some(bridge) = state.bridge() else { return Ok(()) };
+    let mut w = Writer::default();
+    bridge.write(&mut w);
+    let added = bridge.added();
+    let edge = if known == Known::Nothing { bridge.tree().edge() } else { Vec::new() };
+    store.put_bridge(
+        height,
+        &BridgeRows {
+            state: w.into_vec(),
+            epoch_blocks: state.rules().blocks.get(),
+            count: bridge.tree().count(),
+            leaves: added.leaves.iter().map(|(index, leaf)| (*index, leaf.encode())).collect(),
+            nodes: edge.iter().chain(&added.nodes).map(|(id, hash)| ((id.level, id.position), *hash)).collect(),
+        },
+    )
 }
 
 impl Committees for HubStates {
@@ -192,8 +279,11 @@ pub struct SystemAdmission(pub HubStates);
 
 impl Admission for SystemAdmission {
     fn inspect(&self, payload: &Bytes) -> Result<Option<Sequenced>, Rejection> {
-        let record = Record::decode(payload).map_err(|e| Rejection::Malformed(e.to_string()))?;
-        match self.0.tip().check(&record) {
+        if BridgeRecord::is_certificate(payload) {
+            return Err(Rejection::Record("certificates are made by those who propose blocks".into()));
+        }
+        match self.0.tip().draft().add(payload) {
+            Err(error) if error.is_malformed() => Err(Rejection::Malformed(error.to_string())),
             Err(error) if !error.may_pass() => Err(Rejection::Record(error.to_string())),
             _ => Ok(None),
         }

@@ -1,5 +1,6 @@
 //! The composition root: one process that is a validator, the store, the rollups' drivers and the servers.
 
+pub mod attest;
 pub mod builder;
 pub mod cli;
 mod clock;

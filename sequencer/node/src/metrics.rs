@@ -96,6 +96,12 @@ pub struct Metrics {
     pub mempool_bytes: Family<RollupLabel, Gauge>,
     /// Refused submissions.
     pub rejections: Family<RejectionLabel, Counter>,
+    /// Newest certified block of a rollup that is as it was computed here.
+    pub certified_height: Family<RollupLabel, Gauge>,
+    /// 1 for a rollup of which something else was certified than was computed here.
+    pub diverged: Family<RollupLabel, Gauge>,
+    /// Attestations of operators that were not taken, by reason.
+    pub attestations_refused: Family<ReasonLabel, Counter>,
     /// Proposals of others that this validator did not vote for, by rule.
     pub invalid_blocks: Family<ReasonLabel, Counter>,
     /// Provable misbehaviour seen, by kind.
@@ -165,6 +171,9 @@ impl Default for Metrics {
             mempool_transactions: register!("mempool_transactions", "Waiting transactions", Family::default()),
             mempool_bytes: register!("mempool_bytes", "Bytes of waiting transactions", Family::default()),
             rejections: register!("rejections", "Refused submissions", Family::default()),
+            certified_height: register!("certified_height", "Newest certified rollup block", Family::default()),
+            diverged: register!("diverged", "1 if another block was certified than computed", Family::default()),
+            attestations_refused: register!("attestations_refused", "Attestations not taken", Family::default()),
             invalid_blocks: register!("invalid_blocks", "Proposals not voted for", Family::default()),
             faults: register!("faults", "Provable misbehaviour seen", Family::default()),
             gossip_malformed: register!("gossip_malformed", "Malformed gossip messages", Family::default()),

@@ -1,6 +1,7 @@
 //! Puts the parts together and takes them apart again.
 
 use crate::{
+    attest::{Attest, AttestParts, Operator, Pool},
     builder::{BuilderParts, HubBuilder},
     config::{Config, Endpoints},
     error::{NodeError, io},
@@ -14,12 +15,13 @@ use crate::{
     logging::RecentErrors,
     machine::Tokio,
     metrics::{Metrics, gauge},
-    opened::{OpenRollup, Opened},
+    opened::{OpenOperator, OpenRollup, Opened},
     servers::Listeners,
     sync::{self, Begin, Sources, Sync, SyncParts, SyncStatus, Timing},
 };
 use futures::FutureExt;
 use std::{
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -80,6 +82,10 @@ struct Shared {
     mempool: Arc<Mempool>,
     metrics: Arc<Metrics>,
     tip: watch::Receiver<HubTip>,
+    /// Where operators' signatures are collected.
+    pool: Arc<Pool>,
+    /// Bumped when a rollup has made blocks.
+    closed: watch::Sender<u64>,
     parts: Parts,
     stop: CancellationToken,
     fail: mpsc::Sender<NodeError>,
@@ -99,10 +105,13 @@ impl Node {
         let (header, hash) = opened.store.tip();
         let (announce, tip) = watch::channel(HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms });
         let (fail, failures) = mpsc::channel(16);
+        let metrics = Arc::new(Metrics::default());
         let shared = Shared {
             store: opened.store.clone(),
             mempool: Arc::new(opened.mempool()),
-            metrics: Arc::new(Metrics::default()),
+            pool: Arc::new(Pool::new(opened.hub.clone(), metrics.clone())),
+            closed: watch::channel(0).0,
+            metrics,
             tip,
             parts: Parts::default(),
             stop: CancellationToken::new(),
@@ -112,14 +121,16 @@ impl Node {
         shared.metrics.protocol_known.set(gauge(opened.hub.newest_protocol()));
         shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
-        let Fed { events, entry, feed, engine, copying } = match opened.signer(&shared.metrics).await? {
+        let Fed { events, entry, feed, engine, copying, operator } = match opened.signer(&shared.metrics).await? {
             Some(signer) => shared.validate(&opened, signer).await?,
             None => shared.follow(&opened).await?,
         };
 
         let rollups = std::mem::take(&mut opened.rollups);
-        let chains = rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
-        let (mut threads, progress) = shared.executors(rollups)?;
+        let chains: BTreeMap<_, _> =
+            rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
+        let (mut threads, progress) = shared.executors(rollups, &opened.hub)?;
+        threads.push(shared.attest(&opened, chains.clone(), operator)?);
         shared.keep_gauges(feed.clone(), opened.hub.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
@@ -138,7 +149,7 @@ impl Node {
             mempool: shared.mempool.clone(),
             entry,
             tip: shared.tip.clone(),
-            chains,
+            chains: chains.into_iter().collect(),
             errors,
         });
         let probes = shared.probes(&opened, feed, engine.as_ref().map(|engine| engine.stopped.clone()));
@@ -206,6 +217,8 @@ struct Fed {
     engine: Option<EngineHandle>,
     /// None for a validator.
     copying: Option<Copying>,
+    /// None where this node attests nothing.
+    operator: Option<Operator>,
 }
 
 impl Shared {
@@ -221,15 +234,21 @@ impl Shared {
             hub: opened.hub.clone(),
             mempool: self.mempool.clone(),
             tip: self.tip.clone(),
+            pool: self.pool.clone(),
             waiting: waiting_rx,
             metrics: self.metrics.clone(),
             machine: Arc::new(Tokio),
         });
         let me = switchyard_consensus_network::identity(&config.identity_secret);
         let Engine { events, gossip, handle } = switchyard_consensus_engine::start(config, builder.clone()).await?;
+        let operator = opened.operator()?.map(|OpenOperator { identity, secret, guard }| {
+            let (gossip, pool) = (gossip.sender.clone(), self.pool.clone());
+            Operator { identity, secret, guard, gossip, pool }
+        });
         let ingest = self.ingest(opened, me, gossip, waiting);
         let feed = Feed::Engine { status: handle.status.clone(), hub: opened.hub.clone() };
-        Ok(Fed { events, entry: Entry::Validator { ingest, builder }, feed, engine: Some(handle), copying: None })
+        let entry = Entry::Validator { ingest, builder };
+        Ok(Fed { events, entry, feed, engine: Some(handle), copying: None, operator })
     }
 
     /// Copies what others have made final.
@@ -256,7 +275,7 @@ impl Shared {
         self.task("expiry", forward.clone().run());
         let copying = Copying { sources: copied.0, status: status.clone(), tip: copied.1 };
         let (entry, feed) = (Entry::Follower(forward), Feed::Sync(status));
-        Ok(Fed { events, entry, feed, engine: None, copying: Some(copying) })
+        Ok(Fed { events, entry, feed, engine: None, copying: Some(copying), operator: None })
     }
 
     /// The way in for transactions, with its tasks.
@@ -269,6 +288,7 @@ impl Shared {
             me,
             gossip: gossip.sender,
             gossip_from: opened.config.network.as_ref().map_or(usize::MAX, |network| network.gossip_from),
+            pool: self.pool.clone(),
             waiting,
             rollups: opened.genesis.rollup_ids().into_iter().chain([RollupId::SYSTEM]).collect(),
             timing: ingest::Timing::default(),
@@ -281,7 +301,11 @@ impl Shared {
     }
 
     /// A thread for each rollup.
-    fn executors(&self, rollups: Vec<OpenRollup>) -> Result<(Vec<JoinHandle<()>>, Progress), NodeError> {
+    fn executors(
+        &self,
+        rollups: Vec<OpenRollup>,
+        hub: &HubStates,
+    ) -> Result<(Vec<JoinHandle<()>>, Progress), NodeError> {
         let (mut threads, mut progress) = (Vec::new(), Progress::new());
         for OpenRollup { manifest, driver, .. } in rollups {
             let next = Arc::new(AtomicU64::new(0));
@@ -291,6 +315,8 @@ impl Shared {
                 driver,
                 store: self.store.clone(),
                 mempool: self.mempool.clone(),
+                hub: hub.clone(),
+                closed: self.closed.clone(),
                 tip: self.tip.clone(),
                 next,
                 metrics: self.metrics.clone(),
@@ -300,6 +326,27 @@ impl Shared {
             threads.push(self.thread(name, move || Ok(executor.run(&runtime, &stop)?))?);
         }
         Ok((threads, progress))
+    }
+
+    /// A thread that compares what is certified with what is computed here, and attests.
+    fn attest(
+        &self,
+        opened: &Opened,
+        chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+        operator: Option<Operator>,
+    ) -> Result<JoinHandle<()>, NodeError> {
+        let attest = Attest::new(AttestParts {
+            hub: opened.hub.clone(),
+            store: self.store.clone(),
+            chains,
+            tip: self.tip.clone(),
+            closed: self.closed.subscribe(),
+            operator,
+            evidence: opened.config.evidence_dir(),
+            metrics: self.metrics.clone(),
+        });
+        let (runtime, stop) = (tokio::runtime::Handle::current(), self.stop.clone());
+        self.thread("attestation".into(), move || Ok(attest.run(&runtime, &stop)?))
     }
 
     /// Runs a blocking part; its failure stops the node.

@@ -107,6 +107,13 @@ impl OpenSeat {
     }
 }
 
+/// What a validator that is an operator has besides.
+pub(crate) struct OpenOperator {
+    pub(crate) identity: B256,
+    pub(crate) secret: Zeroizing<[u8; 32]>,
+    pub(crate) guard: SignGuard,
+}
+
 /// Everything checked and open.
 pub(crate) struct Opened {
     pub(crate) config: Config,
@@ -137,7 +144,7 @@ impl Opened {
         let options = RocksOptions { journal, ..RocksOptions::default() };
         let store = RocksStore::open(&path, network, header, options)?;
         let store: Arc<dyn Store> = Arc::new(store);
-        let hub = HubStates::open_knowing(config.newest_protocol, store.clone(), network, genesis.hub_state()?)?;
+        let hub = HubStates::open_knowing(config.newest_protocol, store.clone(), network, genesis.system_state()?)?;
         if let Some(seat) = &seat {
             seat.check(&hub.tip())?;
         }
@@ -226,6 +233,26 @@ impl Opened {
         let guard = SignGuard::open(&path, self.network, key.0)?;
         let signer = LocalSigner::new(**secret, Arc::new(guard)).map_err(|_| KeyError::Bls)?;
         Ok(Some(Arc::new(signer)))
+    }
+
+    /// The operator's secret and record; none where this node has none.
+    pub(crate) fn operator(&self) -> Result<Option<OpenOperator>, NodeError> {
+        let (Some(operator), Some(seat)) = (&self.config.operator, &self.seat) else { return Ok(None) };
+        let secret = keys::read_bls(operator.key())?;
+        let key = bls_public_key(&secret).map_err(|_| KeyError::Bls)?;
+        let (path, me) = (self.config.operator_sign_record(), identity(&seat.identity_secret));
+        let state = self.hub.tip();
+        let known = state.bridge().and_then(|bridge| bridge.operators().get(&me));
+        if let Some(known) = known.filter(|known| known.bls != key) {
+            let text = format!("[operator] has the key {key}, but this operator has registered {}", known.bls);
+            return Err(NodeError::Config(text));
+        }
+        let height = self.store.tip().0.height;
+        if !SignGuard::exists(&path) && known.is_some() && height > 0 {
+            return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
+        }
+        let guard = SignGuard::open(&path, self.network, key.0)?;
+        Ok(Some(OpenOperator { identity: me, secret, guard }))
     }
 
     /// The engine's configuration; none for a follower.

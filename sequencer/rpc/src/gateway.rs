@@ -3,7 +3,8 @@
 use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use switchyard_consensus_core::{HubState, SeatSet};
+use switchyard_bridge_core::SystemState;
+use switchyard_consensus_core::SeatSet;
 use switchyard_primitives::{
     FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey,
 };
@@ -141,7 +142,7 @@ pub trait Gateway: Send + Sync + 'static {
     fn hub_state_at(&self, height: u64) -> Result<Vec<u8>, GatewayError>;
 
     /// The state after the durable tip: who signs, and with which stake.
-    fn hub_state(&self) -> Arc<HubState>;
+    fn hub_state(&self) -> Arc<SystemState>;
 
     /// An epoch; none that has not begun, or whose first block's parent has no certificate here yet.
     fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError>;

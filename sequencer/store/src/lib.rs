@@ -3,11 +3,13 @@
 //! A block is appended in one atomic batch, so that after a crash at any point the log ends with a whole block.
 //! Headers and certificates are kept for ever, from [`Store::begin_at`]'s block on where it was used; segments, tables and the transaction index from [`Store::earliest`] on.
 
+mod bridge;
 mod memory;
 mod placement;
 mod record;
 mod rocks;
 
+pub use bridge::{BridgeRows, STATES_KEPT};
 pub use memory::MemoryStore;
 pub use rocks::{Journal, RocksOptions, RocksStore};
 
@@ -173,6 +175,18 @@ pub trait Store: Send + Sync + 'static {
     fn put_hub_state(&self, height: u64, state: &[u8]) -> Result<(), StoreError>;
     /// The newest state that was put for a height or one below it; none where there is only that of the genesis.
     fn hub_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Keeps what the bridge is after the block of a height, which is about to be appended, and what that adds to the hub's
+    /// accumulator: no block becomes durable without what was put before it. Only where it changes. Of the states only
+    /// those of the newest [`STATES_KEPT`] heights and of epochs' ends stay.
+    fn put_bridge(&self, height: u64, rows: &BridgeRows) -> Result<(), StoreError>;
+    /// The newest of the bridge's states that was put for a height or one below it and is kept.
+    fn bridge_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Leaves of the hub's accumulator after the block of a height.
+    fn bridge_count(&self, height: u64) -> Result<u64, StoreError>;
+    /// A leaf of the hub's accumulator, by its index, encoded.
+    fn bridge_leaf(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError>;
+    /// A full node of the hub's accumulator, by level and position.
+    fn bridge_node(&self, level: u8, position: u64) -> Result<Option<B256>, StoreError>;
     /// Removes segments, tables and index entries below `height` (never the tip's), durably and at once for readers.
     /// Headers and certificates stay. Space on disk is given back by and by.
     fn prune(&self, height: u64) -> Result<(), StoreError>;

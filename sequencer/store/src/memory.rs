@@ -1,7 +1,7 @@
 //! A store that forgets everything when it is dropped.
 
 use crate::{
-    Store, StoreError,
+    BridgeRows, Store, StoreError, bridge,
     placement::{Checked, Placement},
     record::Location,
 };
@@ -23,6 +23,7 @@ struct Log {
     certificates: BTreeMap<u64, FinalityCertificate>,
     index: HashMap<TxKey, Location>,
     hub_states: BTreeMap<u64, Vec<u8>>,
+    bridge: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl MemoryStore {
@@ -38,6 +39,7 @@ impl MemoryStore {
             certificates: BTreeMap::new(),
             index: HashMap::new(),
             hub_states: BTreeMap::new(),
+            bridge: BTreeMap::new(),
         }))
     }
 }
@@ -146,6 +148,35 @@ impl Store for MemoryStore {
 
     fn hub_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.0.read().hub_states.range(..=height).next_back().map(|(_, state)| state.clone()))
+    }
+
+    fn put_bridge(&self, height: u64, rows: &BridgeRows) -> Result<(), StoreError> {
+        let rows_of = &mut self.0.write().bridge;
+        rows_of.extend(rows.puts(height));
+        let states = rows_of.range(..=bridge::state_key(height)).rev().map_while(|(key, _)| bridge::height_of(key));
+        for gone in rows.forgotten(height, states) {
+            rows_of.remove(&bridge::state_key(gone));
+        }
+        Ok(())
+    }
+
+    fn bridge_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let log = self.0.read();
+        Ok(log.bridge.range(bridge::state_key(0)..=bridge::state_key(height)).next_back().map(|(_, row)| row.clone()))
+    }
+
+    fn bridge_count(&self, height: u64) -> Result<u64, StoreError> {
+        let log = self.0.read();
+        let newest = log.bridge.range(bridge::count_key(0)..=bridge::count_key(height)).next_back();
+        newest.map_or(Ok(0), |(_, row)| bridge::count_of(row))
+    }
+
+    fn bridge_leaf(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.read().bridge.get(&bridge::leaf_key(index)).cloned())
+    }
+
+    fn bridge_node(&self, level: u8, position: u64) -> Result<Option<B256>, StoreError> {
+        self.0.read().bridge.get(&bridge::node_key(level, position)).map(|row| bridge::node_of(row)).transpose()
     }
 
     fn prune(&self, height: u64) -> Result<(), StoreError> {

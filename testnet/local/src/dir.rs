@@ -1,7 +1,7 @@
 //! The folder of a local network: what is where, and what it must hold to be started again.
 
 use crate::{Error, rollups::default_rollups};
-use alloy_primitives::hex;
+use alloy_primitives::{FixedBytes, hex};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -12,13 +12,15 @@ use std::{
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
+use switchyard_bridge_core::BRIDGE_FROM;
 use switchyard_consensus_core::{Seat, keys};
 use switchyard_consensus_network::{Transport, identity as public_identity};
 use switchyard_node::{
     config::{
-        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, Peer, Role, RollupRpc, Store, Sync,
+        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, OperatorKey, Peer, Role, RollupRpc,
+        Store, Sync,
     },
-    genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisValidator},
+    genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisOperator, GenesisValidator},
 };
 use switchyard_primitives::NEWEST_PROTOCOL;
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
@@ -148,21 +150,26 @@ impl NetworkDir {
             Ports::From(base) => Some(base),
         };
         let dir = Self { root, marker: Marker { validators: options.validators, base_port } };
-        let mut validators = Vec::with_capacity(options.validators);
+        let rollups = options.rollups.clone();
+        let (mut validators, mut operators) = (Vec::with_capacity(options.validators), Vec::new());
         for index in 0..options.validators {
             let files = dir.validator(index);
             fs::create_dir_all(&files.dir).map_err(Error::file("create", &files.dir))?;
-            validators.push(write_keys(&files.dir)?);
+            let (validator, operator) = write_keys(&files.dir)?;
+            validators.push(validator);
+            operators.push(operator);
         }
         validators.truncate(options.validators.saturating_sub(options.joining));
         let now_ms =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(0));
+        let rollups = rollups.unwrap_or_else(|| default_rollups(now_ms / 1000, options.sealing));
         let genesis = Genesis {
             name: "local".into(),
             timestamp_ms: now_ms,
             protocol: options.protocol,
+            operators: founders(&validators, &operators, &rollups, options.protocol),
             validators,
-            rollups: options.rollups.clone().unwrap_or_else(|| default_rollups(now_ms / 1000, options.sealing)),
+            rollups,
             limits: options.limits,
             epochs: options.epochs,
             replay_window_blocks: options.replay_window_blocks,
@@ -294,6 +301,7 @@ impl NetworkDir {
                 data_dir: "data".into(),
                 role: Role::Validator,
                 keys: Some(Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()), next: None }),
+                operator: Some(OperatorKey::plain("operator.key".into())),
                 network: Some(Network {
                     listen: p2p(index),
                     transport: Transport::default(),
@@ -352,22 +360,46 @@ impl PortPlan {
     }
 }
 
+/// Every validator is an operator of every EVM rollup, where the protocol has operators.
+fn founders(
+    validators: &[GenesisValidator],
+    operators: &[(FixedBytes<48>, FixedBytes<96>)],
+    rollups: &[RollupManifest],
+    protocol: u8,
+) -> Vec<GenesisOperator> {
+    if protocol < BRIDGE_FROM {
+        return Vec::new();
+    }
+    let evm = rollups.iter().filter(|rollup| matches!(rollup.vm, Vm::Evm { .. }));
+    let mut rollups: Vec<_> = evm.map(|rollup| rollup.id).collect();
+    rollups.sort_unstable();
+    let operator = |(validator, (bls, possession)): (&GenesisValidator, &(FixedBytes<48>, FixedBytes<96>))| {
+        let seat = Seat { identity: validator.seat.identity, bls: *bls };
+        GenesisOperator { seat, possession: *possession, rollups: rollups.clone() }
+    };
+    validators.iter().zip(operators).map(operator).collect()
+}
+
 fn local(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
 
-/// Makes a validator's keys, or reads those that an interrupted start has left.
-fn write_keys(dir: &Path) -> Result<GenesisValidator, Error> {
+/// Makes a validator's keys, or reads those that an interrupted start has left; also those of its operator, with their proof of
+/// possession.
+#[expect(clippy::type_complexity, reason = "a key and its proof")]
+fn write_keys(dir: &Path) -> Result<(GenesisValidator, (FixedBytes<48>, FixedBytes<96>)), Error> {
     let mut rng = rand::rng();
     let identity_secret = secret(&dir.join("identity.key"), || Ok(rng.random()))?;
-    let bls_secret = secret(&dir.join("bls.key"), || {
-        keys::bls_secret_from_entropy(&rand::rng().random()).map_err(|e| Error::Genesis(e.to_string()))
-    })?;
     let identity = public_identity(&identity_secret);
     let genesis = |e: keys::KeyError| Error::Genesis(e.to_string());
-    let bls = keys::bls_public_key(&bls_secret).map_err(genesis)?;
-    let possession = keys::prove_possession(&bls_secret, identity).map_err(genesis)?;
-    Ok(GenesisValidator::new(Seat { identity, bls }, possession))
+    let bls = |name| {
+        let new = || keys::bls_secret_from_entropy(&rand::rng().random()).map_err(genesis);
+        let bls = secret(&dir.join(name), new)?;
+        let possession = keys::prove_possession(&bls, identity).map_err(genesis)?;
+        Ok::<_, Error>((keys::bls_public_key(&bls).map_err(genesis)?, possession))
+    };
+    let (key, possession) = bls("bls.key")?;
+    Ok((GenesisValidator::new(Seat { identity, bls: key }, possession), bls("operator.key")?))
 }
 
 /// The 32 bytes in `path`, made with `make` where there is no such file.

@@ -4,6 +4,7 @@
 
 mod bundles;
 mod messages;
+mod state;
 
 use serde_json::Value;
 use std::path::PathBuf;

@@ -118,6 +118,7 @@ impl Hub {
             hub: states.clone(),
             mempool: mempool.clone(),
             tip: tip.subscribe(),
+            pool: Arc::new(crate::attest::Pool::new(states.clone(), metrics.clone())),
             waiting: waiting.subscribe(),
             metrics: metrics.clone(),
             machine: Arc::new(Tokio),

@@ -13,6 +13,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
 };
+use switchyard_bridge_core::SystemState;
 use switchyard_consensus_core::{HubState, record::Record};
 use switchyard_consensus_network::identity;
 use switchyard_primitives::{B256, Level, RollupId};
@@ -54,11 +55,11 @@ pub(super) fn read_parts(paths: &[PathBuf]) -> Result<Vec<(B256, [u8; 96])>, Cli
 }
 
 /// Connects, and reads the hub's state.
-pub(super) async fn open(connect: &Connect) -> Result<(Node, HubState), CliError> {
+pub(super) async fn open(connect: &Connect) -> Result<(Node, SystemState), CliError> {
     let mut node = connect.open().await?;
     let network = hash("network_id", &node.info.network_id)?;
     let answer = node.blocks.get_hub_state(v1::GetHubStateRequest {}).await?.into_inner();
-    let state = HubState::decode(network, &answer.state);
+    let state = SystemState::decode(network, Default::default(), &answer.state);
     let state = state.map_err(|source| ConvertError::Decode { field: "state", source })?;
     Ok((node, state))
 }

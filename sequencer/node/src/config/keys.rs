@@ -96,7 +96,7 @@ struct KeysTable {
 }
 
 /// A key on this host, as a table of its own has it.
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeyFiles {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,6 +105,42 @@ pub(crate) struct KeyFiles {
     bls_keystore: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     bls_password_file: Option<PathBuf>,
+}
+
+/// What an operator signs checkpoints with. On this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "KeyFiles", into = "KeyFiles")]
+pub struct OperatorKey(BlsKey);
+
+impl OperatorKey {
+    /// A key in a file of 32 secret bytes in hex.
+    pub fn plain(path: PathBuf) -> Self {
+        Self(BlsKey::Plain(path))
+    }
+
+    /// The key: never a remote one.
+    pub fn key(&self) -> &BlsKey {
+        &self.0
+    }
+
+    pub(super) fn paths(&mut self) -> impl Iterator<Item = &mut PathBuf> {
+        self.0.paths()
+    }
+}
+
+impl TryFrom<KeyFiles> for OperatorKey {
+    type Error = &'static str;
+
+    fn try_from(files: KeyFiles) -> Result<Self, &'static str> {
+        let key = BlsKey::try_from(files);
+        key.map(Self).map_err(|_| "[operator] must have either bls, or bls_keystore and perhaps bls_password_file")
+    }
+}
+
+impl From<OperatorKey> for KeyFiles {
+    fn from(key: OperatorKey) -> Self {
+        KeyFiles::try_from(key.0).unwrap_or(Self { bls: None, bls_keystore: None, bls_password_file: None })
+    }
 }
 
 impl TryFrom<KeyFiles> for BlsKey {

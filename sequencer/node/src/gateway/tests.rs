@@ -123,6 +123,7 @@ impl Hub {
         let pace = config::Consensus::default();
         let (store_, mempool_) = (store.clone(), mempool.clone());
         let hub = crate::hub::tests::of_equals(store.clone(), &[B256::ZERO]);
+        let pool = Arc::new(crate::attest::Pool::new(hub.clone(), metrics.clone()));
         let builder = HubBuilder::new(BuilderParts {
             rules,
             pace,
@@ -130,6 +131,7 @@ impl Hub {
             hub: hub.clone(),
             mempool: mempool_,
             tip: tip.clone(),
+            pool: pool.clone(),
             waiting: waiting_rx,
             metrics: metrics.clone(),
             machine: Arc::new(Tokio),
@@ -142,6 +144,7 @@ impl Hub {
             me: B256::ZERO,
             gossip: GossipHandle::detached(1024).0.sender,
             gossip_from: usize::MAX,
+            pool,
             waiting,
             rollups: vec![ROLLUP],
             timing: Timing::default(),

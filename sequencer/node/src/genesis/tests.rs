@@ -49,6 +49,7 @@ fn genesis() -> impl Strategy<Value = Genesis> {
             timestamp_ms,
             validators,
             rollups,
+            operators: Vec::new(),
             limits,
             epochs: GenesisEpochs::default(),
             replay_window_blocks,

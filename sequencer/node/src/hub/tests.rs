@@ -3,7 +3,7 @@ use std::num::NonZeroU64;
 use switchyard_consensus_core::{
     EpochRules,
     keys::{bls_public_key, bls_secret_from_entropy},
-    record::{Update, UpdateKind},
+    record::{Record, RecordError, Update, UpdateKind},
     stake::Registration,
 };
 use switchyard_primitives::{Header, RollupId, Segment};
@@ -13,13 +13,14 @@ fn secret(i: u8) -> [u8; 32] {
     bls_secret_from_entropy(&[i; 32]).unwrap()
 }
 
-fn genesis_state(identities: &[B256], blocks: u64) -> HubState {
+fn genesis_state(identities: &[B256], blocks: u64) -> SystemState {
     let rules = EpochRules { blocks: NonZeroU64::new(blocks).unwrap(), seats_per_validator: 1 };
     let registered = |(i, identity): (u8, &B256)| {
         let bls = bls_public_key(&secret(i)).unwrap();
         (*identity, Registration { bls, stake: 1, address: None, serial: 0 })
     };
-    HubState::genesis(B256::ZERO, rules, (1..).zip(identities).map(registered)).unwrap()
+    let hub = HubState::genesis(B256::ZERO, rules, (1..).zip(identities).map(registered)).unwrap();
+    SystemState::new(hub, Arc::default()).unwrap()
 }
 
 /// The state of a hub with these validators, who have a seat each, in one long epoch.

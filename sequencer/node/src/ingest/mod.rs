@@ -11,6 +11,7 @@ mod clocks;
 pub mod wire;
 
 use crate::{
+    attest::Pool,
     hub::HubStates,
     machine::{Machine, blocking},
     metrics::{Metrics, Via, gauge},
@@ -133,6 +134,7 @@ pub struct Ingest {
     in_flight: Mutex<BTreeMap<u64, InFlight>>,
     next_id: AtomicU64,
     clocks: Mutex<Clocks>,
+    pool: Arc<Pool>,
     waiting: watch::Sender<u64>,
     feeds: HashMap<RollupId, broadcast::Sender<TxHash>>,
     /// Checks cost a signature recovery each: no more than the cores can do at a time.
@@ -160,6 +162,8 @@ pub struct IngestParts {
     pub gossip: GossipSender,
     /// From so many validators on, batches go by gossip.
     pub gossip_from: usize,
+    /// Where operators' signatures are collected.
+    pub pool: Arc<Pool>,
     /// Told of every new transaction.
     pub waiting: watch::Sender<u64>,
     /// The rollups.
@@ -190,6 +194,7 @@ impl Ingest {
             // Above every id of an earlier run, whose late answers then fit none.
             next_id: AtomicU64::new(parts.machine.now_ms() << 20),
             clocks: Mutex::default(),
+            pool: parts.pool,
             waiting: parts.waiting,
             feeds: parts.rollups.iter().map(|r| (*r, broadcast::channel(PENDING_FEED).0)).collect(),
             local_checks: Arc::new(Semaphore::new(cores)),
@@ -360,6 +365,12 @@ impl Ingest {
                 Ok(Message::Told { id, now_ms, protocol }) if judge.is_none() => {
                     let (ours_ms, now) = (self.machine.now_ms(), self.machine.instant());
                     self.clocks.lock().heard(from, id, (now_ms, protocol), ours_ms, now);
+                }
+                // An operator speaks for itself. One that is not known, or says nothing new, costs a look into a table.
+                Ok(Message::Attestations { attestations, .. }) if judge.is_none() => {
+                    for attestation in attestations.into_iter().filter(|word| word.operator == from) {
+                        self.pool.add(attestation);
+                    }
                 }
                 // Questions and answers concern one node, and are sent to it.
                 Ok(_) => {

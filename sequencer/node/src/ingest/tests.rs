@@ -96,11 +96,13 @@ impl Hub {
         let (GossipHandle { sender, receiver }, line) = GossipHandle::detached(MESSAGE_BYTES_MAX);
         let (waiting, waiting_rx) = watch::channel(0);
         let metrics = Arc::new(Metrics::default());
+        let hub = crate::hub::tests::of_equals(store.clone(), &[ME, ONE, TWO, THREE]);
         let (ingest, outbox) = Ingest::new(IngestParts {
             mempool: mempool.clone(),
             store: store.clone(),
             limits: Limits::default(),
-            hub: crate::hub::tests::of_equals(store.clone(), &[ME, ONE, TWO, THREE]),
+            pool: Arc::new(Pool::new(hub.clone(), metrics.clone())),
+            hub,
             me: ME,
             gossip: sender,
             gossip_from,

@@ -1,5 +1,6 @@
 //! Messages between validators' mempools: `docs/specs/gossip.md`.
 
+use switchyard_bridge_core::Attestation;
 use switchyard_primitives::{Bytes, DecodeError, Limits, Reader, RollupId, Writer};
 
 /// Most transactions in one batch.
@@ -8,10 +9,17 @@ pub const BATCH_TRANSACTIONS: usize = 1024;
 /// message of the transactions channel, 256 KiB.
 pub const BATCH_BYTES: usize = 96 << 10;
 
+/// Most attestations in one message.
+pub const ATTESTATIONS: usize = 128;
+/// A message of attestations is closed when it holds this many bytes; with one more, and its votes, it is still within a
+/// message of the channel.
+pub const ATTESTATION_BYTES: usize = 96 << 10;
+
 const BATCH: u8 = 1;
 const ACK: u8 = 2;
 const ASK: u8 = 3;
 const TOLD: u8 = 4;
+const ATTEST: u8 = 5;
 
 /// A message of the transactions channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +52,13 @@ pub enum Message {
         now_ms: u64,
         /// The version.
         protocol: u8,
+    },
+    /// What the sender, an operator, says of rollups' blocks. `kind u8 = 5 | id u64 | count u32 | attestation *`.
+    Attestations {
+        /// Not used: 0.
+        id: u64,
+        /// What it says; at most [`ATTESTATIONS`].
+        attestations: Vec<Attestation>,
     },
 }
 
@@ -86,6 +101,14 @@ impl Message {
                 w.u8(*protocol);
                 w.into_bytes()
             }
+            Self::Attestations { id, attestations } => {
+                let mut w = Writer::default();
+                w.u8(ATTEST);
+                w.u64(*id);
+                w.count(attestations.len());
+                attestations.iter().for_each(|attestation| attestation.write(&mut w));
+                w.into_bytes()
+            }
         }
     }
 
@@ -111,6 +134,11 @@ impl Message {
             }
             ASK => Self::Ask { id },
             TOLD => Self::Told { id, now_ms: r.u64("told.now")?, protocol: r.u8("told.protocol")? },
+            ATTEST => {
+                let count = r.count("message.count", ATTESTATIONS)?;
+                let attestations = (0..count).map(|_| Attestation::read(&mut r)).collect::<Result<_, _>>()?;
+                Self::Attestations { id, attestations }
+            }
             value => return Err(DecodeError::Version { field: "message", value }),
         };
         r.finish()?;

@@ -1,9 +1,13 @@
 //! A log that begins above genesis, at a block that the operator trusts.
 
 use super::{Timing, fault::Fault, fault::pruned, sources::Source, sources::Sources, trust::Judge};
-use crate::{config::Checkpoint, error::NodeError, hub::HubStates};
+use crate::{
+    config::Checkpoint,
+    error::NodeError,
+    hub::{self, HubStates, Known},
+};
 use std::sync::Arc;
-use switchyard_consensus_core::HubState;
+use switchyard_bridge_core::SystemState;
 use switchyard_primitives::{Block, FinalityCertificate, Limits};
 use switchyard_proto::v1;
 use switchyard_store::Store;
@@ -31,8 +35,8 @@ pub struct Begin<'a> {
 struct Found {
     block: Block,
     certificate: Option<FinalityCertificate>,
-    before: Arc<HubState>,
-    state: Arc<HubState>,
+    before: Arc<SystemState>,
+    state: Arc<SystemState>,
 }
 
 /// Lets an empty log begin with the operator's checkpoint: finds its block at the sources. A log that has blocks must hold
@@ -49,8 +53,11 @@ pub async fn begin_at(begin: Begin<'_>) -> Result<(), NodeError> {
             match begin.find(source).await {
                 Ok(Found { block, certificate, before, state }) => {
                     // For others that begin here.
-                    store.put_hub_state(block.header.height.saturating_sub(1), &before.encode())?;
-                    store.put_hub_state(block.header.height, &state.encode())?;
+                    let height = block.header.height;
+                    for (height, state) in [(height.saturating_sub(1), &before), (height, &state)] {
+                        store.put_hub_state(height, &state.hub().encode())?;
+                        hub::put_bridge(store, height, state, Known::Nothing)?;
+                    }
                     store.begin_at(&block, certificate.as_ref())?;
                     hub.advance(state);
                     let Checkpoint { height, hash } = checkpoint;
@@ -120,11 +127,11 @@ impl Begin<'_> {
     }
 
     /// The hub's state before the block, as a source says.
-    fn before(&self, block: &Block, state: &[u8]) -> Result<Arc<HubState>, Fault> {
+    fn before(&self, block: &Block, state: &[u8]) -> Result<Arc<SystemState>, Fault> {
         let genesis = || self.hub.tip().as_ref().clone();
         let state = match state {
             [] => genesis(),
-            bytes => HubState::decode(self.judge.network(), bytes)?,
+            bytes => SystemState::decode(self.judge.network(), self.hub.founding().clone(), bytes)?,
         };
         let known = state.unchanged_until(block.header.height);
         known.map(Arc::new).ok_or_else(|| Fault::bad("hub_state", "the hub's state is of another epoch"))

@@ -9,7 +9,11 @@
 //! | `segments` | height, rollup | transactions |
 //! | `certificates` | height | finality certificate |
 //! | `tx_index` | rollup, transaction hash | height, index |
-//! | `hub_states` | height | the hub's state after it, where it changed |
+//! | `hub_states` | height | what consensus needs of the hub's state after it, where it changed |
+//! | `bridge` | `s`, height | the bridge's state after it, where it changed |
+//! | | `c`, height | leaves of the hub's accumulator after it |
+//! | | `l`, index | a leaf |
+//! | | `n`, level, position | a full node |
 //!
 //! The tip is the last key of `headers`: a block is one atomic batch over all columns, so no second record of the tip
 //! can disagree. Pruning moves one number in `meta`. What is below it is hidden from then on; table files that lie wholly
@@ -23,7 +27,7 @@ mod tests;
 pub use options::{Journal, RocksOptions};
 
 use crate::{
-    Store, StoreError,
+    BridgeRows, Store, StoreError, bridge,
     placement::{Checked, Placement},
     record::{
         Location, decode_location, decode_table, decode_transactions, encode_location, encode_table,
@@ -70,10 +74,11 @@ enum Column {
     Certificates,
     TxIndex,
     HubStates,
+    Bridge,
 }
 
 impl Column {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Meta,
         Self::Headers,
         Self::Hashes,
@@ -82,6 +87,7 @@ impl Column {
         Self::Certificates,
         Self::TxIndex,
         Self::HubStates,
+        Self::Bridge,
     ];
 
     const fn name(self) -> &'static str {
@@ -94,6 +100,7 @@ impl Column {
             Self::Certificates => "certificates",
             Self::TxIndex => "tx_index",
             Self::HubStates => "hub_states",
+            Self::Bridge => "bridge",
         }
     }
 
@@ -239,6 +246,12 @@ impl RocksStore {
         Ok(Some((height, certificate)))
     }
 
+    /// The bridge's keys from one down. What cannot be read ends them.
+    fn bridge_from(&self, key: &[u8]) -> Result<impl Iterator<Item = Box<[u8]>> + '_, StoreError> {
+        let rows = self.iterate(Column::Bridge, IteratorMode::From(key, Direction::Reverse))?;
+        Ok(rows.map_while(|row| row.ok()).map(|(key, _)| key))
+    }
+
     /// Drops the table files that hold nothing at or above `earliest`. Failing costs space, not correctness.
     fn reclaim(&self, earliest: u64) -> Result<(), StoreError> {
         let Some(last) = earliest.checked_sub(1) else { return Ok(()) };
@@ -381,6 +394,39 @@ impl Store for RocksStore {
         let newest = self.iterate(Column::HubStates, IteratorMode::From(&key, Direction::Reverse))?.next();
         let newest = newest.transpose().map_err(|e| Column::HubStates.failed(e))?;
         Ok(newest.map(|(_, state)| state.into_vec()))
+    }
+
+    fn put_bridge(&self, height: u64, rows: &BridgeRows) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        let column = self.column(Column::Bridge)?;
+        rows.puts(height).for_each(|(key, row)| batch.put_cf(column, key, row));
+        let states = self.bridge_from(&bridge::state_key(height))?.map_while(|key| bridge::height_of(&key));
+        for gone in rows.forgotten(height, std::iter::once(height).chain(states.filter(|state| *state < height))) {
+            batch.delete_cf(column, bridge::state_key(gone));
+        }
+        self.write(batch, false)
+    }
+
+    fn bridge_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let key = bridge::state_key(height);
+        let newest = self.bridge_from(&key)?.next().filter(|found| bridge::height_of(found).is_some());
+        newest.map_or(Ok(None), |key| self.get(Column::Bridge, &key))
+    }
+
+    fn bridge_count(&self, height: u64) -> Result<u64, StoreError> {
+        let from = bridge::count_key(height);
+        let newest = self.bridge_from(&from)?.next().filter(|found| found.first() == from.first());
+        let row = newest.map_or(Ok(None), |key| self.get(Column::Bridge, &key))?;
+        row.map_or(Ok(0), |row| bridge::count_of(&row))
+    }
+
+    fn bridge_leaf(&self, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(Column::Bridge, &bridge::leaf_key(index))
+    }
+
+    fn bridge_node(&self, level: u8, position: u64) -> Result<Option<B256>, StoreError> {
+        let row = self.get(Column::Bridge, &bridge::node_key(level, position))?;
+        row.map(|row| bridge::node_of(&row)).transpose()
     }
 
     fn prune(&self, height: u64) -> Result<(), StoreError> {

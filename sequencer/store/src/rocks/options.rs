@@ -84,7 +84,7 @@ impl RocksOptions {
             Column::TxIndex | Column::Hashes | Column::Certificates => {
                 options.set_compression_type(DBCompressionType::None);
             }
-            Column::Meta | Column::Headers | Column::Tables | Column::Segments | Column::HubStates => {
+            Column::Meta | Column::Headers | Column::Tables | Column::Segments | Column::HubStates | Column::Bridge => {
                 options.set_compression_type(DBCompressionType::Lz4);
             }
         }

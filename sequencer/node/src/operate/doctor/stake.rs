@@ -2,6 +2,7 @@
 
 use crate::operate::{Finding, Level};
 use alloy_primitives::FixedBytes;
+use switchyard_bridge_core::SystemState;
 use switchyard_consensus_core::{Committee, HubState, record::Activation};
 use switchyard_primitives::{B256, NEWEST_PROTOCOL};
 use switchyard_proto::v1::{GetHubStateRequest, block_service_client::BlockServiceClient};
@@ -11,7 +12,8 @@ use tonic::transport::Channel;
 /// that the configuration has, if any is on this host.
 pub(super) async fn find(channel: Channel, network: B256, identity: B256, bls: &[FixedBytes<48>]) -> Vec<Finding> {
     let answer = BlockServiceClient::new(channel).get_hub_state(GetHubStateRequest {}).await;
-    let state = match answer.map(|answer| HubState::decode(network, &answer.into_inner().state)) {
+    let state = match answer.map(|answer| SystemState::decode(network, Default::default(), &answer.into_inner().state))
+    {
         Ok(Ok(state)) => state,
         Ok(Err(error)) => return vec![unknown(error.to_string())],
         Err(status) => return vec![unknown(status.message().to_owned())],

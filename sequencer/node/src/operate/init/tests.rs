@@ -37,6 +37,7 @@ fn genesis(validators: &[NodeKeys]) -> Genesis {
         timestamp_ms: 1,
         validators: validators.iter().map(|keys| keys.genesis_validator().unwrap()).collect(),
         rollups: vec![evm(4, "one"), evm(9, "two")],
+        operators: Vec::new(),
         limits: GenesisLimits::default(),
         epochs: crate::genesis::GenesisEpochs::default(),
         replay_window_blocks: 100,

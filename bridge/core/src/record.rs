@@ -1,0 +1,62 @@
+//! The records of the system rollup that are the bridge's.
+
+use crate::{attestation::Certificate, operator::OperatorChange};
+use switchyard_consensus_core::record::Record;
+use switchyard_primitives::{Bytes, DecodeError, Reader, Writer};
+
+/// A record of the bridge; from protocol 3 on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BridgeRecord {
+    /// Kind 16.
+    Operator(OperatorChange),
+    /// Kind 17. Made by the block's proposer; at most one in a block.
+    Certificate(Certificate),
+}
+
+/// The lowest kind of the bridge's records; those below are [`Record`]'s.
+const KINDS_FROM: u8 = 16;
+
+impl BridgeRecord {
+    /// Whether bytes are to be read as one of these, and not as a [`Record`].
+    pub fn is_one(bytes: &[u8]) -> bool {
+        matches!(bytes, [Record::VERSION, kind, ..] if *kind >= KINDS_FROM)
+    }
+
+    /// Whether bytes are a certificate, if they are a record at all.
+    pub fn is_certificate(bytes: &[u8]) -> bool {
+        matches!(bytes, [Record::VERSION, 17, ..])
+    }
+
+    /// `version u8 | kind u8 | body`: `docs/specs/checkpoints.md`.
+    pub fn encode(&self) -> Bytes {
+        let mut w = Writer::default();
+        w.u8(Record::VERSION);
+        match self {
+            Self::Operator(change) => {
+                w.u8(16);
+                change.write(&mut w);
+            }
+            Self::Certificate(certificate) => {
+                w.u8(17);
+                certificate.write(&mut w);
+            }
+        }
+        w.into_bytes()
+    }
+
+    /// Reads [`Self::encode`]'s layout.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut r = Reader::new(Bytes::copy_from_slice(bytes));
+        let version = r.u8("record.version")?;
+        if version != Record::VERSION {
+            return Err(DecodeError::Version { field: "record", value: version });
+        }
+        let record = match r.u8("record.kind")? {
+            16 => Self::Operator(OperatorChange::read(&mut r)?),
+            17 => Self::Certificate(Certificate::read(&mut r)?),
+            _ => return Err(DecodeError::Invalid { field: "record.kind", reason: "unknown" }),
+        };
+        r.finish()?;
+        Ok(record)
+    }
+}

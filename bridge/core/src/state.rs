@@ -1,0 +1,343 @@
+//! The bridge's part of the hub's state: operators, what they have certified, and what rollups are told.
+//!
+//! A function of the log, like all of the hub's state (`docs/specs/checkpoints.md`).
+
+use crate::{
+    Accumulator, AccumulatorFull, Attestation, BridgeError, Certificate, CertifiedCheckpoint, Checkpoint, HubLeaf,
+    NodeId, Operator, OperatorChange, OperatorKind, operator::read_rollups, system::Founding, votes_root,
+};
+use alloy_primitives::FixedBytes;
+use std::{collections::BTreeMap, sync::Arc};
+use switchyard_consensus_core::{HubState, keys::verify_aggregate, stake::VALIDATORS_MAX};
+use switchyard_primitives::{B256, DecodeError, Reader, RollupId, Writer, keccak256};
+
+/// The newest certified checkpoint of a rollup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certified {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Its leaf's index in the hub's accumulator.
+    pub index: u64,
+}
+
+/// What the hub knows of a rollup that makes checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rollup {
+    /// Its EIP-155 chain id.
+    pub chain: u64,
+    /// None before the first.
+    pub certified: Option<Certified>,
+}
+
+/// The bridge's state after a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeState {
+    operators: Arc<BTreeMap<B256, Operator>>,
+    rollups: Arc<BTreeMap<RollupId, Rollup>>,
+    tree: Accumulator,
+    /// Leaves that the newest block has added, with the full nodes that they made: of these the tree forgets all but the edge.
+    added: Added,
+    /// Whether the block that is being followed has brought a certificate.
+    certified: bool,
+    root: B256,
+}
+
+/// What a block adds to the accumulator. No part of what the state commits to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Added {
+    /// Leaves with their indices.
+    pub leaves: Vec<(u64, HubLeaf)>,
+    /// Full nodes.
+    pub nodes: Vec<(NodeId, B256)>,
+}
+
+impl BridgeState {
+    /// What the bridge begins with: a leaf for each rollup.
+    pub fn begin(founding: &Founding) -> Result<Self, AccumulatorFull> {
+        let rollups = founding.rollups.iter().map(|(id, chain)| (*id, Rollup { chain: *chain, certified: None }));
+        let rollups: BTreeMap<_, _> = rollups.collect();
+        let mut state = Self {
+            operators: Arc::new(founding.operators.clone()),
+            rollups: Arc::default(),
+            tree: Accumulator::default(),
+            added: Added::default(),
+            certified: false,
+            root: B256::ZERO,
+        };
+        for (rollup, Rollup { chain, .. }) in &rollups {
+            state.append(HubLeaf::Rollup { rollup: *rollup, chain: *chain })?;
+        }
+        state.rollups = Arc::new(rollups);
+        state.root = state.hashed();
+        Ok(state)
+    }
+
+    /// Operators, ascending by identity.
+    pub fn operators(&self) -> &BTreeMap<B256, Operator> {
+        &self.operators
+    }
+
+    /// Rollups that make checkpoints, ascending by id.
+    pub fn rollups(&self) -> &BTreeMap<RollupId, Rollup> {
+        &self.rollups
+    }
+
+    /// The accumulator of all that rollups are told.
+    pub fn tree(&self) -> &Accumulator {
+        &self.tree
+    }
+
+    /// What the newest block has added to it.
+    pub fn added(&self) -> &Added {
+        &self.added
+    }
+
+    /// keccak-256 of [`Self::write`]'s layout.
+    pub fn root(&self) -> B256 {
+        self.root
+    }
+
+    /// Who attests a rollup: operators with stake that serve it and are not leaving, with their keys and stakes, ascending by
+    /// identity. Positions in certificates are positions here.
+    pub fn attesters(&self, hub: &HubState, rollup: RollupId) -> Vec<(B256, FixedBytes<48>, u64)> {
+        let serves = self.operators.iter().filter(|(_, o)| o.gone_at.is_none() && o.rollups.contains(&rollup));
+        let stake = |identity: &B256| hub.validators().get(identity).map_or(0, |v| v.stake);
+        let staked = serves.map(|(identity, o)| (*identity, o.bls, stake(identity)));
+        staked.filter(|(_, _, stake)| *stake > 0).collect()
+    }
+
+    /// Whether attesters with this much stake of `total` are a quorum: more than two thirds.
+    pub fn is_quorum(found: u128, total: u128) -> bool {
+        found * 3 > total * 2
+    }
+
+    /// The next checkpoint of a rollup to be certified; none for a rollup that makes none. Before the first any will do.
+    pub fn next_number(&self, rollup: RollupId) -> Option<Option<u64>> {
+        let certified = self.rollups.get(&rollup)?.certified;
+        Some(certified.map(|certified| certified.checkpoint.number.saturating_add(1)))
+    }
+
+    /// Forgets what the block before has added.
+    pub(crate) fn open_block(&mut self) {
+        self.added = Added::default();
+        self.certified = false;
+    }
+
+    pub(crate) fn append(&mut self, leaf: HubLeaf) -> Result<u64, AccumulatorFull> {
+        let nodes = &mut self.added.nodes;
+        let index = self.tree.append(leaf.hash(), |id, hash| nodes.push((id, hash)))?;
+        self.added.leaves.push((index, leaf));
+        Ok(index)
+    }
+
+    /// An operator's change of itself, in a block on `hub`.
+    pub(crate) fn change(&mut self, hub: &HubState, change: &OperatorChange) -> Result<(), BridgeError> {
+        let OperatorChange { identity, serial, kind, .. } = change;
+        let identity = *identity;
+        let validator = hub.validators().get(&identity).ok_or(BridgeError::NotStaked { identity })?;
+        let known = self.operators.get(&identity);
+        let expected = known.map_or(0, |operator| operator.serial);
+        match (kind, known) {
+            (OperatorKind::Register { .. }, Some(_)) => return Err(BridgeError::Known { identity }),
+            (OperatorKind::Serve(_) | OperatorKind::Leave, None) => return Err(BridgeError::Unknown { identity }),
+            _ => {}
+        }
+        if let Some(gone_at) = known.and_then(|operator| operator.gone_at) {
+            return Err(BridgeError::Leaving { identity, gone_at });
+        }
+        if *serial != expected {
+            return Err(BridgeError::Serial { expected, found: *serial });
+        }
+        let mut operators = BTreeMap::clone(&self.operators);
+        match kind {
+            OperatorKind::Register { bls, .. } => {
+                if operators.len() >= VALIDATORS_MAX {
+                    return Err(BridgeError::Full);
+                }
+                if operators.values().any(|operator| operator.bls == *bls) {
+                    return Err(BridgeError::KeyTaken);
+                }
+                let operator = Operator { bls: *bls, rollups: Default::default(), serial: 0, gone_at: None };
+                operators.insert(identity, operator);
+            }
+            OperatorKind::Serve(rollups) => {
+                if let Some(rollup) = rollups.iter().find(|rollup| !self.rollups.contains_key(rollup)) {
+                    return Err(BridgeError::Rollup { rollup: *rollup });
+                }
+                if let Some(own) = operators.get_mut(&identity) {
+                    own.rollups = rollups.iter().copied().collect();
+                }
+            }
+            OperatorKind::Leave => {
+                let gone_at = hub.rules().last_of(hub.current().epoch().saturating_add(2));
+                if let Some(own) = operators.get_mut(&identity) {
+                    own.gone_at = Some(gone_at);
+                }
+            }
+        }
+        if !change.is_signed(hub.network(), validator.bls) {
+            return Err(BridgeError::Signature);
+        }
+        change.check_possession()?;
+        if let Some(own) = operators.get_mut(&identity) {
+            own.serial += 1;
+        }
+        self.operators = Arc::new(operators);
+        Ok(())
+    }
+
+    /// Stake quorums' word on checkpoints, in a block on `hub`.
+    pub(crate) fn certify(&mut self, hub: &HubState, certificate: &Certificate) -> Result<(), BridgeError> {
+        if certificate.entries.is_empty() {
+            return Err(BridgeError::Empty);
+        }
+        if std::mem::replace(&mut self.certified, true) {
+            return Err(BridgeError::SecondCertificate);
+        }
+        let mut statements = Vec::with_capacity(certificate.entries.len());
+        let mut rollups = BTreeMap::clone(&self.rollups);
+        for entry in &certificate.entries {
+            let rollup = rollups.get_mut(&entry.checkpoint.rollup);
+            let rollup = rollup.ok_or(BridgeError::Rollup { rollup: entry.checkpoint.rollup })?;
+            check_order(rollup, &entry.checkpoint, hub.next_height())?;
+            statements.push(self.signed(hub, entry)?);
+            let index = self.append(HubLeaf::Checkpoint(entry.checkpoint))?;
+            rollup.certified = Some(Certified { checkpoint: entry.checkpoint, index });
+        }
+        if !verify_aggregate(&statements, &certificate.signature) {
+            return Err(BridgeError::Signature);
+        }
+        self.rollups = Arc::new(rollups);
+        Ok(())
+    }
+
+    /// What the signers of an entry have signed, and with which keys, if they are a quorum.
+    fn signed(
+        &self,
+        hub: &HubState,
+        entry: &CertifiedCheckpoint,
+    ) -> Result<(Vec<u8>, Vec<FixedBytes<48>>), BridgeError> {
+        let CertifiedCheckpoint { checkpoint, votes, signers } = entry;
+        let Checkpoint { rollup, number, .. } = *checkpoint;
+        if votes_root(votes) != checkpoint.votes_root {
+            return Err(BridgeError::Votes { rollup, number });
+        }
+        let attesters = self.attesters(hub, rollup);
+        let (expected, found) = (attesters.len(), signers.seats());
+        if usize::try_from(found) != Ok(expected) {
+            return Err(BridgeError::Operators { rollup, expected, found });
+        }
+        let total = attesters.iter().map(|(_, _, stake)| u128::from(*stake)).sum();
+        let signed = signers.signers().filter_map(|i| attesters.get(usize::try_from(i).ok()?));
+        let (mut keys, mut found) = (Vec::with_capacity(expected), 0);
+        for (_, bls, stake) in signed {
+            keys.push(*bls);
+            found += u128::from(*stake);
+        }
+        if !Self::is_quorum(found, total) {
+            return Err(BridgeError::Quorum { rollup, found, total });
+        }
+        Ok((Attestation::message(hub.network(), checkpoint), keys))
+    }
+
+    /// Ends the block of a height, which had records if `changed`.
+    pub(crate) fn close_block(&mut self, height: u64, changed: bool) {
+        let is_gone = |operator: &Operator| operator.gone_at.is_some_and(|gone_at| gone_at <= height);
+        if self.operators.values().any(is_gone) {
+            let mut operators = BTreeMap::clone(&self.operators);
+            operators.retain(|_, operator| !is_gone(operator));
+            self.operators = Arc::new(operators);
+            self.root = self.hashed();
+        } else if changed {
+            self.root = self.hashed();
+        }
+    }
+
+    fn hashed(&self) -> B256 {
+        let mut w = Writer::default();
+        self.write(&mut w);
+        keccak256(w.into_vec())
+    }
+
+    /// The layout that [`Self::root`] is the hash of: `docs/specs/checkpoints.md`.
+    pub fn write(&self, w: &mut Writer) {
+        w.u8(1);
+        w.count(self.operators.len());
+        for (identity, operator) in self.operators.iter() {
+            w.raw(identity.as_slice());
+            w.raw(operator.bls.as_slice());
+            w.u64(operator.serial);
+            w.u64(operator.gone_at.unwrap_or(0));
+            w.count(operator.rollups.len());
+            operator.rollups.iter().for_each(|rollup| w.u64(rollup.0));
+        }
+        w.count(self.rollups.len());
+        for (id, rollup) in self.rollups.iter() {
+            w.u64(id.0);
+            w.u64(rollup.chain);
+            w.u8(u8::from(rollup.certified.is_some()));
+            if let Some(Certified { checkpoint, index }) = &rollup.certified {
+                w.raw(&checkpoint.encode());
+                w.u64(*index);
+            }
+        }
+        self.tree.write(w);
+    }
+
+    /// Reads [`Self::write`]'s layout.
+    pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        let version = r.u8("bridge.version")?;
+        if version != 1 {
+            return Err(DecodeError::Version { field: "bridge", value: version });
+        }
+        let mut operators = BTreeMap::new();
+        for _ in 0..r.count("bridge.operators", VALIDATORS_MAX)? {
+            let identity = r.b256("operator.identity")?;
+            let (bls, serial) = (FixedBytes(r.array("operator.bls")?), r.u64("operator.serial")?);
+            let gone_at = Some(r.u64("operator.gone_at")?).filter(|height| *height > 0);
+            let rollups = read_rollups(r)?.into_iter().collect();
+            if operators.last_key_value().is_some_and(|(last, _)| *last >= identity) {
+                return Err(DecodeError::Invalid { field: "operator.identity", reason: "not in ascending order" });
+            }
+            operators.insert(identity, Operator { bls, rollups, serial, gone_at });
+        }
+        let mut rollups = BTreeMap::new();
+        for _ in 0..r.count("bridge.rollups", Founding::ROLLUPS_MAX)? {
+            let id = RollupId(r.u64("rollup.id")?);
+            let chain = r.u64("rollup.chain")?;
+            let certified = match r.u8("rollup.certified")? {
+                0 => None,
+                1 => Some(Certified { checkpoint: Checkpoint::read(r)?, index: r.u64("rollup.index")? }),
+                _ => return Err(DecodeError::Invalid { field: "rollup.certified", reason: "neither 0 nor 1" }),
+            };
+            if rollups.last_key_value().is_some_and(|(last, _)| *last >= id) {
+                return Err(DecodeError::Invalid { field: "rollup.id", reason: "not in ascending order" });
+            }
+            rollups.insert(id, Rollup { chain, certified });
+        }
+        let mut state = Self {
+            operators: Arc::new(operators),
+            rollups: Arc::new(rollups),
+            tree: Accumulator::read(r)?,
+            added: Added::default(),
+            certified: false,
+            root: B256::ZERO,
+        };
+        state.root = state.hashed();
+        Ok(state)
+    }
+}
+
+/// Whether a checkpoint is a rollup's next, in a block of this height.
+fn check_order(rollup: &Rollup, checkpoint: &Checkpoint, height: u64) -> Result<(), BridgeError> {
+    let Checkpoint { rollup: id, number, hub_height, .. } = *checkpoint;
+    let before = rollup.certified.map(|certified| certified.checkpoint);
+    let expected = before.map_or(number.max(1), |before| before.number.saturating_add(1));
+    if number != expected {
+        return Err(BridgeError::Order { rollup: id, expected, found: number });
+    }
+    if hub_height >= height || before.is_some_and(|before| hub_height < before.hub_height) {
+        return Err(BridgeError::Height { rollup: id, number, hub_height });
+    }
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! Attestation: what this node's operator says of its rollups' blocks, and how what a stake quorum says compares with what this
+//! node has computed itself.
+//!
+//! Every node compares: `safe` follows, and a rollup of which something else was certified than what came out here is
+//! diverged, which the operator of this node never attests again. Ordering waits for none of this.
+
+mod pool;
+
+pub use pool::{Pool, WINDOW, record};
+
+use crate::{
+    hub::HubStates,
+    ingest::wire::{ATTESTATION_BYTES, ATTESTATIONS, Message},
+    metrics::{Metrics, gauge},
+};
+use alloy_primitives::B256;
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use switchyard_bridge_core::{Attestation, Checkpoint, HubLeaf};
+use switchyard_consensus_engine::{GossipSender, To};
+use switchyard_consensus_guard::{Kind, Position, SignGuard, Statement};
+use switchyard_primitives::RollupId;
+use switchyard_rollup_core::evm::{EvmChain, EvmError};
+use switchyard_rpc::HubTip;
+use switchyard_store::{Store, StoreError};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+/// What is not certified for so long is sent again: a message may have been lost.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// Certified checkpoints that wait until the rollup's execution here has come so far.
+const UNCOMPARED_MAX: usize = 4096;
+
+/// This node's operator.
+pub struct Operator {
+    /// Who it is.
+    pub identity: B256,
+    /// What it signs checkpoints with.
+    pub secret: Zeroizing<[u8; 32]>,
+    /// What it has signed.
+    pub guard: SignGuard,
+    /// The way to the other validators.
+    pub gossip: GossipSender,
+    /// Where what it says is collected here.
+    pub pool: Arc<Pool>,
+}
+
+/// What [`Attest::run`] needs.
+pub struct AttestParts {
+    /// The hub's state.
+    pub hub: HubStates,
+    /// The log.
+    pub store: Arc<dyn Store>,
+    /// The rollups that run here.
+    pub chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+    /// The durable tip.
+    pub tip: watch::Receiver<HubTip>,
+    /// Changes when a rollup has made a block.
+    pub closed: watch::Receiver<u64>,
+    /// None where this node attests nothing.
+    pub operator: Option<Operator>,
+    /// Where evidence of divergence is kept.
+    pub evidence: PathBuf,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// Why attestation cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// The log could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A rollup's state could not be read.
+    #[error("rollup {rollup}: {source}")]
+    Rollup {
+        /// The rollup.
+        rollup: RollupId,
+        /// Why.
+        source: EvmError,
+    },
+    /// A leaf of the hub's accumulator does not decode.
+    #[error("the hub's accumulator: leaf {index} is damaged")]
+    Leaf {
+        /// Its index.
+        index: u64,
+    },
+}
+
+/// Compares, and attests.
+pub struct Attest {
+    parts: AttestParts,
+    /// Leaves of the hub's accumulator that were looked at.
+    looked_at: u64,
+    /// What was certified of rollups that run here and is ahead of their execution, oldest first.
+    uncompared: BTreeMap<RollupId, VecDeque<Checkpoint>>,
+    diverged: BTreeSet<RollupId>,
+    /// The last number said of each rollup, and since when nothing of it was certified.
+    said: BTreeMap<RollupId, Said>,
+}
+
+#[derive(Clone, Copy)]
+struct Said {
+    next: u64,
+    up_to: u64,
+    since: Instant,
+}
+
+impl Attest {
+    /// Begins with what is certified at the tip: earlier checkpoints were compared before, or are covered by that one.
+    pub fn new(parts: AttestParts) -> Self {
+        let state = parts.hub.tip();
+        let (mut uncompared, mut looked_at) = (BTreeMap::<_, VecDeque<_>>::new(), 0);
+        if let Some(bridge) = state.bridge() {
+            looked_at = bridge.tree().count();
+            let certified =
+                bridge.rollups().iter().filter_map(|(id, rollup)| Some((*id, rollup.certified?.checkpoint)));
+            let here = certified.filter(|(id, _)| parts.chains.contains_key(id));
+            uncompared = here.map(|(id, checkpoint)| (id, VecDeque::from([checkpoint]))).collect();
+        }
+        Self { parts, looked_at, uncompared, diverged: BTreeSet::new(), said: BTreeMap::new() }
+    }
+
+    /// Runs until cancelled. Blocking: on a thread of its own, with `runtime` to wait on.
+    pub fn run(mut self, runtime: &tokio::runtime::Handle, stop: &CancellationToken) -> Result<(), AttestError> {
+        while !stop.is_cancelled() {
+            self.parts.tip.mark_unchanged();
+            self.parts.closed.mark_unchanged();
+            self.round()?;
+            let (tip, closed) = (&mut self.parts.tip, &mut self.parts.closed);
+            let more = runtime.block_on(async {
+                tokio::select! {
+                    changed = tip.changed() => changed.is_ok(),
+                    changed = closed.changed() => changed.is_ok(),
+                    () = tokio::time::sleep(AGAIN_AFTER) => true,
+                    () = stop.cancelled() => false,
+                }
+            });
+            if !more {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares what was certified since the last round, and attests what is new. Blocking.
+    pub fn round(&mut self) -> Result<(), AttestError> {
+        self.read_certified()?;
+        for rollup in self.uncompared.keys().copied().collect::<Vec<_>>() {
+            self.compare(rollup)?;
+        }
+        self.attest()
+    }
+
+    fn read_certified(&mut self) -> Result<(), AttestError> {
+        let count = self.parts.hub.tip().bridge().map_or(0, |bridge| bridge.tree().count());
+        while self.looked_at < count && self.uncompared.values().all(|queue| queue.len() < UNCOMPARED_MAX) {
+            let index = self.looked_at;
+            // Those below a checkpoint with which the log begins are not here.
+            let leaf = self.parts.store.bridge_leaf(index)?;
+            let leaf = leaf.map(|leaf| HubLeaf::decode(&leaf)).transpose().map_err(|_| AttestError::Leaf { index })?;
+            if let Some(HubLeaf::Checkpoint(checkpoint)) = leaf
+                && self.parts.chains.contains_key(&checkpoint.rollup)
+            {
+                self.uncompared.entry(checkpoint.rollup).or_default().push_back(checkpoint);
+            }
+            self.looked_at += 1;
+        }
+        Ok(())
+    }
+
+    /// Holds a rollup's certified checkpoints against those that were computed here.
+    fn compare(&mut self, rollup: RollupId) -> Result<(), AttestError> {
+        let (Some(chain), Some(queue)) = (self.parts.chains.get(&rollup), self.uncompared.get_mut(&rollup)) else {
+            return Ok(());
+        };
+        let failed = |source| AttestError::Rollup { rollup, source };
+        while let Some(certified) = queue.front().copied() {
+            if chain.head().header.number < certified.number {
+                break;
+            }
+            queue.pop_front();
+            let Some(own) = chain.checkpoint(certified.number).map_err(failed)? else { continue };
+            if own.checkpoint == certified {
+                chain.set_attested(certified.number);
+                self.parts.metrics.certified_height.get_or_create(&rollup.into()).set(gauge(certified.number));
+                continue;
+            }
+            if self.diverged.insert(rollup) {
+                self.parts.metrics.diverged.get_or_create(&rollup.into()).set(1);
+                let evidence = keep_evidence(&self.parts.evidence, &certified, &own.checkpoint);
+                tracing::error!(
+                    %rollup,
+                    number = certified.number,
+                    certified_block = %certified.block_hash,
+                    own_block = %own.checkpoint.block_hash,
+                    certified_state = %certified.state_root,
+                    own_state = %own.checkpoint.state_root,
+                    evidence,
+                    "a quorum of operators has certified another block than this node has computed: this node attests nothing \
+                     more of this rollup"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn attest(&mut self) -> Result<(), AttestError> {
+        let Some(operator) = &self.parts.operator else { return Ok(()) };
+        let state = self.parts.hub.tip();
+        let Some(bridge) = state.bridge() else { return Ok(()) };
+        let Some(own) = bridge.operators().get(&operator.identity).filter(|own| own.gone_at.is_none()) else {
+            return Ok(());
+        };
+        let mut words = Vec::new();
+        for rollup in own.rollups.iter().filter(|rollup| !self.diverged.contains(rollup)) {
+            let (Some(chain), Some(next)) = (self.parts.chains.get(rollup), bridge.next_number(*rollup)) else {
+                continue;
+            };
+            let failed = |source| AttestError::Rollup { rollup: *rollup, source };
+            let head = chain.head().header.number;
+            let next = match next {
+                Some(next) => next,
+                None => first_number(&**chain, head).map_err(failed)?,
+            };
+            let now = Instant::now();
+            let begun = Said { next, up_to: next.saturating_sub(1), since: now };
+            let said = self.said.entry(*rollup).or_insert(begun);
+            if said.next != next {
+                *said = Said { next, up_to: said.up_to.max(next.saturating_sub(1)), since: now };
+            } else if now.duration_since(said.since) > AGAIN_AFTER {
+                *said = begun;
+            }
+            let last = head.min(next.saturating_add(WINDOW - 1));
+            for number in said.up_to.saturating_add(1)..=last {
+                let Some(own) = chain.checkpoint(number).map_err(failed)? else { break };
+                match operator.sign(state.network(), own.checkpoint, own.votes) {
+                    Some(word) => words.push(word),
+                    None => break,
+                }
+                said.up_to = number;
+            }
+        }
+        operator.say(words);
+        Ok(())
+    }
+}
+
+impl Operator {
+    /// Signs what the guard lets it sign.
+    fn sign(
+        &self,
+        network: B256,
+        checkpoint: Checkpoint,
+        votes: Vec<switchyard_bridge_core::Vote>,
+    ) -> Option<Attestation> {
+        let Checkpoint { rollup, number, .. } = checkpoint;
+        let position = Position { epoch: 0, number };
+        let statement = Statement { kind: Kind::Checkpoint, scope: rollup.0, position, digest: checkpoint.hash() };
+        if let Err(refusal) = self.guard.permit(statement) {
+            tracing::error!(%rollup, number, %refusal, "a checkpoint is not attested");
+            return None;
+        }
+        let signed = Attestation::sign(network, self.identity, checkpoint, votes, &self.secret);
+        signed.inspect_err(|error| tracing::error!(%error, "cannot sign a checkpoint")).ok()
+    }
+
+    /// Tells everyone.
+    fn say(&self, words: Vec<Attestation>) {
+        let (mut message, mut bytes) = (Vec::new(), 0);
+        for word in words {
+            bytes += Checkpoint::LEN + 140 + 34 * word.votes.len();
+            message.push(word.clone());
+            self.pool.add(word);
+            if message.len() == ATTESTATIONS || bytes >= ATTESTATION_BYTES {
+                self.send(std::mem::take(&mut message));
+                bytes = 0;
+            }
+        }
+        if !message.is_empty() {
+            self.send(message);
+        }
+    }
+
+    fn send(&self, attestations: Vec<Attestation>) {
+        // One that is lost is sent again.
+        self.gossip.send(To::All, Message::Attestations { id: 0, attestations }.encode().0);
+    }
+}
+
+/// Where attestation of a rollup begins: its first block that has seen the hub's accumulator. Earlier blocks are of a protocol
+/// without operators.
+fn first_number(chain: &dyn EvmChain, head: u64) -> Result<u64, EvmError> {
+    let (mut low, mut high) = (1, head.saturating_add(1));
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let root = chain.header(middle)?.and_then(|header| header.parent_beacon_block_root);
+        if root.is_some_and(|root| !root.is_zero()) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
+}
+
+/// Writes both checkpoints to a file; returns its name, or why there is none.
+fn keep_evidence(folder: &std::path::Path, certified: &Checkpoint, own: &Checkpoint) -> String {
+    let shown = |c: &Checkpoint| {
+        serde_json::json!({
+            "rollup": c.rollup, "number": c.number, "hub_height": c.hub_height, "block_hash": c.block_hash,
+            "state_root": c.state_root, "outbox_root": c.outbox_root, "votes_root": c.votes_root,
+        })
+    };
+    let text = serde_json::json!({ "certified": shown(certified), "own": shown(own) }).to_string();
+    let path = folder.join(format!("rollup-{}-block-{}.json", own.rollup, own.number));
+    match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, text)) {
+        Ok(()) => path.display().to_string(),
+        Err(error) => format!("not kept: {error}"),
+    }
+}

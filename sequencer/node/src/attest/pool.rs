@@ -1,0 +1,235 @@
+//! Operators' signatures on their way into a certificate.
+
+use crate::{
+    hub::HubStates,
+    metrics::{Metrics, ReasonLabel},
+};
+use alloy_primitives::B256;
+use parking_lot::Mutex;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+use switchyard_bridge_core::{
+    Attestation, BridgeRecord, BridgeState, Certificate, CertifiedCheckpoint, Checkpoint, SystemState, Vote, votes_root,
+};
+use switchyard_consensus_core::keys::aggregate;
+use switchyard_primitives::{Bytes, RollupId, SignerBitmap};
+use tokio::sync::watch;
+
+/// So many of a rollup's blocks above the newest certified one are collected; operators attest no further.
+pub const WINDOW: u64 = 128;
+/// Votes that one operator may have waiting here, over all rollups: a checkpoint with more of them is the first to go.
+const VOTES_PER_OPERATOR: usize = 64 * 1024;
+/// Bytes of one certificate, give or take a checkpoint with its votes.
+const CERTIFICATE_BYTES: usize = 48 << 10;
+
+/// What operators have said of blocks that are not certified yet. Signatures are not checked one by one: whoever makes a block
+/// checks the sum, and looks for the bad ones if it does not hold.
+pub struct Pool {
+    hub: HubStates,
+    waiting: Mutex<Waiting>,
+    /// Changes when a certificate can be made.
+    ready: watch::Sender<u64>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    slots: BTreeMap<(RollupId, u64), Slot>,
+    /// Votes of each operator.
+    votes: HashMap<B256, usize>,
+}
+
+/// One rollup block.
+#[derive(Default)]
+struct Slot {
+    /// What each operator has said of it, first.
+    said: BTreeMap<B256, B256>,
+    /// By the checkpoint's hash.
+    candidates: BTreeMap<B256, Candidate>,
+}
+
+struct Candidate {
+    checkpoint: Checkpoint,
+    votes: Arc<Vec<Vote>>,
+    signatures: BTreeMap<B256, [u8; 96]>,
+}
+
+impl Candidate {
+    /// Who of the rollup's attesters has signed, if their stake is a quorum.
+    fn quorum(&self, hub: &SystemState, bridge: &BridgeState) -> Option<(SignerBitmap, Vec<[u8; 96]>)> {
+        let attesters = bridge.attesters(hub, self.checkpoint.rollup);
+        let (mut total, mut found, mut positions, mut parts) = (0, 0, Vec::new(), Vec::new());
+        for (position, (operator, _, stake)) in (0..).zip(&attesters) {
+            total += u128::from(*stake);
+            if let Some(signature) = self.signatures.get(operator) {
+                found += u128::from(*stake);
+                positions.push(position);
+                parts.push(*signature);
+            }
+        }
+        let seats = u32::try_from(attesters.len()).ok()?;
+        BridgeState::is_quorum(found, total).then(|| (SignerBitmap::new(seats, positions), parts))
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    pub fn new(hub: HubStates, metrics: Arc<Metrics>) -> Self {
+        Self { hub, waiting: Mutex::default(), ready: watch::channel(0).0, metrics }
+    }
+
+    /// Changes when a certificate can be made that could not be made before.
+    pub fn ready(&self) -> watch::Receiver<u64> {
+        self.ready.subscribe()
+    }
+
+    fn refused(&self, reason: &'static str) {
+        self.metrics.attestations_refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Takes what an operator says, if it can be of use.
+    pub fn add(&self, attestation: Attestation) {
+        let state = self.hub.tip();
+        let Some(bridge) = state.bridge() else { return };
+        let Attestation { operator, checkpoint, votes, signature } = attestation;
+        let (rollup, number) = (checkpoint.rollup, checkpoint.number);
+        let serves = bridge.operators().get(&operator).is_some_and(|o| o.rollups.contains(&rollup));
+        let Some(next) = bridge.next_number(rollup).filter(|_| serves) else {
+            return self.refused("not_an_operator");
+        };
+        // Before the first certificate any block may be it.
+        let is_due = next.is_none_or(|next| (next..next.saturating_add(WINDOW)).contains(&number));
+        if !is_due {
+            // An honest operator's comes too late now and then.
+            return;
+        }
+        if votes_root(&votes) != checkpoint.votes_root {
+            return self.refused("votes");
+        }
+        let mut waiting = self.waiting.lock();
+        let Waiting { slots, votes: counts } = &mut *waiting;
+        slots.retain(|(rollup, number), slot| {
+            let keep = bridge.next_number(*rollup).is_some_and(|next| next.is_none_or(|next| *number >= next));
+            if !keep {
+                slot.forget(counts);
+            }
+            keep
+        });
+        if next.is_none() && slots.range((rollup, 0)..=(rollup, u64::MAX)).count() as u64 >= WINDOW {
+            return self.refused("full");
+        }
+        let count = counts.entry(operator).or_default();
+        if *count + votes.len() > VOTES_PER_OPERATOR {
+            return self.refused("full");
+        }
+        let slot = slots.entry((rollup, number)).or_default();
+        let hash = checkpoint.hash();
+        match slot.said.get(&operator) {
+            Some(before) if *before == hash => return,
+            Some(_) => {
+                drop(waiting);
+                tracing::error!(%operator, %rollup, number, "an operator attests two different checkpoints of one block");
+                return self.refused("conflict");
+            }
+            None => slot.said.insert(operator, hash),
+        };
+        *count += votes.len();
+        let new = || Candidate { checkpoint, votes: Arc::new(votes), signatures: BTreeMap::new() };
+        let candidate = slot.candidates.entry(hash).or_insert_with(new);
+        candidate.signatures.insert(operator, signature);
+        let is_next = next.is_none_or(|next| next == number);
+        if is_next && candidate.quorum(&state, bridge).is_some() {
+            drop(waiting);
+            self.ready.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The certificate that a block on `state` can bring, as a record; none while there is none. Of at most `bytes`.
+    pub fn certificate(&self, state: &SystemState, bytes: usize) -> Option<Certificate> {
+        let bridge = state.bridge()?;
+        let bytes = bytes.min(CERTIFICATE_BYTES);
+        let (mut entries, mut parts) = (Vec::new(), Vec::new());
+        let (mut length, mut votes_left) = (128, Certificate::VOTES_MAX);
+        let waiting = self.waiting.lock();
+        for rollup in bridge.rollups().keys() {
+            let mut expected = bridge.next_number(*rollup).flatten();
+            for ((_, number), slot) in waiting.slots.range((*rollup, 0)..=(*rollup, u64::MAX)) {
+                if entries.len() == Certificate::ENTRIES_MAX {
+                    break;
+                }
+                // What the ancestors of the block have certified already is passed over.
+                if expected.is_some_and(|expected| *number < expected) {
+                    continue;
+                }
+                if expected.is_some_and(|expected| *number > expected) {
+                    break;
+                }
+                let found = slot.candidates.values().find_map(|c| Some((c, c.quorum(state, bridge)?)));
+                let Some((candidate, (signers, signatures))) = found else { break };
+                let votes = candidate.votes.as_ref().clone();
+                length += Checkpoint::LEN + 34 * votes.len() + 16 + usize::try_from(signers.seats()).ok()?.div_ceil(8);
+                if votes.len() > votes_left || length > bytes && !entries.is_empty() {
+                    break;
+                }
+                votes_left -= votes.len();
+                parts.extend(signatures);
+                entries.push(CertifiedCheckpoint { checkpoint: candidate.checkpoint, votes, signers });
+                expected = number.checked_add(1);
+            }
+        }
+        let signature = aggregate(&parts)?;
+        Some(Certificate { entries, signature })
+    }
+
+    /// After a certificate of [`Self::certificate`] did not hold: drops the signatures that are none. Slow: a pairing or two
+    /// for each.
+    pub fn sift(&self, state: &SystemState, certificate: &Certificate) {
+        let Some(bridge) = state.bridge() else { return };
+        for CertifiedCheckpoint { checkpoint, votes, .. } in &certificate.entries {
+            let (place, hash) = ((checkpoint.rollup, checkpoint.number), checkpoint.hash());
+            let signed = self
+                .waiting
+                .lock()
+                .slots
+                .get(&place)
+                .and_then(|slot| slot.candidates.get(&hash))
+                .map_or_else(BTreeMap::new, |candidate| candidate.signatures.clone());
+            for (operator, signature) in signed {
+                let bls = bridge.operators().get(&operator).map(|o| o.bls);
+                let word = Attestation { operator, checkpoint: *checkpoint, votes: votes.clone(), signature };
+                if bls.is_some_and(|bls| word.holds(state.network(), bls)) {
+                    continue;
+                }
+                self.refused("signature");
+                tracing::error!(%operator, rollup = %checkpoint.rollup, number = checkpoint.number, "an attestation is not signed");
+                // What it says next of the block is taken again.
+                let mut waiting = self.waiting.lock();
+                if let Some(slot) = waiting.slots.get_mut(&place) {
+                    slot.said.remove(&operator);
+                    if let Some(candidate) = slot.candidates.get_mut(&hash) {
+                        candidate.signatures.remove(&operator);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn forget(&self, counts: &mut HashMap<B256, usize>) {
+        for candidate in self.candidates.values() {
+            for operator in candidate.signatures.keys() {
+                if let Some(count) = counts.get_mut(operator) {
+                    *count = count.saturating_sub(candidate.votes.len());
+                }
+            }
+        }
+    }
+}
+
+/// A certificate as a record of the system rollup.
+pub fn record(certificate: Certificate) -> Bytes {
+    BridgeRecord::Certificate(certificate).encode()
+}

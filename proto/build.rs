@@ -3,7 +3,7 @@
 use protox::prost::Message;
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 4] = ["types", "sequencer", "blocks", "status"];
+const FILES: [&str; 5] = ["types", "sequencer", "blocks", "bridge", "status"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");

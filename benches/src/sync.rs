@@ -81,6 +81,7 @@ pub async fn run(arguments: SyncArguments) -> Result<()> {
         mempool: Mempool::default(),
         store: Store::default(),
         operator: None,
+        relayer: None,
         newest_protocol: NEWEST_PROTOCOL,
     };
     let began = Instant::now();

@@ -23,7 +23,7 @@ pub use bundle::{Ballot, Bundle, Call, Leg, Move, MoveKind, Vote, votes_root};
 pub use checkpoint::Checkpoint;
 pub use error::{BridgeError, SystemError};
 pub use hub::HubLeaf;
-pub use message::{Message, MessageKind};
+pub use message::{Message, MessageKind, MessageState};
 pub use operator::{Operator, OperatorChange, OperatorKind};
 pub use record::BridgeRecord;
 pub use state::{Added, BridgeState, Certified, Rollup};

@@ -87,3 +87,37 @@ impl Message {
         keccak256(self.encode())
     }
 }
+
+/// How far a message has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageState {
+    /// Its block is not certified yet.
+    Sent,
+    /// A stake quorum of operators has certified the outbox that holds it; it is to be delivered.
+    Attested,
+    /// Its deadline has passed, and its destination does not know yet.
+    Late,
+    /// The recipient has it.
+    Delivered,
+    /// It has expired at its destination; the notice is on its way back.
+    Expired,
+    /// Its source knows that it has expired.
+    Returned,
+    /// What it carried was paid back.
+    Refunded,
+}
+
+impl MessageState {
+    /// A stable word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::Attested => "attested",
+            Self::Late => "late",
+            Self::Delivered => "delivered",
+            Self::Expired => "expired",
+            Self::Returned => "returned",
+            Self::Refunded => "refunded",
+        }
+    }
+}

@@ -46,6 +46,9 @@ pub struct Config {
     /// One Ethereum JSON-RPC server (HTTP and WebSocket on one port) for each EVM rollup to serve.
     #[serde(default)]
     pub rpc: Vec<RollupRpc>,
+    /// Carries messages between the rollups that run here: `[relayer]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relayer: Option<Relayer>,
     /// The mempool's bounds.
     #[serde(default)]
     pub mempool: Mempool,
@@ -244,6 +247,17 @@ pub struct RollupRpc {
     pub rollup: RollupId,
     /// Where to listen.
     pub listen: SocketAddr,
+}
+
+/// The relayer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Relayer {
+    /// secp256k1: the account that pays for gas, the same on all rollups. 32 secret bytes in hex, mode 0600.
+    pub key: PathBuf,
+    /// A relayer waits 2 s for each rank below its own.
+    #[serde(default)]
+    pub rank: u32,
 }
 
 /// The mempool's bounds.
@@ -454,7 +468,8 @@ impl Config {
         let base = path.parent().unwrap_or(Path::new("."));
         let keys = config.keys.iter_mut().flat_map(Keys::paths);
         let operator = config.operator.iter_mut().flat_map(OperatorKey::paths);
-        for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(keys).chain(operator) {
+        let relayer = config.relayer.iter_mut().map(|relayer| &mut relayer.key);
+        for p in [&mut config.genesis, &mut config.data_dir].into_iter().chain(keys).chain(operator).chain(relayer) {
             *p = base.join(&*p);
         }
         Ok(config)

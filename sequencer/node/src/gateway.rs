@@ -1,14 +1,24 @@
 //! The node as its servers see it.
 
-use crate::{builder::HubBuilder, forward::Forward, hub::HubStates, ingest::Ingest, logging::RecentErrors};
+use crate::{
+    builder::HubBuilder,
+    forward::Forward,
+    hub::HubStates,
+    ingest::Ingest,
+    logging::RecentErrors,
+    relay::{Log, sent_by},
+};
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
-use std::{collections::HashMap, ops::RangeInclusive, sync::Arc};
+use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
 use switchyard_bridge_core::SystemState;
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
+use switchyard_relayer::{Delivery, MessageStatus};
 use switchyard_rollup_core::{Rejection, evm::EvmChain};
-use switchyard_rpc::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+use switchyard_rpc::{
+    BlockAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
+};
 use switchyard_store::{Store, StoreError};
 use tokio::sync::{broadcast, watch};
 
@@ -27,7 +37,9 @@ pub struct NodeGateway {
     /// The durable tip.
     pub tip: watch::Receiver<HubTip>,
     /// The rollups that run here.
-    pub chains: HashMap<RollupId, Arc<dyn EvmChain>>,
+    pub chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+    /// What the bridge's proofs are made of.
+    pub log: Log,
     /// The last problems.
     pub errors: RecentErrors,
 }
@@ -43,6 +55,10 @@ pub enum Entry {
     },
     /// To a validator.
     Follower(Arc<Forward>),
+}
+
+fn unread(error: impl ToString) -> GatewayError {
+    GatewayError::Store(error.to_string())
 }
 
 fn failed(error: StoreError) -> GatewayError {
@@ -206,6 +222,22 @@ impl Gateway for NodeGateway {
 
     fn evm(&self, rollup: RollupId) -> Option<Arc<dyn EvmChain>> {
         self.chains.get(&rollup).cloned()
+    }
+
+    fn message(&self, id: B256) -> Result<Option<MessageAt>, GatewayError> {
+        let found = switchyard_relayer::status(&self.log, &self.chains, id).map_err(unread)?;
+        Ok(found.map(|MessageStatus { sent, state }| MessageAt { sent, state }))
+    }
+
+    fn delivery(&self, id: B256) -> Result<Option<Vec<OpenCall>>, GatewayError> {
+        let calls = switchyard_relayer::delivery(&self.log, &self.chains, id).map_err(unread)?;
+        let open = |Delivery { rollup, to, data, gas }| OpenCall { rollup, to, data, gas };
+        Ok(calls.map(|calls| calls.into_iter().map(open).collect()))
+    }
+
+    fn sent_by(&self, rollup: RollupId, transaction: TxHash) -> Result<Vec<B256>, GatewayError> {
+        let Some(chain) = self.chains.get(&rollup) else { return Ok(Vec::new()) };
+        sent_by(&**chain, transaction).map_err(unread)
     }
 
     fn recent_errors(&self) -> Vec<String> {

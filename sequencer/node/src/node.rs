@@ -15,10 +15,12 @@ use crate::{
     logging::RecentErrors,
     machine::Tokio,
     metrics::{Metrics, gauge},
+    relay::{Log, Way},
     opened::{OpenOperator, OpenRollup, Opened},
     servers::Listeners,
     sync::{self, Begin, Sources, Sync, SyncParts, SyncStatus, Timing},
 };
+use alloy::signers::local::PrivateKeySigner;
 use futures::FutureExt;
 use std::{
     collections::BTreeMap,
@@ -36,6 +38,7 @@ use switchyard_consensus_engine::{Engine, EngineHandle, GossipHandle, Stopped};
 use switchyard_consensus_guard::VoteSigner;
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{B256, RollupId};
+use switchyard_relayer::{Relayer, RelayerParts, Settings};
 use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
 use switchyard_rpc::{HubTip, Probes};
 use switchyard_store::Store;
@@ -149,9 +152,13 @@ impl Node {
             mempool: shared.mempool.clone(),
             entry,
             tip: shared.tip.clone(),
-            chains: chains.into_iter().collect(),
+            chains: chains.clone(),
+            log: Log { hub: opened.hub.clone(), store: shared.store.clone() },
             errors,
         });
+        if let Some(relayer) = shared.relay(&opened, chains, gateway.clone())? {
+            threads.push(relayer);
+        }
         let probes = shared.probes(&opened, feed, engine.as_ref().map(|engine| engine.stopped.clone()));
         shared.task("disk gauge", health::keep_disk_gauge(shared.metrics.clone(), opened.config.data_dir.clone()));
         let Shared { metrics, stop, fail, .. } = shared;
@@ -347,6 +354,40 @@ impl Shared {
         });
         let (runtime, stop) = (tokio::runtime::Handle::current(), self.stop.clone());
         self.thread("attestation".into(), move || Ok(attest.run(&runtime, &stop)?))
+    }
+
+    /// The relayer's thread; none where the configuration has no relayer.
+    fn relay(
+        &self,
+        opened: &Opened,
+        chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+        gateway: Arc<NodeGateway>,
+    ) -> Result<Option<JoinHandle<()>>, NodeError> {
+        let Some(config) = &opened.config.relayer else { return Ok(None) };
+        let secret = crate::keys::read_plain(&config.key)?;
+        let signer = PrivateKeySigner::from_slice(&*secret);
+        let signer = signer.map_err(|e| NodeError::Config(format!("[relayer] key {}: {e}", config.key.display())))?;
+        let (wake, tip) = watch::channel(0);
+        let mut heights = self.tip.clone();
+        self.task("relayer's clock", async move {
+            while heights.changed().await.is_ok() {
+                wake.send_replace(heights.borrow_and_update().height);
+            }
+        });
+        let relayer = Relayer::new(RelayerParts {
+            hub: Arc::new(Log { hub: opened.hub.clone(), store: self.store.clone() }),
+            chains,
+            submit: Arc::new(Way(gateway)),
+            signer,
+            tip,
+            settings: Settings { rank: config.rank },
+        });
+        let (runtime, stop) = (tokio::runtime::Handle::current(), self.stop.clone());
+        let run = move || {
+            relayer.run(&runtime, || stop.is_cancelled());
+            Ok(())
+        };
+        self.thread("relayer".into(), run).map(Some)
     }
 
     /// Runs a blocking part; its failure stops the node.

@@ -3,12 +3,15 @@
 use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use switchyard_bridge_core::SystemState;
+use switchyard_bridge_core::{MessageState, SystemState};
 use switchyard_consensus_core::SeatSet;
 use switchyard_primitives::{
     FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey,
 };
-use switchyard_rollup_core::{Rejection, RollupManifest, TxOutcome, evm::EvmChain};
+use switchyard_rollup_core::{
+    Rejection, RollupManifest, TxOutcome,
+    evm::{EvmChain, SentMessage},
+};
 use tokio::sync::{broadcast, watch};
 
 /// What does not change while a node runs.
@@ -88,6 +91,28 @@ pub struct BlockAt {
     pub certificate: Option<FinalityCertificate>,
 }
 
+/// A message between rollups, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MessageAt {
+    /// The message.
+    pub sent: SentMessage,
+    /// How far it has come.
+    pub state: MessageState,
+}
+
+/// A call of a contract that anyone may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenCall {
+    /// The rollup.
+    pub rollup: RollupId,
+    /// The contract.
+    pub to: Address,
+    /// Calldata.
+    pub data: Bytes,
+    /// Gas that suffices.
+    pub gas: u64,
+}
+
 /// Why the node cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
@@ -158,6 +183,21 @@ pub trait Gateway: Send + Sync + 'static {
 
     /// The executed chain of an EVM rollup that this node runs.
     fn evm(&self, rollup: RollupId) -> Option<Arc<dyn EvmChain>>;
+
+    /// A message between rollups that run here, by its id; none if none of them has sent it.
+    fn message(&self, _id: B256) -> Result<Option<MessageAt>, GatewayError> {
+        Ok(None)
+    }
+
+    /// What brings a message further, in order; none as [`Self::message`].
+    fn delivery(&self, _id: B256) -> Result<Option<Vec<OpenCall>>, GatewayError> {
+        Ok(None)
+    }
+
+    /// The messages that a transaction has sent, as far as it is executed here.
+    fn sent_by(&self, _rollup: RollupId, _transaction: TxHash) -> Result<Vec<B256>, GatewayError> {
+        Ok(Vec::new())
+    }
 
     /// One line a problem, newest last, at most 16: what an operator should look at.
     fn recent_errors(&self) -> Vec<String>;

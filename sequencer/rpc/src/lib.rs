@@ -9,6 +9,8 @@ pub mod http;
 mod metrics;
 
 pub use connections::{Connection, ConnectionLimits, bounded};
-pub use gateway::{BlockAt, EpochAt, Gateway, GatewayError, HubTip, NetworkInfo, SegmentAt, TxStatus};
+pub use gateway::{
+    BlockAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
+};
 pub use http::{Probe, Probes, Problem};
 pub use metrics::RpcMetrics;

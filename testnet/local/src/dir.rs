@@ -1,6 +1,6 @@
 //! The folder of a local network: what is where, and what it must hold to be started again.
 
-use crate::{Error, rollups::default_rollups};
+use crate::{Error, accounts::ACCOUNTS, rollups::default_rollups};
 use alloy_primitives::{FixedBytes, hex};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use switchyard_consensus_core::{Seat, keys};
 use switchyard_consensus_network::{Transport, identity as public_identity};
 use switchyard_node::{
     config::{
-        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, OperatorKey, Peer, Role, RollupRpc,
+        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, OperatorKey, Peer, Relayer, Role, RollupRpc,
         Store, Sync,
     },
     genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisOperator, GenesisValidator},
@@ -156,6 +156,10 @@ impl NetworkDir {
             let files = dir.validator(index);
             fs::create_dir_all(&files.dir).map_err(Error::file("create", &files.dir))?;
             let (validator, operator) = write_keys(&files.dir)?;
+            if relays(index) {
+                // The last of the accounts that everyone knows.
+                secret(&files.dir.join("relayer.key"), || Ok(ACCOUNTS[9 - index].private_key.0))?;
+            }
             validators.push(validator);
             operators.push(operator);
         }
@@ -302,6 +306,7 @@ impl NetworkDir {
                 role: Role::Validator,
                 keys: Some(Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()), next: None }),
                 operator: Some(OperatorKey::plain("operator.key".into())),
+                relayer: relays(index).then(|| Relayer { key: "relayer.key".into(), rank: u32::try_from(index).unwrap_or(0) }),
                 network: Some(Network {
                     listen: p2p(index),
                     transport: Transport::default(),
@@ -358,6 +363,11 @@ impl PortPlan {
         }
         Ok(())
     }
+}
+
+/// Whether a validator relays messages: the second of the two takes over if the first one is gone.
+fn relays(index: usize) -> bool {
+    index < 2
 }
 
 /// Every validator is an operator of every EVM rollup, where the protocol has operators.

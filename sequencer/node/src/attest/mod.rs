@@ -324,3 +324,6 @@ fn keep_evidence(folder: &std::path::Path, certified: &Checkpoint, own: &Checkpo
         Err(error) => format!("not kept: {error}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,12 @@ enum Cmd {
     Stake(cli::StakeArgs),
     /// Which protocol version the network follows: show it, propose, sign and send the decision that another one begins.
     Upgrade(cli::UpgradeArgs),
+    /// Send coin or a token to another rollup, and follow it
+    Transfer(cli::TransferArgs),
+    /// Where a message between rollups is
+    Message(cli::MessageArgs),
+    /// Who attests rollups, and becoming or ceasing to be one who does
+    Operator(cli::OperatorArgs),
     /// The record of what this validator has signed: export, import, begin.
     SignRecord(cli::SignRecordArgs),
     /// A rollup's state as a file: create, restore.
@@ -102,6 +108,9 @@ fn main() -> ExitCode {
         Cmd::Doctor(args) => doctor(args),
         Cmd::Stake(args) => client(|out| Box::pin(cli::stake(args, out))),
         Cmd::Upgrade(args) => client(|out| Box::pin(cli::upgrade(args, out))),
+        Cmd::Transfer(args) => client(|out| Box::pin(cli::transfer(args, out))),
+        Cmd::Message(args) => client(|out| Box::pin(cli::message(args, out))),
+        Cmd::Operator(args) => client(|out| Box::pin(cli::operator(args, out))),
         Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(2, error),

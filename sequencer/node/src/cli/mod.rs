@@ -3,7 +3,10 @@
 //! Exit codes, by [`CliError::exit_code`]: 0 done; 1 failed, a node's lie included; 2 a transaction was refused; 3 the
 //! transaction is not known, or has not come as far as asked in time.
 
+mod account;
 pub mod light;
+mod message;
+mod operator;
 mod record;
 mod sign_record;
 mod snapshot;
@@ -14,6 +17,8 @@ mod submit;
 mod upgrade;
 mod verify;
 
+pub use message::{MessageArgs, TransferArgs, message, transfer};
+pub use operator::{OperatorArgs, operator};
 pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};
 pub use snapshot::{SnapshotArgs, SnapshotCommandError, snapshot};
 pub use stake::{StakeArgs, stake};
@@ -34,7 +39,7 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 use v1::{
-    block_service_client::BlockServiceClient, sequencer_service_client::SequencerServiceClient,
+    block_service_client::BlockServiceClient, bridge_service_client::BridgeServiceClient, sequencer_service_client::SequencerServiceClient,
     status_service_client::StatusServiceClient, transaction_status::Outcome,
 };
 
@@ -162,6 +167,7 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 struct Node {
     info: v1::GetInfoResponse,
     blocks: BlockServiceClient<Channel>,
+    bridge: BridgeServiceClient<Channel>,
     sequencer: SequencerServiceClient<Channel>,
     status: StatusServiceClient<Channel>,
 }
@@ -183,6 +189,7 @@ impl Connect {
         let bytes = usize::try_from(limits.response_bytes.clamp(4 << 20, RESPONSE_BYTES_MAX)).unwrap_or(usize::MAX);
         Ok(Node {
             blocks: blocks.max_decoding_message_size(bytes),
+            bridge: BridgeServiceClient::new(channel.clone()),
             status: StatusServiceClient::new(channel.clone()),
             sequencer: SequencerServiceClient::new(channel).max_decoding_message_size(bytes),
             info,

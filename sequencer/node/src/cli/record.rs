@@ -14,9 +14,8 @@ use std::{
     path::{Path, PathBuf},
 };
 use switchyard_bridge_core::SystemState;
-use switchyard_consensus_core::{HubState, record::Record};
 use switchyard_consensus_network::identity;
-use switchyard_primitives::{B256, Level, RollupId};
+use switchyard_primitives::{B256, Bytes, Level, RollupId};
 use switchyard_proto::{ConvertError, hash, to_bytes, v1};
 use zeroize::Zeroizing;
 
@@ -108,15 +107,15 @@ impl By {
 /// Sends a record that the present state allows, and waits until it is final.
 pub(super) async fn send(
     node: &mut Node,
-    state: &HubState,
-    record: &Record,
+    state: &SystemState,
+    record: Bytes,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    if let Err(error) = state.check(record) {
+    if let Err(error) = state.draft().add(&record) {
         return Err(CliError::Call { code: "record".to_owned(), message: error.to_string() });
     }
     let rollup_id = RollupId::SYSTEM.0;
-    let request = v1::SubmitRequest { rollup_id, transactions: vec![record.encode().0] };
+    let request = v1::SubmitRequest { rollup_id, transactions: vec![record.0] };
     let result = node.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
     let record = match result.ok_or(ConvertError::Missing { field: "results.result" })? {
         v1::submit_result::Result::Hash(bytes) => hash("results.hash", &bytes)?,

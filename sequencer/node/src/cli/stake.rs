@@ -193,7 +193,7 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             let changes = changes(proposal.changes, &path)?;
             let record = StakeChange::combine(network, committee, serial, changes, &parts);
             let record = Record::Stake(record.map_err(|e| problem(&path, e))?);
-            send(&mut node, &state, &record, out).await
+            send(&mut node, &state, record.encode(), out).await
         }
         StakeCommand::Update { connect, by, what } => {
             let (mut node, state) = open(&connect).await?;
@@ -215,7 +215,8 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             let known = known.ok_or_else(|| problem(config, format!("{identity} is not in the stake table")))?;
             let network = hash("network_id", &node.info.network_id)?;
             let update = Update::sign(network, identity, known.serial, kind, &bls);
-            send(&mut node, &state, &Record::Update(update.map_err(|e| problem(config, e))?), out).await
+            let update = Record::Update(update.map_err(|e| problem(config, e))?);
+            send(&mut node, &state, update.encode(), out).await
         }
     }
 }

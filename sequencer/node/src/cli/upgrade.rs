@@ -124,7 +124,7 @@ pub async fn upgrade(args: UpgradeArgs, out: &mut (dyn Write + Send)) -> Result<
             let committee = committee.ok_or_else(|| problem(&path, format!("epoch {epoch} is past: propose anew")))?;
             let record = Upgrade::combine(network, committee, serial, proposal.activation(), &parts);
             let record = Record::Upgrade(record.map_err(|e| problem(&path, e))?);
-            send(&mut node, &state, &record, out).await
+            send(&mut node, &state, record.encode(), out).await
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Why a call fails, and the gRPC status that says so.
 
 use std::collections::HashMap;
-use switchyard_primitives::{Level, RollupId};
+use switchyard_primitives::{B256, Level, RollupId};
 use switchyard_proto::ConvertError;
 use switchyard_rollup_core::Rejection;
 use tonic::{Code, Status};
@@ -73,6 +73,12 @@ pub enum ApiError {
     /// The node does not run the rollup, so it learns of no outcomes.
     #[error("rollup {0} is not executed by this node, so it has no outcomes")]
     NotExecutedHere(RollupId),
+    /// No rollup that runs here has sent such a message, as far as this node knows.
+    #[error("no rollup that runs here has sent message {id}")]
+    UnknownMessage {
+        /// The id asked for.
+        id: B256,
+    },
     /// As many streams as this server holds are open; end one or try another node.
     #[error("as many streams as this server holds ({limit}) are open")]
     TooManyStreams {
@@ -106,6 +112,7 @@ impl ApiError {
             Self::Pruned { .. } => "pruned",
             Self::LevelUnavailable { .. } => "level_unavailable",
             Self::NotExecutedHere(_) => "not_executed_here",
+            Self::UnknownMessage { .. } => "unknown_message",
             Self::TooManyStreams { .. } => "too_many_streams",
             Self::WatchTimeout { .. } => "watch_timeout",
             Self::Stopping => Rejection::Unavailable("").code(),
@@ -117,7 +124,10 @@ impl ApiError {
     pub fn code(&self) -> Code {
         match self {
             Self::Field { .. } => Code::InvalidArgument,
-            Self::UnknownRollup(_) | Self::AboveTip { .. } | Self::EpochNotBegun { .. } => Code::NotFound,
+            Self::UnknownRollup(_)
+            | Self::AboveTip { .. }
+            | Self::EpochNotBegun { .. }
+            | Self::UnknownMessage { .. } => Code::NotFound,
             Self::TooFarAhead { .. } | Self::Pruned { .. } => Code::OutOfRange,
             Self::CertificatePending { .. } | Self::Stopping => Code::Unavailable,
             Self::LevelUnavailable { .. } => Code::Unimplemented,
@@ -142,6 +152,7 @@ impl ApiError {
                 vec![("height", height.to_string()), ("earliest", earliest.to_string())]
             }
             Self::LevelUnavailable { level } => vec![("level", level.to_string())],
+            Self::UnknownMessage { id } => vec![("id", id.to_string())],
             Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
             Self::WatchTimeout { timeout_ms } => vec![("timeout_ms", timeout_ms.to_string())],
         };

@@ -6,6 +6,7 @@
 
 mod api;
 mod blocks;
+mod bridge;
 mod calls;
 mod error;
 mod log;
@@ -26,7 +27,8 @@ use api::Api;
 use calls::Calls;
 use std::{sync::Arc, time::Duration};
 use switchyard_proto::v1::{
-    FILE_DESCRIPTOR_SET, block_service_server::BlockServiceServer, sequencer_service_server::SequencerServiceServer,
+    FILE_DESCRIPTOR_SET, block_service_server::BlockServiceServer, bridge_service_server::BridgeServiceServer,
+    sequencer_service_server::SequencerServiceServer,
     status_service_server::StatusServiceServer,
 };
 use tokio::net::TcpListener;
@@ -158,6 +160,11 @@ pub async fn serve(
                 .max_decoding_message_size(SMALL_REQUEST_BYTES)
                 .max_encoding_message_size(responses),
         )
+        .add_service(
+            BridgeServiceServer::from_arc(api.clone())
+                .max_decoding_message_size(SMALL_REQUEST_BYTES)
+                .max_encoding_message_size(responses),
+        )
         .add_service(StatusServiceServer::from_arc(api).max_decoding_message_size(SMALL_REQUEST_BYTES));
 
     let abort = CancellationToken::new();
@@ -184,7 +191,13 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 /// Keeps the health service in step with `ready`. On shutdown every health stream ends; never returns.
 async fn report_health(mut health: HealthReporter, ready: Probe, shutdown: CancellationToken) {
     let services =
-        ["", SequencerServiceServer::<Api>::NAME, BlockServiceServer::<Api>::NAME, StatusServiceServer::<Api>::NAME];
+        [
+        "",
+        SequencerServiceServer::<Api>::NAME,
+        BlockServiceServer::<Api>::NAME,
+        BridgeServiceServer::<Api>::NAME,
+        StatusServiceServer::<Api>::NAME,
+    ];
     let mut reported = None;
     loop {
         let status = if ready().is_ok() { ServingStatus::Serving } else { ServingStatus::NotServing };

@@ -9,6 +9,7 @@ mod faults;
 mod full_disk;
 mod late;
 mod layout;
+mod messages;
 mod network;
 mod powercut;
 mod traffic;

@@ -1,0 +1,68 @@
+//! The relayer: shows certified checkpoints to the rollups that messages go to, and delivers the messages.
+//!
+//! Nobody trusts it: what it sends is proven to the contracts, anyone may send the same, and whoever comes second is refused
+//! cheaply. It keeps nothing: what is to be done follows from the hub and the rollups, so one that is started anew goes on where
+//! any other one has stopped. `docs/specs/messages.md` has the way of a message.
+
+mod desk;
+mod proof;
+mod queue;
+mod relayer;
+mod status;
+
+pub use proof::{Anchor, Delivery, checkpoint_call, deliver_call};
+pub use relayer::{Relayer, RelayerParts, Settings};
+pub use status::{MessageStatus, delivery, status};
+
+use alloy_primitives::{B256, Bytes};
+use futures::future::BoxFuture;
+use switchyard_bridge_core::Certified;
+use switchyard_primitives::{RollupId, TxHash};
+use switchyard_rollup_core::evm::EvmError;
+
+/// A rollup as the hub knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// Its id.
+    pub rollup: RollupId,
+    /// Its chain id.
+    pub chain: u64,
+    /// Index of the leaf that says so.
+    pub leaf: u64,
+    /// Its newest certified checkpoint.
+    pub certified: Option<Certified>,
+}
+
+/// What the relayer needs of the hub's log. Methods block on storage.
+pub trait Hub: Send + Sync + 'static {
+    /// The rollups that make checkpoints; none below protocol 3. Cheap.
+    fn rollups(&self) -> Vec<Registered>;
+    /// Leaves of the hub's accumulator after a hub block.
+    fn count_at(&self, hub_height: u64) -> Result<u64, Failed>;
+    /// The accumulator's root when it had so many leaves; none if they are not known here.
+    fn root_at(&self, count: u64) -> Result<Option<B256>, Failed>;
+    /// Siblings of a leaf when the accumulator had so many leaves; none if they are not known here.
+    fn path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, Failed>;
+}
+
+/// The way into rollups.
+pub trait Submit: Send + Sync + 'static {
+    /// Offers a signed transaction; returns its hash, or why it is refused.
+    fn submit(&self, rollup: RollupId, transaction: Bytes) -> BoxFuture<'_, Result<TxHash, String>>;
+}
+
+/// Something that was asked could not be read. The relayer tries again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// The log.
+    #[error("the hub's log: {0}")]
+    Hub(String),
+    /// A rollup's state.
+    #[error("rollup {rollup}: {source}")]
+    Rollup {
+        /// The rollup.
+        rollup: RollupId,
+        /// Why.
+        source: EvmError,
+    },
+}

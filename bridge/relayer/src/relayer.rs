@@ -1,0 +1,355 @@
+//! Rounds: what there is to do on each rollup, and doing it.
+
+use crate::{
+    Anchor, Delivery, Failed, Hub, Registered, Submit,
+    desk::{Desk, Job},
+    proof::{checkpoint_call, deliver_call, refund_call, refund_tokens_call, register_call},
+    queue::Queue,
+};
+use alloy::{
+    primitives::{B256, Bytes, U256},
+    rpc::types::TransactionRequest,
+    signers::local::PrivateKeySigner,
+    sol_types::SolCall,
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use switchyard_bridge_contracts::{Hub as HubContract, Inbox};
+use switchyard_bridge_core::{MessageKind, predeploys};
+use switchyard_primitives::RollupId;
+use switchyard_rollup_core::evm::{EvmChain, EvmError, SentMessage};
+use tokio::{runtime::Handle, sync::watch};
+
+/// Transactions that are undecided at a time on one rollup.
+const WINDOW: usize = 256;
+/// Of these, what only live messages may take.
+const FOR_LIVE: usize = 64;
+/// Gas that a recipient gets at the most, where it fails with what its message states.
+const RECIPIENT_GAS_MAX: u64 = 5_000_000;
+/// A round without any event.
+const TICK: Duration = Duration::from_secs(1);
+/// Each rank waits so long for the ranks before it.
+const RANK_DELAY: Duration = Duration::from_secs(2);
+/// An idle rollup gets a transaction of the relayer's, so that it sees more of the hub, at most this often.
+const NUDGE_EVERY: Duration = Duration::from_millis(400);
+
+/// What an operator chooses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Relayers of higher ranks wait for lower ones: 2 s for each. So they rarely pay for the same message twice, and one takes
+    /// over when those before it are dead.
+    pub rank: u32,
+}
+
+/// What [`Relayer::new`] needs.
+pub struct RelayerParts {
+    /// The hub's log.
+    pub hub: Arc<dyn Hub>,
+    /// The rollups that run here: messages between these are relayed.
+    pub chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+    /// The way into them.
+    pub submit: Arc<dyn Submit>,
+    /// Who pays: the same account on all of them.
+    pub signer: PrivateKeySigner,
+    /// Changes with the hub's log.
+    pub tip: watch::Receiver<u64>,
+    /// What the operator chooses.
+    pub settings: Settings,
+}
+
+/// The relayer.
+pub struct Relayer {
+    parts: RelayerParts,
+    sides: BTreeMap<RollupId, Side>,
+}
+
+/// One destination.
+struct Side {
+    rollup: RollupId,
+    chain: Arc<dyn EvmChain>,
+    desk: Desk,
+    queues: BTreeMap<RollupId, Queue>,
+    /// Rollups that are in its list.
+    registered: BTreeSet<RollupId>,
+    /// Own messages that expired elsewhere, by index, with attempts.
+    refunds: VecDeque<(u64, u32)>,
+    nudged: Option<Instant>,
+    /// Said once that the account is empty.
+    is_poor: bool,
+}
+
+impl Relayer {
+    /// A relayer that has done nothing yet.
+    pub fn new(parts: RelayerParts) -> Self {
+        let side = |(rollup, chain): (&RollupId, &Arc<dyn EvmChain>)| {
+            let desk = Desk::new(*rollup, chain.clone(), parts.submit.clone(), parts.signer.clone());
+            let others = parts.chains.keys().filter(|other| *other != rollup);
+            let queues = others.map(|source| (*source, Queue::new(*source, *rollup))).collect();
+            let side = Side {
+                rollup: *rollup,
+                chain: chain.clone(),
+                desk,
+                queues,
+                registered: BTreeSet::new(),
+                refunds: VecDeque::new(),
+                nudged: None,
+                is_poor: false,
+            };
+            (*rollup, side)
+        };
+        let sides = parts.chains.iter().map(side).collect();
+        Self { parts, sides }
+    }
+
+    /// Works until `stopped` says so. Blocking: on a thread of its own, with `runtime` to wait on.
+    pub fn run(mut self, runtime: &Handle, stopped: impl Fn() -> bool) {
+        let mut heads: Vec<_> = self.parts.chains.values().map(|chain| chain.watch_head()).collect();
+        while !stopped() {
+            heads.iter_mut().for_each(|head| head.mark_unchanged());
+            self.parts.tip.mark_unchanged();
+            self.round(runtime);
+            let tip = &mut self.parts.tip;
+            runtime.block_on(async {
+                let any = futures::future::select_all(heads.iter_mut().map(|head| Box::pin(head.changed())));
+                tokio::select! {
+                    _ = any => {}
+                    _ = tip.changed() => {}
+                    () = tokio::time::sleep(TICK) => {}
+                }
+            });
+        }
+    }
+
+    /// Does what there is to do. What fails is tried again in a later round, and one rollup's trouble is no other's.
+    pub fn round(&mut self, runtime: &Handle) {
+        let rollups = self.parts.hub.rollups();
+        for side in self.sides.values_mut() {
+            if let Err(error) = side.round(&self.parts, &rollups, runtime) {
+                tracing::warn!(rollup = %side.rollup, %error, "the relayer will try again");
+            }
+        }
+    }
+}
+
+impl Side {
+    fn failed(&self) -> impl Fn(EvmError) -> Failed + use<> {
+        let rollup = self.rollup;
+        move |source| Failed::Rollup { rollup, source }
+    }
+
+    fn round(&mut self, parts: &RelayerParts, rollups: &[Registered], runtime: &Handle) -> Result<(), Failed> {
+        for (job, success) in self.desk.settle(runtime)? {
+            self.decided(parts, job, success)?;
+        }
+        let (mut calls, mut blind) = (Vec::new(), false);
+        let anchor = Anchor::newest(&*parts.hub, &*self.chain)?;
+        let mut show = |job, call: Option<Delivery>| match call {
+            Some(call) => calls.push((job, call)),
+            None => blind = true,
+        };
+        for other in rollups.iter().filter(|other| other.rollup != self.rollup) {
+            if !self.knows(other.rollup)? && !self.desk.has(Job::Register(other.rollup)) {
+                let call = anchor.as_ref().map(|a| register_call(&*parts.hub, self.rollup, other, a)).transpose()?;
+                show(Job::Register(other.rollup), call.flatten());
+            }
+        }
+        let delay = RANK_DELAY * parts.settings.rank;
+        for source in rollups {
+            let (Some(from), Some(certified)) = (parts.chains.get(&source.rollup), source.certified) else { continue };
+            let Some(queue) = self.queues.get_mut(&source.rollup) else { continue };
+            if from.head().header.number < certified.checkpoint.number {
+                continue;
+            }
+            let at_source = |error| Failed::Rollup { rollup: source.rollup, source: error };
+            let count = from.storage(certified.checkpoint.number, predeploys::OUTBOX, B256::ZERO).map_err(at_source)?;
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            queue.scan(&**from, &*self.chain, count, delay)?;
+            if queue.needs_proof(count) && !self.desk.has(Job::Prove(source.rollup, count)) {
+                let known = self.chain.call(
+                    self.chain.head().header.number,
+                    view(HubContract::outboxRootsCall { rollup: source.rollup.0, root: certified.checkpoint.outbox_root }),
+                    None,
+                );
+                if known.is_ok_and(|answer| answer.last() == Some(&1)) {
+                    queue.proven = Some(count);
+                } else {
+                    let call = anchor.as_ref();
+                    let call = call.map(|a| checkpoint_call(&*parts.hub, self.rollup, &certified, a)).transpose()?;
+                    show(Job::Prove(source.rollup, count), call.flatten());
+                }
+            }
+        }
+        self.send(runtime, calls)?;
+        for source in parts.chains.keys().filter(|source| **source != self.rollup) {
+            self.deliver(parts, *source, runtime)?;
+        }
+        self.refund(runtime)?;
+        if blind {
+            self.nudge(runtime)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a rollup is in this one's list.
+    fn knows(&mut self, other: RollupId) -> Result<bool, Failed> {
+        if self.registered.contains(&other) {
+            return Ok(true);
+        }
+        let number = self.chain.head().header.number;
+        let answer = self.chain.call(number, view(HubContract::chainOfCall { rollup: other.0 }), None);
+        let chain = answer.map_err(self.failed())?;
+        let is_known = chain.iter().any(|byte| *byte != 0);
+        if is_known {
+            self.registered.insert(other);
+        }
+        Ok(is_known)
+    }
+
+    fn decided(&mut self, parts: &RelayerParts, job: Job, success: bool) -> Result<(), Failed> {
+        match job {
+            Job::Prove(source, _) if !success => {
+                if let Some(queue) = self.queues.get_mut(&source) {
+                    queue.proven = None;
+                }
+            }
+            Job::Deliver(source, index) => {
+                if let Some(queue) = self.queues.get_mut(&source) {
+                    queue.decided(&*self.chain, index)?;
+                }
+                // A notice tells which message of this rollup has expired.
+                let sent = parts.chains.get(&source).map(|chain| chain.sent(index)).transpose();
+                let sent = sent.map_err(|error| Failed::Rollup { rollup: source, source: error })?.flatten();
+                if let Some(notice) = sent.filter(|sent| success && sent.message.kind == MessageKind::Notice)
+                    && let Ok(id) = B256::try_from(notice.payload.as_ref())
+                    && let Some(own) = self.chain.sent_by_id(id).map_err(self.failed())?
+                {
+                    self.refunds.push_back((own.message.index, 0));
+                }
+            }
+            Job::Refund(index) if !success => self.refunds.push_back((index, 1)),
+            Job::Nudge | Job::Register(_) | Job::Prove(..) | Job::Refund(_) => {}
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, runtime: &Handle, calls: Vec<(Job, Delivery)>) -> Result<(), Failed> {
+        for (job, call) in calls {
+            if self.desk.len() >= WINDOW || !self.pays(call.gas)? {
+                return Ok(());
+            }
+            if self.desk.send(runtime, job, &call)
+                && let Job::Prove(source, count) = job
+                && let Some(queue) = self.queues.get_mut(&source)
+            {
+                // What is delivered on top of it comes after it, by the nonce.
+                queue.proven = Some(count);
+            }
+        }
+        Ok(())
+    }
+
+    fn pays(&mut self, gas: u64) -> Result<bool, Failed> {
+        let can_pay = self.desk.can_pay(gas)?;
+        if !can_pay && !self.is_poor {
+            tracing::error!(rollup = %self.rollup, account = %self.desk.address(), "the relayer's account cannot pay for gas: fund it");
+        }
+        self.is_poor = !can_pay;
+        Ok(can_pay)
+    }
+
+    /// Delivers what is due of one source.
+    fn deliver(&mut self, parts: &RelayerParts, source: RollupId, runtime: &Handle) -> Result<(), Failed> {
+        let (Some(from), Some(queue)) = (parts.chains.get(&source), self.queues.get(&source)) else { return Ok(()) };
+        let Some(count) = queue.proven.filter(|_| !queue.is_empty()) else { return Ok(()) };
+        let at_source = |error| Failed::Rollup { rollup: source, source: error };
+        let live = WINDOW.saturating_sub(self.desk.len());
+        let due = queue.due(from.head().header.timestamp, live, live.saturating_sub(FOR_LIVE));
+        let now_s = self.chain.head().header.timestamp;
+        for (index, waiting) in due {
+            let Some(sent) = from.sent(index).map_err(at_source)? else { continue };
+            let Some(path) = from.outbox_path(index, count).map_err(at_source)? else { continue };
+            let expired = now_s > sent.message.deadline;
+            let gas = sent.message.gas_limit << waiting.attempts.min(8);
+            let gas = gas.clamp(sent.message.gas_limit, RECIPIENT_GAS_MAX.max(sent.message.gas_limit));
+            let call = deliver_call(&sent, count, path, gas, expired);
+            // What has failed before is tried out first, which costs nobody anything.
+            if waiting.attempts > 0 && !expired && !self.would_deliver(&call)? {
+                if let Some(queue) = self.queues.get_mut(&source) {
+                    queue.decided(&*self.chain, index)?;
+                }
+                continue;
+            }
+            if !self.pays(call.gas)? || !self.desk.send(runtime, Job::Deliver(source, index), &call) {
+                return Ok(());
+            }
+            if let Some(queue) = self.queues.get_mut(&source) {
+                queue.tried(index);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a delivery would go through on the present state.
+    fn would_deliver(&self, call: &Delivery) -> Result<bool, Failed> {
+        match self.simulate(call)? {
+            Some(answer) => Ok(Inbox::deliverCall::abi_decode_returns(&answer).unwrap_or(false)),
+            None => Ok(false),
+        }
+    }
+
+    /// What a call returns; none if it fails.
+    fn simulate(&self, call: &Delivery) -> Result<Option<Bytes>, Failed> {
+        let request = TransactionRequest::default()
+            .from(self.desk.address())
+            .to(call.to)
+            .gas_limit(call.gas)
+            .input(call.data.clone().into());
+        match self.chain.call(self.chain.head().header.number, request, None) {
+            Ok(answer) => Ok(Some(answer)),
+            Err(EvmError::Revert(_) | EvmError::Halt(_) | EvmError::InvalidCall(_)) => Ok(None),
+            Err(error) => Err(self.failed()(error)),
+        }
+    }
+
+    /// Pays back what belonged to messages that expired.
+    fn refund(&mut self, runtime: &Handle) -> Result<(), Failed> {
+        for _ in 0..self.refunds.len() {
+            let Some((index, attempts)) = self.refunds.pop_front() else { break };
+            let Some(sent) = self.chain.sent(index).map_err(self.failed())? else { continue };
+            for call in refund_calls(&sent) {
+                // Whoever else has done it, or an account that refuses: it can be done at any time by anyone.
+                if self.desk.len() < WINDOW && attempts < 3 && self.simulate(&call)?.is_some() && self.pays(call.gas)? {
+                    self.desk.send(runtime, Job::Refund(index), &call);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the rollup make a block, if nothing else will.
+    fn nudge(&mut self, runtime: &Handle) -> Result<(), Failed> {
+        let early = self.nudged.is_some_and(|at| at.elapsed() < NUDGE_EVERY);
+        if early || self.desk.len() > 0 || self.chain.pending().is_some() || !self.pays(21_000)? {
+            return Ok(());
+        }
+        self.nudged = Some(Instant::now());
+        let call = Delivery { rollup: self.rollup, to: self.desk.address(), data: Bytes::new(), gas: 21_000 };
+        self.desk.send(runtime, Job::Nudge, &call);
+        Ok(())
+    }
+}
+
+/// The calls that give back what a message carried.
+pub(crate) fn refund_calls(sent: &SentMessage) -> Vec<Delivery> {
+    let of_tokens = sent.message.sender == predeploys::TOKEN_BRIDGE.into_word();
+    let tokens = of_tokens.then(|| refund_tokens_call(sent));
+    let coin = (sent.message.value > 0).then(|| refund_call(sent));
+    tokens.into_iter().chain(coin).collect()
+}
+
+fn view(call: impl SolCall) -> TransactionRequest {
+    TransactionRequest::default().to(predeploys::HUB).value(U256::ZERO).input(call.abi_encode().into())
+}

@@ -1,0 +1,89 @@
+//! The relayer's view of this node: its log and its rollups, in the same process.
+
+use crate::hub::HubStates;
+use alloy::{consensus::TxReceipt, sol_types::SolEvent};
+use alloy_primitives::{B256, Bytes};
+use futures::future::BoxFuture;
+use std::sync::Arc;
+use switchyard_bridge_contracts::Outbox;
+use switchyard_bridge_core::{Accumulator, NodeId, path, predeploys};
+use switchyard_primitives::{RollupId, TxHash};
+use switchyard_relayer::{Failed, Hub, Registered, Submit};
+use switchyard_rollup_core::evm::{EvmChain, EvmError};
+use switchyard_rpc::Gateway;
+use switchyard_store::{Store, StoreError};
+
+/// The hub's log.
+pub struct Log {
+    /// The hub's state.
+    pub hub: HubStates,
+    /// Where the accumulator is kept.
+    pub store: Arc<dyn Store>,
+}
+
+fn failed(error: StoreError) -> Failed {
+    Failed::Hub(error.to_string())
+}
+
+impl Log {
+    fn node(&self, NodeId { level, position }: NodeId) -> Option<B256> {
+        let node = self.store.bridge_node(level, position);
+        node.inspect_err(|error| tracing::error!(%error, "cannot read the hub's accumulator")).ok()?
+    }
+}
+
+impl Hub for Log {
+    fn rollups(&self) -> Vec<Registered> {
+        let state = self.hub.tip();
+        let Some(bridge) = state.bridge() else { return Vec::new() };
+        // The genesis' rollups are the first leaves, in the order of their ids.
+        let rollups = (0..).zip(bridge.rollups());
+        rollups
+            .map(|(leaf, (id, rollup))| Registered {
+                rollup: *id,
+                chain: rollup.chain,
+                leaf,
+                certified: rollup.certified,
+            })
+            .collect()
+    }
+
+    fn count_at(&self, hub_height: u64) -> Result<u64, Failed> {
+        self.store.bridge_count(hub_height).map_err(failed)
+    }
+
+    fn root_at(&self, count: u64) -> Result<Option<B256>, Failed> {
+        Ok(Accumulator::at(count, |id| self.node(id)).map(|tree| tree.root()))
+    }
+
+    fn path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, Failed> {
+        Ok(path(index, count, |id| self.node(id)))
+    }
+}
+
+/// The way in that clients have too.
+pub struct Way(pub Arc<dyn Gateway>);
+
+impl Submit for Way {
+    fn submit(&self, rollup: RollupId, transaction: Bytes) -> BoxFuture<'_, Result<TxHash, String>> {
+        Box::pin(async move {
+            let answer = self.0.submit(rollup, vec![transaction]).await.pop();
+            answer.ok_or("no answer")?.map_err(|rejection| rejection.to_string())
+        })
+    }
+}
+
+/// The ids of the messages that a transaction has sent, in order.
+pub fn sent_by(chain: &dyn EvmChain, transaction: TxHash) -> Result<Vec<B256>, EvmError> {
+    let Some((number, index)) = chain.locate(transaction)? else { return Ok(Vec::new()) };
+    let ids = |receipt: &alloy::consensus::ReceiptEnvelope| {
+        let outbox = receipt.logs().iter().filter(|log| log.address == predeploys::OUTBOX);
+        let is_message = |topics: &&[B256]| topics.first() == Some(&Outbox::MessageAppended::SIGNATURE_HASH);
+        outbox.map(|log| log.data.topics()).filter(is_message).filter_map(|topics| topics.get(2).copied()).collect()
+    };
+    if let Some(block) = chain.block_by_number(number)? {
+        return Ok(block.receipts.get(index).map(ids).unwrap_or_default());
+    }
+    let open = chain.pending().filter(|open| open.header.number == number);
+    Ok(open.and_then(|open| open.transactions.get(index).map(|tx| ids(&tx.receipt))).unwrap_or_default())
+}

@@ -1,0 +1,80 @@
+//! `BridgeService`: messages between rollups.
+
+use super::{ApiError, api::Api};
+use std::sync::Arc;
+use switchyard_primitives::RollupId;
+use switchyard_proto::{fixed, hash, to_bytes, v1};
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl v1::bridge_service_server::BridgeService for Api {
+    async fn get_message(
+        self: Arc<Self>,
+        request: Request<v1::GetMessageRequest>,
+    ) -> Result<Response<v1::GetMessageResponse>, Status> {
+        let id = hash("id", &request.into_inner().id).map_err(ApiError::from)?;
+        let found = self.read(move |gateway| gateway.message(id)?.ok_or(ApiError::UnknownMessage { id })).await?;
+        let message = &found.sent.message;
+        Ok(Response::new(v1::GetMessageResponse {
+            state: found.state.as_str().to_owned(),
+            source: message.source.0,
+            destination: message.destination.0,
+            index: message.index,
+            block: found.sent.block,
+            message: message.encode().into(),
+            payload: found.sent.payload.0,
+        }))
+    }
+
+    async fn get_delivery(
+        self: Arc<Self>,
+        request: Request<v1::GetDeliveryRequest>,
+    ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
+        let id = hash("id", &request.into_inner().id).map_err(ApiError::from)?;
+        let calls = self.read(move |gateway| gateway.delivery(id)?.ok_or(ApiError::UnknownMessage { id })).await?;
+        let call = |call: crate::OpenCall| v1::Call {
+            rollup_id: call.rollup.0,
+            to: to_bytes(call.to),
+            data: call.data.0,
+            gas: call.gas,
+        };
+        Ok(Response::new(v1::GetDeliveryResponse { calls: calls.into_iter().map(call).collect() }))
+    }
+
+    async fn get_sent(
+        self: Arc<Self>,
+        request: Request<v1::GetSentRequest>,
+    ) -> Result<Response<v1::GetSentResponse>, Status> {
+        let v1::GetSentRequest { rollup_id, transaction } = request.into_inner();
+        let rollup = self.rollup(rollup_id)?;
+        let transaction = hash("transaction", &transaction).map_err(ApiError::from)?;
+        let ids = self.read(move |gateway| Ok(gateway.sent_by(rollup, transaction)?)).await?;
+        Ok(Response::new(v1::GetSentResponse { ids: ids.into_iter().map(to_bytes).collect() }))
+    }
+
+    async fn get_account(
+        self: Arc<Self>,
+        request: Request<v1::GetAccountRequest>,
+    ) -> Result<Response<v1::GetAccountResponse>, Status> {
+        let v1::GetAccountRequest { rollup_id, address } = request.into_inner();
+        let rollup = self.rollup(rollup_id)?;
+        let address = fixed::<20>("address", &address).map_err(ApiError::from)?.into();
+        let account = self.read(move |gateway| account(gateway, rollup, address)).await?;
+        Ok(Response::new(account))
+    }
+}
+
+fn account(
+    gateway: &dyn crate::Gateway,
+    rollup: RollupId,
+    address: alloy_primitives::Address,
+) -> Result<v1::GetAccountResponse, ApiError> {
+    let chain = gateway.evm(rollup).ok_or(ApiError::NotExecutedHere(rollup))?;
+    let number = chain.pending().map_or_else(|| chain.head().header.number, |open| open.header.number);
+    let found = chain.account(number, address).map_err(|_| ApiError::Storage)?;
+    let nonce = found.map_or(0, |account| account.nonce);
+    let nonce = gateway.pending_nonce(rollup, address).map_or(nonce, |pending| pending.max(nonce));
+    let balance = found.map_or_else(Default::default, |account| account.balance);
+    let balance = balance.to_be_bytes::<32>().to_vec().into();
+    Ok(v1::GetAccountResponse { chain_id: chain.chain_id(), nonce, balance, base_fee: chain.next_base_fee() })
+}

@@ -121,6 +121,33 @@ pub enum BridgeError {
         /// Stake of all who attest the rollup.
         total: u128,
     },
+    /// A bundle's deadline is not ahead, or too far.
+    #[error("a bundle's deadline at height {deadline}: must be above {height} and at most {most}")]
+    Deadline {
+        /// The block's height.
+        height: u64,
+        /// The latest deadline.
+        most: u64,
+        /// What was asked for.
+        deadline: u64,
+    },
+    /// A bundle of this id was included before.
+    #[error("bundle {id} was included already")]
+    BundleKnown {
+        /// Its id.
+        id: B256,
+    },
+    /// As many bundles as the hub remembers.
+    #[error("as many bundles are open, or decided before their deadline, as the hub remembers (8192)")]
+    BundlesFull,
+    /// A leg's transaction is not in the block, or is another leg already.
+    #[error("bundle {id}: the transaction of leg {leg} is not in the block, or is another leg's too")]
+    LegMissing {
+        /// The bundle.
+        id: B256,
+        /// The leg's index.
+        leg: usize,
+    },
     /// The accumulator has no room.
     #[error(transparent)]
     Accumulator(#[from] crate::AccumulatorFull),

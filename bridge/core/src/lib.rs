@@ -7,6 +7,7 @@
 mod accumulator;
 mod attestation;
 mod bundle;
+mod bundles;
 mod checkpoint;
 mod error;
 mod hub;
@@ -20,6 +21,7 @@ mod system;
 pub use accumulator::{Accumulator, AccumulatorFull, NodeId, path, seal};
 pub use attestation::{Attestation, Certificate, CertifiedCheckpoint};
 pub use bundle::{Ballot, Bundle, Call, Leg, Move, MoveKind, Vote, votes_root};
+pub use bundles::{BundleRecord, BundleState, HubBundle, LegRecord};
 pub use checkpoint::Checkpoint;
 pub use error::{BridgeError, SystemError};
 pub use hub::HubLeaf;

@@ -1,6 +1,6 @@
 //! The records of the system rollup that are the bridge's.
 
-use crate::{attestation::Certificate, operator::OperatorChange};
+use crate::{attestation::Certificate, bundles::BundleRecord, operator::OperatorChange};
 use switchyard_consensus_core::record::Record;
 use switchyard_primitives::{Bytes, DecodeError, Reader, Writer};
 
@@ -11,6 +11,8 @@ pub enum BridgeRecord {
     Operator(OperatorChange),
     /// Kind 17. Made by the block's proposer; at most one in a block.
     Certificate(Certificate),
+    /// Kind 18. Made by the block's proposer of what was submitted.
+    Bundle(BundleRecord),
 }
 
 /// The lowest kind of the bridge's records; those below are [`Record`]'s.
@@ -20,6 +22,16 @@ impl BridgeRecord {
     /// Whether bytes are to be read as one of these, and not as a [`Record`].
     pub fn is_one(bytes: &[u8]) -> bool {
         matches!(bytes, [Record::VERSION, kind, ..] if *kind >= KINDS_FROM)
+    }
+
+    /// Whether bytes are a record that only a block's proposer makes: a certificate or a bundle, if they are a record at all.
+    pub fn is_proposers(bytes: &[u8]) -> bool {
+        matches!(bytes, [Record::VERSION, 17 | 18, ..])
+    }
+
+    /// Whether bytes are a bundle, if they are a record at all.
+    pub fn is_bundle(bytes: &[u8]) -> bool {
+        matches!(bytes, [Record::VERSION, 18, ..])
     }
 
     /// Whether bytes are a certificate, if they are a record at all.
@@ -40,6 +52,10 @@ impl BridgeRecord {
                 w.u8(17);
                 certificate.write(&mut w);
             }
+            Self::Bundle(bundle) => {
+                w.u8(18);
+                bundle.write(&mut w);
+            }
         }
         w.into_bytes()
     }
@@ -54,6 +70,7 @@ impl BridgeRecord {
         let record = match r.u8("record.kind")? {
             16 => Self::Operator(OperatorChange::read(&mut r)?),
             17 => Self::Certificate(Certificate::read(&mut r)?),
+            18 => Self::Bundle(BundleRecord::read(&mut r)?),
             _ => return Err(DecodeError::Invalid { field: "record.kind", reason: "unknown" }),
         };
         r.finish()?;

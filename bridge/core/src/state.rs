@@ -3,13 +3,20 @@
 //! A function of the log, like all of the hub's state (`docs/specs/checkpoints.md`).
 
 use crate::{
-    Accumulator, AccumulatorFull, Attestation, BridgeError, Certificate, CertifiedCheckpoint, Checkpoint, HubLeaf,
-    NodeId, Operator, OperatorChange, OperatorKind, operator::read_rollups, system::Founding, votes_root,
+    Accumulator, AccumulatorFull, Attestation, BridgeError, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint,
+    HubBundle, HubLeaf, NodeId, Operator, OperatorChange, OperatorKind, Vote,
+    bundles::{Bundles, Effect},
+    operator::read_rollups,
+    system::Founding,
+    votes_root,
 };
 use alloy_primitives::FixedBytes;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 use switchyard_consensus_core::{HubState, keys::verify_aggregate, stake::VALIDATORS_MAX};
-use switchyard_primitives::{B256, DecodeError, Reader, RollupId, Writer, keccak256};
+use switchyard_primitives::{B256, DecodeError, Reader, RollupId, TxHash, Writer, keccak256};
 
 /// The newest certified checkpoint of a rollup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +41,14 @@ pub struct Rollup {
 pub struct BridgeState {
     operators: Arc<BTreeMap<B256, Operator>>,
     rollups: Arc<BTreeMap<RollupId, Rollup>>,
+    bundles: Arc<Bundles>,
     tree: Accumulator,
     /// Leaves that the newest block has added, with the full nodes that they made: of these the tree forgets all but the edge.
     added: Added,
     /// Whether the block that is being followed has brought a certificate.
     certified: bool,
+    /// Transactions that are legs in the block that is being followed.
+    legs: BTreeSet<(RollupId, TxHash)>,
     root: B256,
 }
 
@@ -49,7 +59,12 @@ pub struct Added {
     pub leaves: Vec<(u64, HubLeaf)>,
     /// Full nodes.
     pub nodes: Vec<(NodeId, B256)>,
+    /// Bundles that were included or decided.
+    pub bundles: Vec<(B256, HubBundle)>,
 }
+
+/// The transactions of a block, by rollup and hash.
+pub(crate) type Contents = HashSet<(RollupId, TxHash)>;
 
 impl BridgeState {
     /// What the bridge begins with: a leaf for each rollup.
@@ -59,9 +74,11 @@ impl BridgeState {
         let mut state = Self {
             operators: Arc::new(founding.operators.clone()),
             rollups: Arc::default(),
+            bundles: Arc::default(),
             tree: Accumulator::default(),
             added: Added::default(),
             certified: false,
+            legs: BTreeSet::new(),
             root: B256::ZERO,
         };
         for (rollup, Rollup { chain, .. }) in &rollups {
@@ -97,6 +114,11 @@ impl BridgeState {
         self.root
     }
 
+    /// A bundle that was included and whose deadline has not come.
+    pub fn bundle(&self, id: &B256) -> Option<&HubBundle> {
+        self.bundles.get(id)
+    }
+
     /// Who attests a rollup: operators with stake that serve it and are not leaving, with their keys and stakes, ascending by
     /// identity. Positions in certificates are positions here.
     pub fn attesters(&self, hub: &HubState, rollup: RollupId) -> Vec<(B256, FixedBytes<48>, u64)> {
@@ -121,6 +143,7 @@ impl BridgeState {
     pub(crate) fn open_block(&mut self) {
         self.added = Added::default();
         self.certified = false;
+        self.legs.clear();
     }
 
     pub(crate) fn append(&mut self, leaf: HubLeaf) -> Result<u64, AccumulatorFull> {
@@ -196,13 +219,15 @@ impl BridgeState {
         }
         let mut statements = Vec::with_capacity(certificate.entries.len());
         let mut rollups = BTreeMap::clone(&self.rollups);
+        let height = hub.next_height();
         for entry in &certificate.entries {
             let rollup = rollups.get_mut(&entry.checkpoint.rollup);
             let rollup = rollup.ok_or(BridgeError::Rollup { rollup: entry.checkpoint.rollup })?;
-            check_order(rollup, &entry.checkpoint, hub.next_height())?;
+            check_order(rollup, &entry.checkpoint, height)?;
             statements.push(self.signed(hub, entry)?);
             let index = self.append(HubLeaf::Checkpoint(entry.checkpoint))?;
             rollup.certified = Some(Certified { checkpoint: entry.checkpoint, index });
+            self.count(entry.checkpoint.rollup, &entry.votes, height)?;
         }
         if !verify_aggregate(&statements, &certificate.signature) {
             return Err(BridgeError::Signature);
@@ -240,8 +265,74 @@ impl BridgeState {
         Ok((Attestation::message(hub.network(), checkpoint), keys))
     }
 
-    /// Ends the block of a height, which had records if `changed`.
-    pub(crate) fn close_block(&mut self, height: u64, changed: bool) {
+    /// Includes a bundle, in a block on `hub` with these transactions; without them, whoever asks answers for the legs.
+    pub(crate) fn include(
+        &mut self,
+        hub: &HubState,
+        record: &BundleRecord,
+        contents: Option<&Contents>,
+    ) -> Result<(), BridgeError> {
+        let (id, height, deadline) = (record.id(), hub.next_height(), record.deadline);
+        let most = height.saturating_add(BundleRecord::DEADLINE_BLOCKS_MAX);
+        if deadline <= height || deadline > most {
+            return Err(BridgeError::Deadline { height, most, deadline });
+        }
+        if self.bundles.get(&id).is_some() {
+            return Err(BridgeError::BundleKnown { id });
+        }
+        if self.bundles.len() >= Bundles::MAX {
+            return Err(BridgeError::BundlesFull);
+        }
+        for (index, leg) in record.legs.iter().enumerate() {
+            if !self.rollups.contains_key(&leg.rollup) {
+                return Err(BridgeError::Rollup { rollup: leg.rollup });
+            }
+            let transaction = (leg.rollup, leg.tx);
+            let is_there = contents.is_none_or(|contents| contents.contains(&transaction));
+            if !is_there || !self.legs.insert(transaction) {
+                return Err(BridgeError::LegMissing { id, leg: index });
+            }
+        }
+        Arc::make_mut(&mut self.bundles).open(id, record, height);
+        self.tell(&id);
+        Ok(())
+    }
+
+    /// Takes note that something has become of a bundle.
+    fn tell(&mut self, id: &B256) {
+        if let Some(bundle) = self.bundles.get(id) {
+            self.added.bundles.push((*id, bundle.clone()));
+        }
+    }
+
+    fn decide(&mut self, id: &B256, committed: bool, height: u64) -> Result<(), AccumulatorFull> {
+        Arc::make_mut(&mut self.bundles).decide(id, committed, height);
+        self.tell(id);
+        self.append(HubLeaf::Decision { bundle: *id, committed, height }).map(|_| ())
+    }
+
+    /// Counts the votes of a certified checkpoint, in the block of a height.
+    fn count(&mut self, rollup: RollupId, votes: &[Vote], height: u64) -> Result<(), AccumulatorFull> {
+        for vote in votes {
+            match Arc::make_mut(&mut self.bundles).vote(rollup, vote) {
+                Effect::Nothing => {}
+                Effect::Decides { committed } => self.decide(&vote.bundle, committed, height)?,
+                Effect::Releases => {
+                    self.append(HubLeaf::Release { bundle: vote.bundle, rollup, leg: vote.leg })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the block of a height, which had records if `changed`: bundles whose deadline it is are aborted.
+    pub(crate) fn close_block(&mut self, height: u64, changed: bool) -> Result<(), AccumulatorFull> {
+        let overdue = self.bundles.overdue(height);
+        for id in &overdue {
+            self.decide(id, false, height)?;
+        }
+        let forgets = self.bundles.len() > 0 && Arc::make_mut(&mut self.bundles).forget(height);
+        let changed = changed || forgets || !overdue.is_empty();
         let is_gone = |operator: &Operator| operator.gone_at.is_some_and(|gone_at| gone_at <= height);
         if self.operators.values().any(is_gone) {
             let mut operators = BTreeMap::clone(&self.operators);
@@ -251,6 +342,7 @@ impl BridgeState {
         } else if changed {
             self.root = self.hashed();
         }
+        Ok(())
     }
 
     fn hashed(&self) -> B256 {
@@ -281,6 +373,7 @@ impl BridgeState {
                 w.u64(*index);
             }
         }
+        self.bundles.write(w);
         self.tree.write(w);
     }
 
@@ -318,9 +411,11 @@ impl BridgeState {
         let mut state = Self {
             operators: Arc::new(operators),
             rollups: Arc::new(rollups),
+            bundles: Arc::new(Bundles::read(r)?),
             tree: Accumulator::read(r)?,
             added: Added::default(),
             certified: false,
+            legs: BTreeSet::new(),
             root: B256::ZERO,
         };
         state.root = state.hashed();

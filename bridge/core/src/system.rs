@@ -1,6 +1,6 @@
 //! All of the hub's state: what consensus needs of it, and the bridge.
 
-use crate::{BridgeError, BridgeRecord, BridgeState, Operator, SystemError};
+use crate::{BridgeError, BridgeRecord, BridgeState, Operator, SystemError, state::Contents};
 use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 use switchyard_consensus_core::{
     HubState,
@@ -96,15 +96,16 @@ impl SystemState {
             return Err(RecordError::Header { height }.into());
         }
         let records = block.transactions(RollupId::SYSTEM);
-        let certificates = records.iter().filter(|record| BridgeRecord::is_certificate(record)).count();
-        let found = records.len() - certificates;
+        let proposers = records.iter().filter(|record| BridgeRecord::is_proposers(record)).count();
+        let found = records.len() - proposers;
         if found > RECORDS_PER_BLOCK {
             return Err(RecordError::TooMany { found }.into());
         }
         let mut state = Self::clone(self);
         state.open_block();
+        let contents = records.iter().any(|record| BridgeRecord::is_bundle(record)).then(|| contents(block));
         for record in records {
-            state.apply(record)?;
+            state.apply(record, contents.as_ref())?;
         }
         state.close_block(!records.is_empty())?;
         Ok(Arc::new(state))
@@ -123,7 +124,7 @@ impl SystemState {
         }
     }
 
-    fn apply(&mut self, record: &[u8]) -> Result<(), SystemError> {
+    fn apply(&mut self, record: &[u8], contents: Option<&Contents>) -> Result<(), SystemError> {
         if !BridgeRecord::is_one(record) {
             let record = Record::decode(record).map_err(RecordError::from)?;
             return Ok(self.hub.apply(&record)?);
@@ -133,6 +134,7 @@ impl SystemState {
         match BridgeRecord::decode(record).map_err(BridgeError::from)? {
             BridgeRecord::Operator(change) => bridge.change(&self.hub, &change)?,
             BridgeRecord::Certificate(certificate) => bridge.certify(&self.hub, &certificate)?,
+            BridgeRecord::Bundle(bundle) => bridge.include(&self.hub, &bundle, contents)?,
         }
         Ok(())
     }
@@ -141,7 +143,7 @@ impl SystemState {
         let height = self.hub.next_height();
         self.hub.close_block(changed)?;
         if let Some(bridge) = &mut self.bridge {
-            bridge.close_block(height, changed);
+            bridge.close_block(height, changed).map_err(BridgeError::from)?;
         }
         self.begin()
     }
@@ -171,15 +173,22 @@ impl SystemState {
     }
 }
 
+/// The transactions of a block.
+fn contents(block: &Block) -> Contents {
+    let rows = block.segments().iter().zip(block.tx_hashes());
+    rows.flat_map(|(segment, hashes)| hashes.iter().map(|hash| (segment.rollup, *hash))).collect()
+}
+
 /// The state in the middle of the block after it: what that block's proposer has put into it so far.
 #[derive(Clone, Debug)]
 pub struct Draft(SystemState);
 
 impl Draft {
-    /// Adds a record, if it may come next; else nothing changes. Checks its signatures: not on the async threads.
+    /// Adds a record, if it may come next; else nothing changes. Checks its signatures: not on the async threads. That a
+    /// bundle's legs are in the block is for who makes it to see to.
     pub fn add(&mut self, record: &[u8]) -> Result<(), SystemError> {
         let mut tried = self.0.clone();
-        tried.apply(record)?;
+        tried.apply(record, None)?;
         self.0 = tried;
         Ok(())
     }
@@ -189,7 +198,7 @@ impl Draft {
     pub fn admissible<T: AsRef<[u8]>>(mut self, candidates: impl IntoIterator<Item = T>) -> Vec<T> {
         let mut admits = |record: &T| {
             let record = record.as_ref();
-            !BridgeRecord::is_certificate(record) && self.add(record).is_ok()
+            !BridgeRecord::is_proposers(record) && self.add(record).is_ok()
         };
         candidates.into_iter().filter(|record| admits(record)).take(RECORDS_PER_BLOCK).collect()
     }

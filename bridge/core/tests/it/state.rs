@@ -19,17 +19,17 @@ use switchyard_consensus_core::{
 };
 use switchyard_primitives::{B256, Block, Bytes, Header, RollupId, Segment, SignerBitmap, merkle};
 
-const NETWORK: B256 = B256::repeat_byte(9);
-const A: RollupId = RollupId(1);
-const B: RollupId = RollupId(2);
-const EPOCH: u64 = 4;
+pub(crate) const NETWORK: B256 = B256::repeat_byte(9);
+pub(crate) const A: RollupId = RollupId(1);
+pub(crate) const B: RollupId = RollupId(2);
+pub(crate) const EPOCH: u64 = 4;
 
 fn secret(i: u8) -> [u8; 32] {
     bls_secret_from_entropy(&[i; 32]).unwrap()
 }
 
 /// ed25519 keys are not looked at here.
-fn identity(i: u8) -> B256 {
+pub(crate) fn identity(i: u8) -> B256 {
     B256::with_last_byte(i)
 }
 
@@ -55,23 +55,28 @@ fn founding(operators: u8) -> Founding {
     Founding { rollups: BTreeMap::from([(A, 71), (B, 72)]), operators: (1..=operators).map(operator).collect() }
 }
 
-fn network(stakes: &[u64], protocol: u8) -> Arc<SystemState> {
+pub(crate) fn network(stakes: &[u64], protocol: u8) -> Arc<SystemState> {
     let operators = u8::try_from(stakes.len()).unwrap();
     Arc::new(SystemState::new(hub(stakes, protocol), Arc::new(founding(operators))).unwrap())
 }
 
 fn block(state: &SystemState, records: Vec<Bytes>) -> Block {
+    block_with(state, records, vec![])
+}
+
+pub(crate) fn block_with(state: &SystemState, records: Vec<Bytes>, others: Vec<Segment>) -> Block {
     let height = state.next_height();
     let header = state.stamp(Header { height, ..Header::genesis(NETWORK, 0, B256::ZERO) });
     let system = Segment { rollup: RollupId::SYSTEM, transactions: records };
-    Block::new(header, if system.transactions.is_empty() { vec![] } else { vec![system] })
+    let system = Some(system).filter(|system| !system.transactions.is_empty());
+    Block::new(header, system.into_iter().chain(others).collect())
 }
 
-fn follow(state: &Arc<SystemState>, records: Vec<Bytes>) -> Result<Arc<SystemState>, SystemError> {
+pub(crate) fn follow(state: &Arc<SystemState>, records: Vec<Bytes>) -> Result<Arc<SystemState>, SystemError> {
     state.follow(&block(state, records))
 }
 
-fn checkpoint(rollup: RollupId, number: u64, hub_height: u64) -> Checkpoint {
+pub(crate) fn checkpoint(rollup: RollupId, number: u64, hub_height: u64) -> Checkpoint {
     Checkpoint {
         rollup,
         number,
@@ -101,11 +106,11 @@ fn certificate(entries: &[(Checkpoint, Vec<Vote>, &[u8])], of: u32) -> Certifica
     Certificate { entries, signature: aggregate(&parts).unwrap_or([0; 96]) }
 }
 
-fn certified(entries: &[(Checkpoint, Vec<Vote>, &[u8])], of: u32) -> Bytes {
+pub(crate) fn certified(entries: &[(Checkpoint, Vec<Vote>, &[u8])], of: u32) -> Bytes {
     BridgeRecord::Certificate(certificate(entries, of)).encode()
 }
 
-fn refusal(result: Result<Arc<SystemState>, SystemError>) -> BridgeError {
+pub(crate) fn refusal(result: Result<Arc<SystemState>, SystemError>) -> BridgeError {
     match result {
         Err(SystemError::Bridge(error)) => error,
         other => panic!("{other:?}"),
@@ -113,7 +118,7 @@ fn refusal(result: Result<Arc<SystemState>, SystemError>) -> BridgeError {
 }
 
 /// The state after so many empty blocks.
-fn after(mut state: Arc<SystemState>, blocks: u64) -> Arc<SystemState> {
+pub(crate) fn after(mut state: Arc<SystemState>, blocks: u64) -> Arc<SystemState> {
     for _ in 0..blocks {
         state = follow(&state, vec![]).unwrap();
     }

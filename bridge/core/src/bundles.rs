@@ -1,0 +1,228 @@
+//! Bundles in the hub's state: included, voted on, decided (`docs/specs/bundles.md`).
+
+use crate::{Ballot, Bundle, Vote};
+use std::collections::BTreeMap;
+use switchyard_primitives::{B256, DecodeError, Reader, RollupId, TxHash, Writer};
+
+/// A leg as the log has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LegRecord {
+    /// The rollup that it is for.
+    pub rollup: RollupId,
+    /// What it does: [`crate::Leg::hash`].
+    pub leg: B256,
+    /// The transaction that does it, in the rollup's segment of the same block.
+    pub tx: TxHash,
+}
+
+/// A bundle as the log has it: its legs' transactions are in the same block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleRecord {
+    /// Hub height at which it is aborted unless it is committed below.
+    pub deadline: u64,
+    /// Tells bundles with equal legs apart.
+    pub salt: B256,
+    /// [`Bundle::LEGS_MIN`] to [`Bundle::LEGS_MAX`] legs.
+    pub legs: Vec<LegRecord>,
+}
+
+impl BundleRecord {
+    /// A deadline is at most so many blocks ahead of the block that includes the bundle.
+    pub const DEADLINE_BLOCKS_MAX: u64 = 14_400;
+
+    /// The bundle's id.
+    pub fn id(&self) -> B256 {
+        let legs = self.legs.iter().map(|leg| leg.leg).collect();
+        Bundle { deadline: self.deadline, salt: self.salt, legs }.id()
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer) {
+        w.u64(self.deadline);
+        w.raw(self.salt.as_slice());
+        w.count(self.legs.len());
+        for LegRecord { rollup, leg, tx } in &self.legs {
+            w.u64(rollup.0);
+            w.raw(leg.as_slice());
+            w.raw(tx.as_slice());
+        }
+    }
+
+    pub(crate) fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        let (deadline, salt) = (r.u64("bundle.deadline")?, r.b256("bundle.salt")?);
+        let count = r.count("bundle.legs", Bundle::LEGS_MAX)?;
+        if count < Bundle::LEGS_MIN {
+            return Err(DecodeError::Invalid { field: "bundle.legs", reason: "fewer than two" });
+        }
+        let mut legs = Vec::with_capacity(count);
+        for _ in 0..count {
+            let rollup = RollupId(r.u64("leg.rollup")?);
+            legs.push(LegRecord { rollup, leg: r.b256("leg.hash")?, tx: r.b256("leg.tx")? });
+        }
+        Ok(Self { deadline, salt, legs })
+    }
+}
+
+/// How far a bundle has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BundleState {
+    /// Its legs are in the log.
+    Open {
+        /// Of each leg, its rollup, and whether its yes is certified.
+        legs: Vec<(RollupId, bool)>,
+    },
+    /// All of it happens, or none.
+    Decided {
+        /// All of it.
+        committed: bool,
+        /// The hub block that decided.
+        height: u64,
+    },
+}
+
+/// A bundle that the hub remembers: until its deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HubBundle {
+    /// The height of its deadline.
+    pub deadline: u64,
+    /// The hub block that holds its legs.
+    pub included: u64,
+    /// How far it has come.
+    pub state: BundleState,
+}
+
+/// What a vote does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Nothing,
+    Decides { committed: bool },
+    Releases,
+}
+
+impl HubBundle {
+    /// Counts a vote of `rollup`.
+    fn vote(&mut self, rollup: RollupId, vote: &Vote) -> Option<Effect> {
+        let BundleState::Open { legs } = &mut self.state else { return None };
+        let (of, yes) = legs.get_mut(usize::from(vote.leg)).filter(|(of, _)| *of == rollup)?;
+        debug_assert_eq!(*of, rollup);
+        if vote.ballot != Ballot::Yes {
+            return Some(Effect::Decides { committed: false });
+        }
+        *yes = true;
+        let all = legs.iter().all(|(_, yes)| *yes);
+        Some(if all { Effect::Decides { committed: true } } else { Effect::Nothing })
+    }
+
+    /// `deadline u64 | included u64 | 0 u8 | legs u32 | (rollup u64 | yes u8) *`, or
+    /// `deadline u64 | included u64 | 1 aborted, 2 committed u8 | height u64`.
+    pub fn write(&self, w: &mut Writer) {
+        w.u64(self.deadline);
+        w.u64(self.included);
+        match &self.state {
+            BundleState::Open { legs } => {
+                w.u8(0);
+                w.count(legs.len());
+                for (rollup, yes) in legs {
+                    w.u64(rollup.0);
+                    w.u8(u8::from(*yes));
+                }
+            }
+            BundleState::Decided { committed, height } => {
+                w.u8(1 + u8::from(*committed));
+                w.u64(*height);
+            }
+        }
+    }
+
+    /// Reads [`Self::write`]'s layout.
+    pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        let (deadline, included) = (r.u64("bundle.deadline")?, r.u64("bundle.included")?);
+        let state = match r.u8("bundle.state")? {
+            0 => {
+                let mut legs = Vec::new();
+                for _ in 0..r.count("bundle.legs", Bundle::LEGS_MAX)? {
+                    let rollup = RollupId(r.u64("leg.rollup")?);
+                    let yes = match r.u8("leg.yes")? {
+                        0 => false,
+                        1 => true,
+                        _ => return Err(DecodeError::Invalid { field: "leg.yes", reason: "neither 0 nor 1" }),
+                    };
+                    legs.push((rollup, yes));
+                }
+                BundleState::Open { legs }
+            }
+            decided @ (1 | 2) => BundleState::Decided { committed: decided == 2, height: r.u64("bundle.height")? },
+            _ => return Err(DecodeError::Invalid { field: "bundle.state", reason: "unknown" }),
+        };
+        Ok(Self { deadline, included, state })
+    }
+}
+
+/// The bundles that the hub remembers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bundles(BTreeMap<B256, HubBundle>);
+
+impl Bundles {
+    /// Most of them: the state's hash is over all.
+    pub(crate) const MAX: usize = 8192;
+
+    pub(crate) fn get(&self, id: &B256) -> Option<&HubBundle> {
+        self.0.get(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn open(&mut self, id: B256, record: &BundleRecord, height: u64) {
+        let legs = record.legs.iter().map(|leg| (leg.rollup, false)).collect();
+        let state = BundleState::Open { legs };
+        self.0.insert(id, HubBundle { deadline: record.deadline, included: height, state });
+    }
+
+    /// Counts a vote that a checkpoint of `rollup` carries.
+    pub(crate) fn vote(&mut self, rollup: RollupId, vote: &Vote) -> Effect {
+        let counted = self.0.get_mut(&vote.bundle).and_then(|bundle| bundle.vote(rollup, vote));
+        let stray = || if vote.ballot == Ballot::Stray { Effect::Releases } else { Effect::Nothing };
+        counted.unwrap_or_else(stray)
+    }
+
+    pub(crate) fn decide(&mut self, id: &B256, committed: bool, height: u64) {
+        if let Some(bundle) = self.0.get_mut(id) {
+            bundle.state = BundleState::Decided { committed, height };
+        }
+    }
+
+    /// Those that are still open at a height that is their deadline, by id.
+    pub(crate) fn overdue(&self, height: u64) -> Vec<B256> {
+        let is_open = |bundle: &HubBundle| matches!(bundle.state, BundleState::Open { .. });
+        let overdue = self.0.iter().filter(|(_, bundle)| bundle.deadline <= height && is_open(bundle));
+        overdue.map(|(id, _)| *id).collect()
+    }
+
+    /// Forgets those whose deadline has come: they can be included no more. Says whether there were any.
+    pub(crate) fn forget(&mut self, height: u64) -> bool {
+        let before = self.0.len();
+        self.0.retain(|_, bundle| bundle.deadline > height);
+        self.0.len() != before
+    }
+
+    pub(crate) fn write(&self, w: &mut Writer) {
+        w.count(self.0.len());
+        for (id, bundle) in &self.0 {
+            w.raw(id.as_slice());
+            bundle.write(w);
+        }
+    }
+
+    pub(crate) fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        let mut bundles: BTreeMap<B256, HubBundle> = BTreeMap::new();
+        for _ in 0..r.count("bridge.bundles", Self::MAX)? {
+            let id = r.b256("bundle.id")?;
+            if bundles.last_key_value().is_some_and(|(last, _)| *last >= id) {
+                return Err(DecodeError::Invalid { field: "bundle.id", reason: "not in ascending order" });
+            }
+            bundles.insert(id, HubBundle::read(r)?);
+        }
+        Ok(Self(bundles))
+    }
+}

@@ -1,8 +1,8 @@
 //! Bundles in the hub's state: included, voted on, decided (`docs/specs/bundles.md`).
 
-use crate::{Ballot, Bundle, Vote};
+use crate::{Ballot, BridgeRecord, Bundle, Vote};
 use std::collections::BTreeMap;
-use switchyard_primitives::{B256, DecodeError, Reader, RollupId, TxHash, Writer};
+use switchyard_primitives::{B256, Bytes, DecodeError, Reader, RollupId, TxHash, Writer};
 
 /// A leg as the log has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -225,4 +225,18 @@ impl Bundles {
         }
         Ok(Self(bundles))
     }
+}
+
+/// The legs that a block's records put into a rollup's segment, in their order: bundle, leg and transaction.
+pub fn legs_of(records: &[Bytes], rollup: RollupId) -> Vec<(B256, u8, TxHash)> {
+    let bundles = records.iter().filter(|record| BridgeRecord::is_bundle(record));
+    let bundles = bundles.filter_map(|record| match BridgeRecord::decode(record) {
+        Ok(BridgeRecord::Bundle(bundle)) => Some(bundle),
+        _ => None,
+    });
+    let legs = bundles.flat_map(|bundle| {
+        let id = bundle.id();
+        (0u8..).zip(bundle.legs).map(move |(index, leg)| (id, index, leg))
+    });
+    legs.filter(|(_, _, leg)| leg.rollup == rollup).map(|(id, index, leg)| (id, index, leg.tx)).collect()
 }

@@ -150,7 +150,8 @@ impl Side {
             Some(call) => calls.push((job, call)),
             None => blind = true,
         };
-        for other in rollups.iter().filter(|other| other.rollup != self.rollup) {
+        let own = self.rollup;
+        for other in rollups.iter().filter(|other| other.rollup != own) {
             if !self.knows(other.rollup)? && !self.desk.has(Job::Register(other.rollup)) {
                 let call = anchor.as_ref().map(|a| register_call(&*parts.hub, self.rollup, other, a)).transpose()?;
                 show(Job::Register(other.rollup), call.flatten());
@@ -183,7 +184,7 @@ impl Side {
             }
         }
         self.send(runtime, calls)?;
-        for source in parts.chains.keys().filter(|source| **source != self.rollup) {
+        for source in parts.chains.keys().filter(|source| **source != own) {
             self.deliver(parts, *source, runtime)?;
         }
         self.refund(runtime)?;

@@ -216,7 +216,7 @@ impl Validator {
         let ended = over.clone();
         let (pool, states) = (mempool.clone(), hub.clone());
         let attestations = Arc::new(Pool::new(hub.clone(), metrics.clone()));
-        let (attested, closed, at) = (attestations.clone(), watch::channel(0).0, hub.clone());
+        let (attested, closed) = (attestations.clone(), watch::channel(0).0);
         let wrapped = {
             let machine: Arc<dyn Machine> = Arc::new(Simulated::new(context.child("builder"), settings.clock_ahead_ms));
             let builder = HubBuilder::new(BuilderParts {
@@ -286,7 +286,7 @@ impl Validator {
                             let next = Arc::new(AtomicU64::new(0));
                             let watched = tip.clone();
                             let executor =
-                                Executor { rollup: EVM, driver, store, mempool: pool, hub: at, closed, tip, next, metrics };
+                                Executor { rollup: EVM, driver, store, mempool: pool, closed, tip, next, metrics };
                             execute(executor, watched).await
                         }
                         None => std::future::pending().await,

@@ -1,7 +1,7 @@
 //! Runs one rollup: final segments in, rollup blocks out. Ordering never waits for it.
 
 use crate::{
-    hub::HubStates,
+    hub::tree_root,
     metrics::{Metrics, gauge},
 };
 use std::sync::{
@@ -10,7 +10,8 @@ use std::sync::{
 };
 use switchyard_mempool::Mempool;
 use switchyard_primitives::RollupId;
-use switchyard_rollup_core::{Applied, Driver, DriverError, SegmentInput, TxOutcome};
+use switchyard_bridge_core::{BRIDGE_FROM, legs_of};
+use switchyard_rollup_core::{Applied, Driver, DriverError, LegAt, SegmentInput, TxOutcome};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
 use tokio::sync::watch;
@@ -58,8 +59,6 @@ pub struct Executor<D> {
     pub store: Arc<dyn Store>,
     /// Told what was executed.
     pub mempool: Arc<Mempool>,
-    /// Tells the root of the hub's accumulator after each block.
-    pub hub: HubStates,
     /// Bumped when the rollup has made blocks.
     pub closed: watch::Sender<u64>,
     /// The durable tip.
@@ -123,13 +122,20 @@ impl<D: Driver> Executor<D> {
         let header = header.filter(|_| height >= self.store.earliest());
         let header = header.ok_or(ExecutorError::Missing { rollup, height })?;
         let transactions = self.store.transactions(rollup, height).map_err(failed)?.unwrap_or_default();
+        let records = if header.protocol < BRIDGE_FROM || transactions.is_empty() {
+            None
+        } else {
+            self.store.transactions(RollupId::SYSTEM, height).map_err(failed)?
+        };
+        let leg = |(bundle, leg, tx)| LegAt { bundle, leg, tx };
+        let legs = legs_of(&records.unwrap_or_default(), rollup).into_iter().map(leg).collect();
         Ok(SegmentInput {
             hub_height: height,
             hub_hash: header.hash(),
             timestamp_ms: header.timestamp_ms,
             transactions,
-            hub_root: self.hub.tree_root(&header).map_err(failed)?,
-            legs: Vec::new(),
+            hub_root: tree_root(&*self.store, &header).map_err(failed)?,
+            legs,
         })
     }
 

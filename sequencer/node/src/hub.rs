@@ -197,28 +197,6 @@ impl HubStates {
         stored(&*self.0.store, height, &self.0.genesis)
     }
 
-    /// The root of the hub's accumulator after the block with this header: what rollups see of the hub. Zero below protocol 3.
-    /// Blocking.
-    pub fn tree_root(&self, header: &Header) -> Result<B256, StoreError> {
-        if header.protocol < BRIDGE_FROM {
-            return Ok(B256::ZERO);
-        }
-        let store = &self.0.store;
-        let count = store.bridge_count(header.height)?;
-        let mut failed = None;
-        let tree = Accumulator::at(count, |NodeId { level, position }| {
-            store.bridge_node(level, position).unwrap_or_else(|error| {
-                failed = Some(error);
-                None
-            })
-        });
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let missing = || StoreError::Corrupt { column: "bridge", detail: format!("no edge of {count} leaves") };
-        Ok(tree.ok_or_else(missing)?.root())
-    }
-
     /// Makes a state the tip's, once its block is in the store.
     pub fn advance(&self, state: Arc<SystemState>) {
         self.0.states.lock().tip = state;
@@ -234,6 +212,27 @@ fn stored(store: &dyn Store, height: u64, genesis: &SystemState) -> Result<Optio
     }
     let hub = hub.unwrap_or_else(|| genesis.hub().encode());
     Ok(Some([hub, bridge.unwrap_or_default()].concat()))
+}
+
+/// The root of the hub's accumulator after the block with this header: what rollups see of the hub. Zero below protocol 3.
+/// Blocking.
+pub fn tree_root(store: &dyn Store, header: &Header) -> Result<B256, StoreError> {
+    if header.protocol < BRIDGE_FROM {
+        return Ok(B256::ZERO);
+    }
+    let count = store.bridge_count(header.height)?;
+    let mut failed = None;
+    let tree = Accumulator::at(count, |NodeId { level, position }| {
+        store.bridge_node(level, position).unwrap_or_else(|error| {
+            failed = Some(error);
+            None
+        })
+    });
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let missing = || StoreError::Corrupt { column: "bridge", detail: format!("no edge of {count} leaves") };
+    Ok(tree.ok_or_else(missing)?.root())
 }
 
 /// What a store has of the hub's accumulator.

@@ -132,7 +132,7 @@ impl Node {
         let rollups = std::mem::take(&mut opened.rollups);
         let chains: BTreeMap<_, _> =
             rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
-        let (mut threads, progress) = shared.executors(rollups, &opened.hub)?;
+        let (mut threads, progress) = shared.executors(rollups)?;
         threads.push(shared.attest(&opened, chains.clone(), operator)?);
         shared.keep_gauges(feed.clone(), opened.hub.clone(), progress.clone());
         let finalizer = Finalizer {
@@ -308,11 +308,7 @@ impl Shared {
     }
 
     /// A thread for each rollup.
-    fn executors(
-        &self,
-        rollups: Vec<OpenRollup>,
-        hub: &HubStates,
-    ) -> Result<(Vec<JoinHandle<()>>, Progress), NodeError> {
+    fn executors(&self, rollups: Vec<OpenRollup>) -> Result<(Vec<JoinHandle<()>>, Progress), NodeError> {
         let (mut threads, mut progress) = (Vec::new(), Progress::new());
         for OpenRollup { manifest, driver, .. } in rollups {
             let next = Arc::new(AtomicU64::new(0));
@@ -322,7 +318,6 @@ impl Shared {
                 driver,
                 store: self.store.clone(),
                 mempool: self.mempool.clone(),
-                hub: hub.clone(),
                 closed: self.closed.clone(),
                 tip: self.tip.clone(),
                 next,
@@ -498,8 +493,12 @@ mod tests {
     fn shared() -> (Shared, mpsc::Receiver<NodeError>) {
         let genesis = Header::genesis(B256::ZERO, 0, B256::ZERO);
         let (fail, failures) = mpsc::channel(16);
+        let store = Arc::new(MemoryStore::new(genesis));
+        let hub = crate::hub::tests::of_equals(store.clone(), &[B256::ZERO]);
         let shared = Shared {
-            store: Arc::new(MemoryStore::new(genesis)),
+            store,
+            pool: Arc::new(Pool::new(hub, Arc::default())),
+            closed: watch::channel(0).0,
             mempool: Arc::new(Mempool::new(MempoolConfig::default(), Limits::default(), [])),
             metrics: Arc::default(),
             tip: watch::channel(HubTip { height: 0, hash: genesis.hash(), timestamp_ms: 0 }).1,

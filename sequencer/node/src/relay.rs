@@ -1,7 +1,7 @@
 //! The relayer's view of this node: its log and its rollups, in the same process.
 
 use crate::hub::HubStates;
-use alloy::{consensus::TxReceipt, sol_types::SolEvent};
+use alloy::sol_types::SolEvent;
 use alloy_primitives::{B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use alloy_primitives::{Address, U256};
 use futures::{FutureExt, future::BoxFuture};
 use serde_json::{Value, json};
 use std::{sync::Arc, sync::LazyLock, time::Duration};
-use switchyard_consensus_core::HubState;
+use switchyard_bridge_core::SystemState;
 use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::{Admission, Rejection, Sealing, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmReader, EvmRollup, prague_system_contracts};
@@ -61,8 +61,8 @@ static READER: LazyLock<Arc<EvmReader>> = LazyLock::new(|| {
     reader
 });
 
-static STATE: LazyLock<Arc<HubState>> =
-    LazyLock::new(|| Arc::new(crate::seeds::genesis().hub_state().expect("a genesis")));
+static STATE: LazyLock<Arc<SystemState>> =
+    LazyLock::new(|| Arc::new(crate::seeds::genesis().system_state().expect("a genesis")));
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(2).build().expect("a runtime")
@@ -125,7 +125,7 @@ impl Gateway for Hub {
         futures::future::ready(payloads.iter().map(admit).collect()).boxed()
     }
 
-    fn hub_state(&self) -> Arc<HubState> {
+    fn hub_state(&self) -> Arc<SystemState> {
         STATE.clone()
     }
 

@@ -176,7 +176,10 @@ pub(crate) fn gossip_message(input: &[u8]) -> bool {
     let Ok(message) = wire::Message::decode(Bytes::copy_from_slice(input), &limits) else { return false };
     let encoded = message.encode();
     match &message {
-        wire::Message::Batch { .. } | wire::Message::Ask { .. } | wire::Message::Told { .. } => {
+        wire::Message::Batch { .. }
+        | wire::Message::Ask { .. }
+        | wire::Message::Told { .. }
+        | wire::Message::Attestations { .. } => {
             same(input, Some(encoded))
         }
         // Bits past the last flag are not looked at.

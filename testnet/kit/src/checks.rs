@@ -2,13 +2,18 @@
 
 use std::{
     collections::HashMap,
+    sync::Arc,
     time::{Duration, Instant},
 };
-use switchyard_node::config::Endpoints;
-use switchyard_primitives::{Bytes, Header, RollupId, SegmentProof, TxKey};
-use switchyard_proto::v1::{GetSegmentRequest, block_service_client::BlockServiceClient};
-use switchyard_rollup_core::SegmentInput;
+use switchyard_bridge_core::{BRIDGE_FROM, legs_of};
+use switchyard_node::{config::Endpoints, genesis::Genesis};
+use switchyard_primitives::{B256, Block, RollupId, TxKey};
+use switchyard_proto::v1::{StreamBlocksRequest, block_service_client::BlockServiceClient};
+use switchyard_rollup_core::{LegAt, SegmentInput};
 use switchyard_testnet_local::Client;
+
+/// More than a block.
+const MESSAGE_BYTES: usize = 64 << 20;
 
 const POLL: Duration = Duration::from_millis(100);
 
@@ -20,22 +25,30 @@ pub struct HubLog {
 }
 
 impl HubLog {
-    /// Reads heights 1 to `to` from a validator.
-    pub async fn read(grpc: &str, rollup: RollupId, to: u64) -> eyre::Result<Self> {
-        let mut client = BlockServiceClient::new(Client::channel(grpc)?);
+    /// Reads heights 1 to `to` from a validator, and follows the hub's state from the genesis.
+    pub async fn read(grpc: &str, rollup: RollupId, to: u64, genesis: &Genesis) -> eyre::Result<Self> {
+        let mut client = BlockServiceClient::new(Client::channel(grpc)?).max_decoding_message_size(MESSAGE_BYTES);
         let mut log = Self::default();
+        let mut state = Arc::new(genesis.system_state()?);
+        let request = StreamBlocksRequest { from_height: 1, to_height: Some(to) };
+        let mut blocks = client.stream_blocks(request).await?.into_inner();
         for height in 1..=to {
-            let answer = client.get_segment(GetSegmentRequest { rollup_id: rollup.0, height }).await?.into_inner();
-            let block = answer.block.ok_or_else(|| eyre::eyre!("no block at {height}"))?;
-            let header = Header::decode(&block.header)?;
+            let answer = blocks.message().await?.ok_or_else(|| eyre::eyre!("no block at {height}"))?;
+            let block = Block::decode(answer.block.into(), &genesis.limits())?;
+            let header = block.header;
             eyre::ensure!(header.height == height, "asked for {height}, got {}", header.height);
-            let transactions: Vec<Bytes> = block.transactions.into_iter().map(Into::into).collect();
-            SegmentProof::decode(&block.proof)?.verify(header.segment_root, rollup, &transactions)?;
+            block.check_commitments()?;
+            state = state.follow(&block)?;
+            let root = state.bridge().map_or(B256::ZERO, |bridge| bridge.tree().root());
+            let leg = |(bundle, leg, tx)| LegAt { bundle, leg, tx };
+            let legs = legs_of(block.transactions(RollupId::SYSTEM), rollup);
             log.inputs.push(SegmentInput {
                 hub_height: height,
                 hub_hash: header.hash(),
                 timestamp_ms: header.timestamp_ms,
-                transactions,
+                hub_root: if header.protocol < BRIDGE_FROM { B256::ZERO } else { root },
+                transactions: block.transactions(rollup).to_vec(),
+                legs: legs.into_iter().map(leg).collect(),
             });
         }
         Ok(log)

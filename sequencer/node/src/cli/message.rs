@@ -202,7 +202,7 @@ async fn send_coin(
     deadline: Option<u64>,
 ) -> Result<B256, CliError> {
     let transfer = IMessageAttributes::transferCall {}.abi_encode();
-    let deadline = deadline.map(|s| IMessageAttributes::deadlineCall { deadline: in_seconds(s) }.abi_encode());
+    let deadline = deadline.map(|s| IMessageAttributes::deadlineCall { timestamp: in_seconds(s) }.abi_encode());
     let attributes = [transfer].into_iter().chain(deadline).map(Into::into).collect();
     let payload = Default::default();
     let data = Outbox::sendMessageCall { recipient, payload, attributes }.abi_encode().into();

@@ -12,7 +12,8 @@ use switchyard_consensus_core::{Seat, SeatSet, keys};
 use switchyard_consensus_engine::GossipHandle;
 use switchyard_mempool::{Included, MempoolConfig, Origin};
 use switchyard_primitives::{Block, FinalityCertificate, Limits, Segment, TableEntry};
-use switchyard_store::MemoryStore;
+use switchyard_store::{BridgeRows, MemoryStore};
+use std::collections::BTreeMap;
 
 const ROLLUP: RollupId = RollupId(7);
 
@@ -37,6 +38,26 @@ impl Store for Eventful {
 
     fn put_hub_state(&self, height: u64, state: &[u8]) -> Stored<()> {
         self.store.put_hub_state(height, state)
+    }
+
+    fn put_bridge(&self, height: u64, rows: &BridgeRows) -> Stored<()> {
+        self.store.put_bridge(height, rows)
+    }
+
+    fn bridge_state(&self, height: u64) -> Stored<Option<Vec<u8>>> {
+        self.store.bridge_state(height)
+    }
+
+    fn bridge_count(&self, height: u64) -> Stored<u64> {
+        self.store.bridge_count(height)
+    }
+
+    fn bridge_leaf(&self, index: u64) -> Stored<Option<Vec<u8>>> {
+        self.store.bridge_leaf(index)
+    }
+
+    fn bridge_node(&self, level: u8, position: u64) -> Stored<Option<B256>> {
+        self.store.bridge_node(level, position)
     }
 
     fn hub_state(&self, height: u64) -> Stored<Option<Vec<u8>>> {
@@ -161,9 +182,10 @@ impl Hub {
             forwards_submissions: false,
         };
         let (store_, mempool_) = (store.clone(), mempool.clone());
-        let (chains, errors) = (HashMap::new(), RecentErrors::default());
+        let (chains, errors) = (BTreeMap::new(), RecentErrors::default());
         let entry = Entry::Validator { ingest, builder };
-        let gateway = NodeGateway { info, store: store_, hub, mempool: mempool_, entry, tip, chains, errors };
+        let log = Log { hub: hub.clone(), store: store.clone() };
+        let gateway = NodeGateway { info, store: store_, hub, mempool: mempool_, entry, tip, chains, log, errors };
         Self { gateway, store, mempool, genesis }
     }
 

@@ -167,6 +167,7 @@ fn an_unknown_key_is_refused_by_name_at_every_level() {
         timestamp_ms: 1,
         validators: vec![GenesisValidator::new(seat, FixedBytes::ZERO)],
         rollups: vec![RollupManifest { id: RollupId(1), name: "a".into(), vm: Vm::Opaque, sealing: Sealing::HubBlock }],
+        operators: Vec::new(),
         limits: GenesisLimits::default(),
         epochs: GenesisEpochs::default(),
         replay_window_blocks: 1,

@@ -111,7 +111,8 @@ fn a_final_block_that_breaks_the_rules_stops_the_node_by_name() {
 #[test]
 fn a_node_that_does_not_know_the_protocol_stops_before_it() {
     let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
-    let newer = genesis_state(&[identity(1)], 4).with_protocol(2);
+    let newer = genesis_state(&[identity(1)], 4).hub().clone().with_protocol(2);
+    let newer = SystemState::new(newer, Arc::default()).unwrap();
     let states = HubStates::open(store.clone(), B256::ZERO, newer.clone()).unwrap();
     assert!(states.check_protocol().is_ok() && states.knows(&newer));
     let error = HubStates::open_knowing(1, store.clone(), B256::ZERO, newer.clone()).err().unwrap();

@@ -51,6 +51,7 @@ fn genesis(timestamp_ms: u64) -> Genesis {
         timestamp_ms,
         validators: secrets.iter().zip(seats(&secrets)).map(validator).collect(),
         rollups: crate::fake::ROLLUPS.map(opaque).into(),
+        operators: Vec::new(),
         limits: GenesisLimits::default(),
         epochs: GenesisEpochs::default(),
         replay_window_blocks: 100,

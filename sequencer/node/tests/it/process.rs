@@ -96,6 +96,7 @@ impl Folder {
             timestamp_ms: 1_700_000_000_000,
             validators: vec![genesis_validator(&keys)],
             rollups: vec![rollup(EVM, "evm", Vm::Evm { genesis: evm_genesis() }), rollup(7, "opaque", Vm::Opaque)],
+            operators: Vec::new(),
             limits: GenesisLimits::default(),
             epochs: GenesisEpochs::default(),
             replay_window_blocks: 100,

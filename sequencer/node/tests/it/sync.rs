@@ -3,6 +3,7 @@
 use crate::fake::{FakeHub, certify, seats, secrets, segment};
 use futures::{StreamExt, stream, stream::BoxStream};
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
+use switchyard_bridge_core::SystemState;
 use switchyard_consensus_core::{EngineEvent, EpochRules, HubState, Seat, SeatSet, SingleEpoch, stake::Registration};
 use switchyard_node::{
     config::Checkpoint,
@@ -497,6 +498,10 @@ fn stateful() -> (Arc<FakeHub>, HubState) {
     (FakeHub::of(network, genesis, seats, secrets), state)
 }
 
+fn system(hub: &HubState) -> SystemState {
+    SystemState::new(hub.clone(), Arc::default()).unwrap()
+}
+
 #[tokio::test]
 async fn a_log_begins_at_the_block_that_the_operator_trusts_and_no_other() {
     let (full, state) = stateful();
@@ -504,7 +509,7 @@ async fn a_log_begins_at_the_block_that_the_operator_trusts_and_no_other() {
     let (truth, metrics) = (honest(&full).await, Arc::new(Metrics::default()));
     let begin = async |store: &Arc<MemoryStore>, checkpoint: Checkpoint, urls: &[String]| {
         let (sources, judge) = (sources(urls, &metrics), judge(&full, Some(checkpoint)));
-        let hub = HubStates::open(store.clone(), full.info().id, state.clone()).unwrap();
+        let hub = HubStates::open(store.clone(), full.info().id, system(&state)).unwrap();
         let (limits, timing) = (Limits::default(), timing());
         let begin = Begin {
             checkpoint,

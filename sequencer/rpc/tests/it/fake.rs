@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
+use switchyard_bridge_core::SystemState;
 use switchyard_consensus_core::{EpochRules, HubState, Seat, SeatSet, VOTE_DST, finalize_message, stake::Registration};
 use switchyard_primitives::{
     Block, FinalityCertificate, FinalityProof, Header, Limits, RollupId, Segment, SegmentTable, SignerBitmap, TxHash,
@@ -276,11 +277,12 @@ impl Gateway for FakeHub {
         }))
     }
 
-    fn hub_state(&self) -> Arc<HubState> {
+    fn hub_state(&self) -> Arc<SystemState> {
         let rules = EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 };
         let registered =
             |seat: &Seat| (seat.identity, Registration { bls: seat.bls, stake: 1, address: None, serial: 0 });
-        Arc::new(HubState::genesis(self.info.id, rules, self.seats.seats().iter().map(registered)).unwrap())
+        let hub = HubState::genesis(self.info.id, rules, self.seats.seats().iter().map(registered)).unwrap();
+    Arc::new(SystemState::new(hub, Arc::default()).unwrap())
     }
 
     fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError> {

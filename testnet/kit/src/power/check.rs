@@ -11,7 +11,7 @@ use eyre::{Context as _, bail, ensure};
 use std::{collections::HashMap, num::NonZeroU64, path::Path};
 use switchyard_consensus_core::{Vote, keys::bls_public_key};
 use switchyard_consensus_guard::{Entry, FORMAT, Interchange, Kind, SignGuard, Statement};
-use switchyard_node::{config::Config, genesis::Genesis};
+use switchyard_node::{config::Config, genesis::Genesis, hub::tree_root};
 use switchyard_primitives::{B256, Block, RollupId};
 use switchyard_rollup_core::{Driver as _, RollupManifest, SegmentInput, Vm, evm::EvmChain as _};
 use switchyard_rollup_evm::{EvmConfig, EvmReader, EvmRollup};
@@ -170,7 +170,9 @@ fn input(store: &dyn Store, recorded: &[Block], rollup: RollupId, height: u64) -
         let segment = block.segments().iter().find(|segment| segment.rollup == rollup);
         segment.map(|segment| segment.transactions.clone()).unwrap_or_default()
     };
-    Ok(Some(SegmentInput { hub_height: height, hub_hash, timestamp_ms, transactions }))
+    // No bundles are in these logs.
+    let (hub_root, legs) = (tree_root(store, &header)?, Vec::new());
+    Ok(Some(SegmentInput { hub_height: height, hub_hash, timestamp_ms, hub_root, transactions, legs }))
 }
 
 /// Flat state and trie say the same of the accounts that were used.

@@ -70,7 +70,7 @@ async fn a_validator_that_stands_still_is_done_without_and_catches_up() {
     load.more(40).await;
     let accepted = load.finish().await;
 
-    nothing_lost(&client, &nodes, VICTIM, &[accepted, vec![early]].concat()).await;
+    nothing_lost(&client, &nodes, &testnet.dir().genesis().unwrap(), VICTIM, &[accepted, vec![early]].concat()).await;
     nobody_is_at_fault(&client, &nodes).await;
     assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
 }
@@ -141,7 +141,7 @@ async fn bad_links(transport: Transport) {
     let before = tip(&client, &nodes[VICTIM]).await;
     caught_up(&client, &nodes[0].grpc, before + 2, SECONDS_60).await.unwrap();
 
-    nothing_lost(&client, &nodes, VICTIM, &[accepted, vec![late]].concat()).await;
+    nothing_lost(&client, &nodes, &testnet.dir().genesis().unwrap(), VICTIM, &[accepted, vec![late]].concat()).await;
     nobody_is_at_fault(&client, &nodes).await;
     if transport != Transport::Own {
         for (index, node) in nodes.iter().enumerate() {
@@ -203,7 +203,7 @@ async fn a_full_disk_stops_its_validator_alone_which_goes_on_when_there_is_space
     caught_up(&client, &nodes[VICTIM].grpc, without, SECONDS_60).await.unwrap();
     load.more(20).await;
     let accepted = load.finish().await;
-    nothing_lost(&client, &nodes, VICTIM, &accepted).await;
+    nothing_lost(&client, &nodes, &testnet.dir().genesis().unwrap(), VICTIM, &accepted).await;
     nobody_is_at_fault(&client, &nodes).await;
     assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
 }

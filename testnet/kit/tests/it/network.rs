@@ -54,7 +54,7 @@ async fn a_killed_validator_loses_nothing_and_catches_up_and_a_replay_gives_the_
     let accepted = load.finish().await;
 
     caught_up(&client, &nodes[VICTIM].grpc, while_away + 1, SECONDS_60).await.unwrap();
-    let (_, logs) = nothing_lost(&client, &nodes, VICTIM, &accepted).await;
+    let (_, logs) = nothing_lost(&client, &nodes, &testnet.dir().genesis().unwrap(), VICTIM, &accepted).await;
     let replayed = tempfile::tempdir().unwrap();
     for rollup in [YARD_A, YARD_B] {
         replay(&client, &testnet, &nodes[0], rollup, &logs[&rollup], replayed.path()).await;

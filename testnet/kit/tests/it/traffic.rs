@@ -9,7 +9,7 @@ use std::{
     },
     time::Duration,
 };
-use switchyard_node::config::Endpoints;
+use switchyard_node::{config::Endpoints, genesis::Genesis};
 use switchyard_primitives::{RollupId, TxKey};
 use switchyard_testnet_kit::{
     HubLog, Sent, Wallet, agree_on_hub, agree_on_rollup, caught_up, raw_payload, submit_evm, submit_raw,
@@ -156,6 +156,7 @@ pub(crate) async fn executed(client: &Client, nodes: &[Endpoints], rollup: Rollu
 pub(crate) async fn nothing_lost(
     client: &Client,
     nodes: &[Endpoints],
+    genesis: &Genesis,
     reader: usize,
     accepted: &[TxKey],
 ) -> (u64, HashMap<RollupId, HubLog>) {
@@ -178,7 +179,7 @@ pub(crate) async fn nothing_lost(
 
     let (mut logs, mut held) = (HashMap::new(), HashMap::<TxKey, usize>::new());
     for rollup in [YARD_A, YARD_B, YARD_C] {
-        let log = HubLog::read(&nodes[reader].grpc, rollup, height).await.unwrap();
+        let log = HubLog::read(&nodes[reader].grpc, rollup, height, genesis).await.unwrap();
         held.extend(log.counts(rollup));
         logs.insert(rollup, log);
     }

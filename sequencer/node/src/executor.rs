@@ -6,7 +6,7 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 use switchyard_mempool::Mempool;
-use switchyard_primitives::RollupId;
+use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::{Applied, Driver, DriverError, SegmentInput, TxOutcome};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
@@ -117,7 +117,9 @@ impl<D: Driver> Executor<D> {
             hub_height: height,
             hub_hash: header.hash(),
             timestamp_ms: header.timestamp_ms,
+            hub_root: B256::ZERO,
             transactions,
+            legs: Vec::new(),
         })
     }
 

@@ -223,6 +223,17 @@ impl Seeds {
         let waiting = vec![AlloyBytes::from_static(b"one"), AlloyBytes::new()];
         self.kind("evm_records", "pending", 5, list(&[&B256::ZERO, &1_000u64, &waiting]));
         self.kind("evm_records", "word", 6, encode(U256::from(77)));
+        let (hash, leg) = (B256::repeat_byte(1), list(&[&1u64, &0u32, &B256::repeat_byte(2), &3u8]));
+        let legs = ListOf(leg);
+        let with_legs = list(&[&hash, &1_000u64, &waiting, &B256::repeat_byte(3), &legs]);
+        self.kind("evm_records", "pending_legs", 5, with_legs);
+        let vote = list(&[&B256::repeat_byte(2), &3u8, &1u8]);
+        self.kind("evm_records", "checkpoint", 7, list(&[&9u64, &hash, &hash, &hash, &ListOf(vote.clone())]));
+        let numbers: [&dyn Encodable; 10] =
+            [&5u64, &1u8, &1u64, &2u64, &3u64, &4u64, &0u64, &0u64, &99u64, &200_000u64];
+        let rest: [&dyn Encodable; 7] = [&hash, &hash, &hash, &5u128, &0u128, &hash, &waiting[0]];
+        self.kind("evm_records", "message", 8, list(&[&numbers[..], &rest[..]].concat()));
+        self.kind("evm_records", "vote", 9, vote);
     }
 
     fn operator(&mut self) {
@@ -390,4 +401,14 @@ fn signed(tx: impl Into<TypedTransaction>) -> TxEnvelope {
     let signer = PrivateKeySigner::from_slice(&rich().1).expect("a key");
     let signature = signer.sign_hash_sync(&tx.signature_hash()).expect("a signature");
     tx.into_signed(signature).into()
+}
+
+/// A list of one item that is encoded already.
+struct ListOf(Vec<u8>);
+
+impl Encodable for ListOf {
+    fn encode(&self, out: &mut dyn alloy_rlp::BufMut) {
+        alloy_rlp::Header { list: true, payload_length: self.0.len() }.encode(out);
+        out.put_slice(&self.0);
+    }
 }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 use switchyard_node::config::Endpoints;
-use switchyard_primitives::{Bytes, Header, RollupId, SegmentProof, TxKey};
+use switchyard_primitives::{B256, Bytes, Header, RollupId, SegmentProof, TxKey};
 use switchyard_proto::v1::{GetSegmentRequest, block_service_client::BlockServiceClient};
 use switchyard_rollup_core::SegmentInput;
 use switchyard_testnet_local::Client;
@@ -35,7 +35,9 @@ impl HubLog {
                 hub_height: height,
                 hub_hash: header.hash(),
                 timestamp_ms: header.timestamp_ms,
+                hub_root: B256::ZERO,
                 transactions,
+                legs: Vec::new(),
             });
         }
         Ok(log)

@@ -170,7 +170,8 @@ fn input(store: &dyn Store, recorded: &[Block], rollup: RollupId, height: u64) -
         let segment = block.segments().iter().find(|segment| segment.rollup == rollup);
         segment.map(|segment| segment.transactions.clone()).unwrap_or_default()
     };
-    Ok(Some(SegmentInput { hub_height: height, hub_hash, timestamp_ms, transactions }))
+    let (hub_root, legs) = (B256::ZERO, Vec::new());
+    Ok(Some(SegmentInput { hub_height: height, hub_hash, timestamp_ms, hub_root, transactions, legs }))
 }
 
 /// Flat state and trie say the same of the accounts that were used.

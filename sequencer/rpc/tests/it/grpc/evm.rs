@@ -12,7 +12,7 @@ use switchyard_primitives::{Level, RollupId, TxKey};
 use switchyard_proto::v1::{self, transaction_status::Outcome};
 use switchyard_rollup_core::{
     TxOutcome,
-    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock},
+    evm::{Attestable, EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock, SentMessage},
 };
 use switchyard_rpc::TxStatus;
 use tokio::sync::{broadcast, watch};
@@ -35,6 +35,25 @@ impl EvmChain for Head {
     }
     fn number_at(&self, level: Level) -> u64 {
         if level == Level::Attested { 3 } else { 0 }
+    }
+    fn set_attested(&self, _: u64) {}
+    fn attested(&self) -> u64 {
+        3
+    }
+    fn checkpoint(&self, _: u64) -> Result<Option<Attestable>, EvmError> {
+        Err(NO_STATE)
+    }
+    fn outbox_count(&self) -> u64 {
+        0
+    }
+    fn sent(&self, _: u64) -> Result<Option<SentMessage>, EvmError> {
+        Err(NO_STATE)
+    }
+    fn sent_by_id(&self, _: B256) -> Result<Option<SentMessage>, EvmError> {
+        Err(NO_STATE)
+    }
+    fn outbox_path(&self, _: u64, _: u64) -> Result<Option<Vec<B256>>, EvmError> {
+        Err(NO_STATE)
     }
     fn write_snapshot(&self, _: &mut dyn std::io::Write) -> Result<(), EvmError> {
         Err(EvmError::Busy("no state".into()))
@@ -84,6 +103,9 @@ impl EvmChain for Head {
     }
     fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
         self.blocks.subscribe()
+    }
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(5).subscribe()
     }
     fn subscribe_pending(&self) -> watch::Receiver<()> {
         self.open.subscribe()

@@ -13,8 +13,23 @@ pub struct SegmentInput {
     pub hub_hash: B256,
     /// Its timestamp in milliseconds.
     pub timestamp_ms: u64,
+    /// Root of the hub's accumulator after this block; zero before protocol version 3.
+    pub hub_root: B256,
     /// The rollup's transactions, empty where the block has none.
     pub transactions: Vec<Bytes>,
+    /// The legs of bundles among them, in the log's order.
+    pub legs: Vec<LegAt>,
+}
+
+/// A transaction of a segment that is a leg of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LegAt {
+    /// The bundle's id.
+    pub bundle: B256,
+    /// The leg's index in it.
+    pub leg: u8,
+    /// Hash of the leg's transaction. Where the segment has it more than once, the first one is meant.
+    pub tx: TxHash,
 }
 
 /// What became of one transaction of a segment.

@@ -8,6 +8,7 @@ use alloy::{
 };
 use alloy_primitives::{Address, B256, Bytes, U256};
 use std::sync::Arc;
+use switchyard_bridge_core::{Checkpoint, Message, Vote};
 use switchyard_primitives::Level;
 use tokio::sync::{broadcast, watch};
 
@@ -108,6 +109,26 @@ pub struct EvmAccount {
     pub code_hash: B256,
 }
 
+/// What operators attest of a block: the checkpoint, and the votes that its root commits to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attestable {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// The votes of bundles that it carries, in their order.
+    pub votes: Vec<Vote>,
+}
+
+/// A message that the rollup has sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentMessage {
+    /// All of its fields.
+    pub message: Message,
+    /// What its `payload_hash` is the hash of.
+    pub payload: Bytes,
+    /// Number of the rollup block that sent it.
+    pub block: u64,
+}
+
 /// The executed chain of one EVM rollup.
 ///
 /// Where a method takes the number of a block for its state, that of the open block ([`Self::pending`]) stands for the
@@ -120,6 +141,24 @@ pub trait EvmChain: Send + Sync + 'static {
     /// Number of the newest block at `level`: `Final` is the head, `Attested` is `safe`, `Settled` is `finalized`; 0 while
     /// nothing has reached the level. Cheap.
     fn number_at(&self, level: Level) -> u64;
+    /// Takes note that block `number` is attested; a lower one than before changes nothing. A block that is not closed here yet
+    /// may be named: it counts from when it is. Not kept across restarts: the hub's log says it again. Cheap.
+    fn set_attested(&self, number: u64);
+    /// Number of the newest closed block that is attested, 0 while there is none. Cheap.
+    fn attested(&self) -> u64;
+    /// What operators attest of block `number`; none if there is no such block, if it is not among the newest 16,384, or was
+    /// not made by this version on this node (genesis, blocks up to a snapshot's).
+    fn checkpoint(&self, number: u64) -> Result<Option<Attestable>, EvmError>;
+    /// Number of messages that the rollup has sent up to the newest block. Cheap.
+    fn outbox_count(&self) -> u64;
+    /// The message of this index; none if there is none yet, or it was sent before this node's state begins (a snapshot, or a
+    /// database of an earlier version).
+    fn sent(&self, index: u64) -> Result<Option<SentMessage>, EvmError>;
+    /// As [`Self::sent`], by the message's id.
+    fn sent_by_id(&self, id: B256) -> Result<Option<SentMessage>, EvmError>;
+    /// Siblings of message `index` in the outbox of `count` messages, from the leaf up: against a checkpoint's `outbox_root`
+    /// with that count. None where [`Self::sent`] is none, or the outbox has never had so many.
+    fn outbox_path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, EvmError>;
     /// Writes the state after the newest block and all that a new node needs to go on from it. May take minutes.
     fn write_snapshot(&self, out: &mut dyn std::io::Write) -> Result<(), EvmError>;
     /// Base fee of the block after the head, in wei. Cheap.
@@ -157,6 +196,8 @@ pub trait EvmChain: Send + Sync + 'static {
     ) -> Result<u64, EvmError>;
     /// New blocks from now on. A receiver that falls behind is told how many it missed.
     fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>>;
+    /// Number of the newest closed block, now and whenever there is another one.
+    fn watch_head(&self) -> watch::Receiver<u64>;
     /// Changes when the open block takes in more or is another one.
     fn subscribe_pending(&self) -> watch::Receiver<()>;
 }

@@ -7,5 +7,5 @@ pub mod evm;
 mod manifest;
 
 pub use admission::{Account, Admission, Rejection, Sequenced};
-pub use driver::{Applied, Driver, DriverError, SegmentInput, TxOutcome, UNSYNCED_HUB_BLOCKS_MAX};
+pub use driver::{Applied, Driver, DriverError, LegAt, SegmentInput, TxOutcome, UNSYNCED_HUB_BLOCKS_MAX};
 pub use manifest::{ManifestError, RollupManifest, Sealing, Vm};

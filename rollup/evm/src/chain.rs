@@ -13,7 +13,10 @@ use alloy_primitives::map::DefaultHashBuilder;
 use arc_swap::ArcSwap;
 use lru::LruCache;
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{Sealing, evm::ExecutedBlock};
 use tokio::sync::{broadcast, watch};
@@ -34,6 +37,9 @@ pub(crate) struct Chain {
     recent: Mutex<Recent>,
     feed: broadcast::Sender<Arc<ExecutedBlock>>,
     pending_feed: watch::Sender<()>,
+    head_feed: watch::Sender<u64>,
+    /// The greatest block number that the hub has said is attested.
+    attested: AtomicU64,
 }
 
 /// The end of the chain, which changes as one.
@@ -42,20 +48,25 @@ struct Tip {
     head: Arc<ExecutedBlock>,
     /// On top of the head.
     open: Option<OpenView>,
+    /// Messages that were sent up to the head.
+    outbox_count: u64,
 }
 
 impl Chain {
     pub(crate) fn new(store: Store, rollup: RollupId, chain_id: u64, sealing: Sealing, head: ExecutedBlock) -> Self {
+        let number = head.header.number;
         Self {
             store,
             rollup,
             chain_id,
             sealing,
             senders: Senders::new(chain_id),
-            tip: ArcSwap::from_pointee(Tip { head: Arc::new(head), open: None }),
+            tip: ArcSwap::from_pointee(Tip { head: Arc::new(head), open: None, outbox_count: 0 }),
             recent: Mutex::new(Recent::default()),
             feed: broadcast::Sender::new(FEED_BLOCKS),
             pending_feed: watch::Sender::new(()),
+            head_feed: watch::Sender::new(number),
+            attested: AtomicU64::new(0),
         }
     }
 
@@ -71,6 +82,20 @@ impl Chain {
     /// The open block if it holds a transaction, so that it will be closed with this number.
     pub(crate) fn pending(&self) -> Option<OpenView> {
         self.open().filter(|open| !open.block.transactions.is_empty())
+    }
+
+    pub(crate) fn outbox_count(&self) -> u64 {
+        self.tip.load().outbox_count
+    }
+
+    /// Takes note that a block is attested, whether or not it is closed here.
+    pub(crate) fn set_attested(&self, number: u64) {
+        self.attested.fetch_max(number, Ordering::AcqRel);
+    }
+
+    /// The newest closed block that is attested; genesis while there is none.
+    pub(crate) fn attested(&self) -> u64 {
+        self.attested.load(Ordering::Acquire).min(self.tip.load().head.header.number)
     }
 
     /// The same in every block.
@@ -98,8 +123,9 @@ impl Chain {
         Ok(block)
     }
 
-    /// Shows blocks that have been written, and the open block on top of them, to readers and subscribers.
-    pub(crate) fn advance(&self, blocks: Vec<Arc<ExecutedBlock>>, open: Option<OpenView>) {
+    /// Shows blocks that have been written, the number of messages sent up to them, and the open block on top of them, to
+    /// readers and subscribers.
+    pub(crate) fn advance(&self, blocks: Vec<Arc<ExecutedBlock>>, open: Option<OpenView>, outbox_count: u64) {
         let before = self.tip.load_full();
         let has_changed = match (&before.open, &open) {
             (Some(before), Some(open)) => !Arc::ptr_eq(&before.block, &open.block),
@@ -109,7 +135,11 @@ impl Chain {
         for block in &blocks {
             self.recent.lock().put(block.clone());
         }
-        self.tip.store(Arc::new(Tip { head, open }));
+        let number = head.header.number;
+        self.tip.store(Arc::new(Tip { head, open, outbox_count }));
+        if !blocks.is_empty() {
+            self.head_feed.send_replace(number);
+        }
         for block in blocks {
             // An error only says that nobody listens.
             let _ = self.feed.send(block);
@@ -121,6 +151,10 @@ impl Chain {
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<ExecutedBlock>> {
         self.feed.subscribe()
+    }
+
+    pub(crate) fn watch_head(&self) -> watch::Receiver<u64> {
+        self.head_feed.subscribe()
     }
 
     pub(crate) fn subscribe_pending(&self) -> watch::Receiver<()> {

@@ -1,20 +1,33 @@
 //! What one hub block changes, gathered in memory and written as one batch.
 
 use crate::{
-    records::{BodyRecord, HeaderRecord, PROGRESS, PendingRecord, Progress, encode_outcome, slot_key},
+    outbox::node_key,
+    records::{
+        BodyRecord, CheckpointRecord, HeaderRecord, MessageRecord, PROGRESS, PendingRecord, Progress, VoteRecord,
+        encode_outcome, slot_key,
+    },
     store::{Column, StateError, Store, WriteBatch},
+    votes::Place,
 };
 use alloy::consensus::TrieAccount;
 use alloy_primitives::{
-    Address, Bytes, U256,
+    Address, B256, Bytes, U256,
     map::{AddressMap, B256Map, HashMap},
 };
 use std::{collections::BTreeMap, sync::Arc};
-use switchyard_rollup_core::{TxOutcome, evm::ExecutedBlock};
+use switchyard_bridge_core::{NodeId, Vote};
+use switchyard_rollup_core::{
+    TxOutcome,
+    evm::{Attestable, ExecutedBlock},
+};
 
 /// Hub heights at which the database waits for the disk. A power cut takes back at most this many; whoever prunes the hub's
 /// log leaves as many below [`switchyard_rollup_core::Driver::next_hub_height`].
 pub(crate) const SYNC_EVERY_HUB_BLOCKS: u64 = switchyard_rollup_core::UNSYNCED_HUB_BLOCKS_MAX;
+
+/// Checkpoints that are kept, with their votes: of the newest blocks. An operator that has stood still attests what is newest
+/// by then.
+pub(crate) const CHECKPOINTS_KEPT: u64 = 16_384;
 
 /// Changes that are not in the database yet; reads of the driver look here first.
 #[derive(Default)]
@@ -29,6 +42,12 @@ pub(crate) struct Changes {
     pub(crate) outcomes: B256Map<TxOutcome>,
     /// Pending hub blocks that were added, or none for those that are done.
     pub(crate) pending: BTreeMap<u64, Option<PendingRecord>>,
+    pub(crate) checkpoints: Vec<Attestable>,
+    /// Votes that wait for a checkpoint, or none for those that one has carried.
+    pub(crate) votes: BTreeMap<Place, Option<Vote>>,
+    pub(crate) outbox_nodes: Vec<(NodeId, B256)>,
+    /// Messages that were sent, with their ids.
+    pub(crate) messages: Vec<(B256, MessageRecord)>,
 }
 
 impl Changes {
@@ -44,6 +63,7 @@ impl Changes {
     pub(crate) fn fill(&self, store: &Store, batch: &mut WriteBatch) -> Result<(), StateError> {
         self.fill_state(store, batch)?;
         self.fill_blocks(store, batch)?;
+        self.fill_bridge(store, batch)?;
         let transactions = store.column(Column::Transactions)?;
         for (hash, outcome) in &self.outcomes {
             batch.put_cf(transactions, hash, encode_outcome(outcome));
@@ -82,6 +102,34 @@ impl Changes {
         let nodes = store.column(Column::Nodes)?;
         for (hash, node) in &self.nodes {
             batch.put_cf(nodes, hash, node);
+        }
+        Ok(())
+    }
+
+    fn fill_bridge(&self, store: &Store, batch: &mut WriteBatch) -> Result<(), StateError> {
+        let checkpoints = store.column(Column::Checkpoints)?;
+        for attestable in &self.checkpoints {
+            let number = attestable.checkpoint.number;
+            batch.put_cf(checkpoints, number.to_be_bytes(), alloy_rlp::encode(CheckpointRecord::from(attestable)));
+            if let Some(old) = number.checked_sub(CHECKPOINTS_KEPT) {
+                batch.delete_cf(checkpoints, old.to_be_bytes());
+            }
+        }
+        let votes = store.column(Column::Votes)?;
+        for (place, vote) in &self.votes {
+            match vote {
+                Some(vote) => batch.put_cf(votes, place.key(), alloy_rlp::encode(VoteRecord::from(vote))),
+                None => batch.delete_cf(votes, place.key()),
+            }
+        }
+        let nodes = store.column(Column::OutboxNodes)?;
+        for (id, hash) in &self.outbox_nodes {
+            batch.put_cf(nodes, node_key(*id), hash);
+        }
+        let (messages, ids) = (store.column(Column::Messages)?, store.column(Column::MessageIds)?);
+        for (id, message) in &self.messages {
+            batch.put_cf(messages, message.key(), alloy_rlp::encode(message));
+            batch.put_cf(ids, id, message.key());
         }
         Ok(())
     }

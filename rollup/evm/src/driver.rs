@@ -5,21 +5,22 @@ use crate::{
     changes::Changes,
     execute::{Attributes, Executed, Taken},
     open_block::OpenBlock,
-    pending::Pending,
-    records::{PendingRecord, Progress, decode_outcome},
+    outbox::Outbox,
+    pending::{Fresh, HubBlock, Pending},
+    records::{Progress, decode_outcome},
     store::{Column, StateError},
     trie,
     view::StateView,
+    votes::{self, Leg, WaitingVotes},
 };
-use alloy::{
-    consensus::{TxEnvelope, transaction::Recovered},
-    eips::Encodable2718,
-};
-use alloy_primitives::B256;
+use alloy_primitives::map::B256Map;
 use std::sync::Arc;
-use switchyard_bridge_core::Checkpoint;
+use switchyard_bridge_core::{Checkpoint, predeploys::OUTBOX, votes_root};
 use switchyard_primitives::TxHash;
-use switchyard_rollup_core::{Applied, Driver, DriverError, Sealing, SegmentInput, TxOutcome, evm::ExecutedBlock};
+use switchyard_rollup_core::{
+    Applied, Driver, DriverError, Sealing, SegmentInput, TxOutcome,
+    evm::{Attestable, ExecutedBlock},
+};
 
 /// Most rollup blocks made at once because of one hub block's gas; what asks for more is skipped. An honest leader asks for
 /// one; without a bound a dishonest one could keep every node busy with a block for each transaction. Part of the
@@ -37,13 +38,17 @@ pub struct EvmDriver {
     pending: Pending,
     /// On top of the head; there is one between hub blocks if something waits.
     open: Option<OpenBlock>,
+    votes: WaitingVotes,
+    outbox: Outbox,
     /// A call failed half-way: what is in memory is not to be trusted.
     stale: bool,
 }
 
 impl EvmDriver {
     pub(crate) fn new(chain: Arc<Chain>, progress: Progress) -> Result<Self, StateError> {
-        let mut driver = Self { chain, progress, pending: Pending::default(), open: None, stale: true };
+        let outbox = Outbox::load(&StateView::latest(&chain.store, &Changes::default()))?;
+        let (pending, votes) = (Pending::default(), WaitingVotes::default());
+        let mut driver = Self { chain, progress, pending, open: None, votes, outbox, stale: true };
         driver.restore()?;
         driver.show(Vec::new());
         Ok(driver)
@@ -52,9 +57,11 @@ impl EvmDriver {
     /// Makes what is in memory from the database: executes what waits once more.
     fn restore(&mut self) -> Result<(), StateError> {
         self.pending = Pending::load(&self.chain.store, &self.chain.senders, self.progress.pending_taken)?;
+        self.votes = WaitingVotes::load(&self.chain.store)?;
+        self.outbox = Outbox::load(&StateView::latest(&self.chain.store, &Changes::default()))?;
         self.open = None;
-        let mut step = Step::new(&self.chain, &mut self.pending, &mut self.open);
-        step.fill()?;
+        // Changes nothing but the open block.
+        Step::new(self).fill()?;
         self.stale = false;
         Ok(())
     }
@@ -64,14 +71,14 @@ impl EvmDriver {
             self.restore()?;
         }
         self.stale = true;
-        let mut step = Step::new(&self.chain, &mut self.pending, &mut self.open);
-        match self.chain.sealing {
+        let mut step = Step::new(self);
+        match step.chain.sealing {
             Sealing::HubBlock => step.seal_hub_block(input)?,
             Sealing::OneSecond => step.seal_by_second(input)?,
         }
         step.mark_time(input)?;
         let Step { changes, mut applied, parent, pending, .. } = step;
-        applied.executed_to = pending.oldest_left().map_or(input.hub_height, |left| left.hub_height.saturating_sub(1));
+        applied.executed_to = pending.oldest_left().map_or(input.hub_height, |left| left.hub.height.saturating_sub(1));
         let progress = Progress {
             next_hub_height: input.hub_height + 1,
             head: parent.header.number,
@@ -87,8 +94,8 @@ impl EvmDriver {
     /// Shows readers what is in the database now.
     fn show(&mut self, blocks: Vec<Arc<ExecutedBlock>>) {
         let newest = self.pending.newest();
-        let open = self.open.as_mut().zip(newest).map(|(open, newest)| open.show(newest.hub_height));
-        self.chain.advance(blocks, open);
+        let open = self.open.as_mut().zip(newest).map(|(open, newest)| open.show(newest.hub.height));
+        self.chain.advance(blocks, open, self.outbox.count());
     }
 }
 
@@ -111,6 +118,8 @@ struct Step<'a> {
     chain: &'a Chain,
     pending: &'a mut Pending,
     open: &'a mut Option<OpenBlock>,
+    votes: &'a mut WaitingVotes,
+    outbox: &'a mut Outbox,
     changes: Changes,
     applied: Applied,
     /// The newest closed block, written or not.
@@ -118,15 +127,17 @@ struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    fn new(chain: &'a Chain, pending: &'a mut Pending, open: &'a mut Option<OpenBlock>) -> Self {
+    fn new(driver: &'a mut EvmDriver) -> Self {
+        let EvmDriver { chain, pending, open, votes, outbox, .. } = driver;
         let (changes, applied) = (Changes::default(), Applied::default());
-        Self { chain, pending, open, changes, applied, parent: chain.head() }
+        let parent = chain.head();
+        Self { chain, pending, open, votes, outbox, changes, applied, parent }
     }
 
     /// One block for the hub block, or as many as its transactions' gas needs.
     fn seal_hub_block(&mut self, input: &SegmentInput) -> Result<(), StateError> {
         let fresh = self.recover(input)?;
-        self.pending.push(input.hub_height, input.hub_hash, input.timestamp_ms, fresh);
+        self.pending.push(input.into(), fresh);
         for _ in 0..BLOCKS_PER_HUB_BLOCK {
             if self.pending.queue.is_empty() {
                 return Ok(());
@@ -140,6 +151,9 @@ impl<'a> Step<'a> {
     /// Skips what is left of a hub block that asks for more gas than any honest leader puts into one.
     fn skip_waiting(&mut self) -> Result<(), StateError> {
         let hashes: Vec<TxHash> = self.pending.queue.drain(..).map(|tx| *tx.tx_hash()).collect();
+        for (_, leg) in self.pending.take_legs() {
+            self.votes.add(&mut self.changes, leg.no());
+        }
         for height in self.pending.used() {
             self.changes.pending.insert(height, None);
         }
@@ -158,14 +172,9 @@ impl<'a> Step<'a> {
             self.fill()?;
         }
         let fresh = self.recover(input)?;
-        if !fresh.is_empty() {
-            let record = PendingRecord {
-                hub_hash: input.hub_hash,
-                timestamp_ms: input.timestamp_ms,
-                transactions: fresh.iter().map(|tx| tx.encoded_2718().into()).collect(),
-            };
-            self.changes.pending.insert(input.hub_height, Some(record));
-            self.pending.push(input.hub_height, input.hub_hash, input.timestamp_ms, fresh);
+        if !fresh.transactions.is_empty() {
+            self.changes.pending.insert(input.hub_height, Some(fresh.record(input.into())));
+            self.pending.push(input.into(), fresh);
         }
         for _ in 0..BLOCKS_PER_HUB_BLOCK {
             if !self.is_overfull() {
@@ -183,14 +192,27 @@ impl<'a> Step<'a> {
     }
 
     /// The segment's transactions with their senders. Those that are no transactions of this chain are skipped here.
-    fn recover(&mut self, input: &SegmentInput) -> Result<Vec<Recovered<TxEnvelope>>, StateError> {
-        let mut fresh = Vec::with_capacity(input.transactions.len());
+    fn recover(&mut self, input: &SegmentInput) -> Result<Fresh, StateError> {
+        let mut fresh = Fresh::default();
+        let mut positions = B256Map::default();
         for (hash, recovered) in self.chain.senders.recover_all(&input.transactions) {
             match recovered {
-                Ok(tx) => fresh.push(tx),
+                Ok(tx) => {
+                    positions.entry(hash).or_insert(fresh.transactions.len());
+                    fresh.transactions.push(tx);
+                }
                 Err(rejection) => self.skip(hash, rejection.to_string())?,
             }
         }
+        for (place, leg) in (0..).zip(&input.legs) {
+            let (bundle, index) = (leg.bundle, leg.leg);
+            let queued = Leg { hub_height: input.hub_height, place, bundle, leg: index };
+            match positions.get(&leg.tx) {
+                Some(position) => fresh.legs.push((*position, queued)),
+                None => self.votes.add(&mut self.changes, queued.no()),
+            }
+        }
+        fresh.legs.sort_by_key(|(position, _)| *position);
         Ok(fresh)
     }
 
@@ -198,29 +220,44 @@ impl<'a> Step<'a> {
     fn fill(&mut self) -> Result<(), StateError> {
         if self.open.is_none() {
             let Some(first) = self.pending.oldest() else { return Ok(()) };
-            *self.open = Some(self.open_block(first.hub_hash, first.timestamp_ms)?);
+            *self.open = Some(self.open_block(first.hub)?);
         }
         let Some(open) = self.open.as_mut() else { return Ok(()) };
         let view = StateView::latest(&self.chain.store, &self.changes);
         let index = u32::try_from(open.len()).unwrap_or(u32::MAX);
+        let first = self.pending.popped();
         let taken = open.extend(view, &mut self.pending.queue)?;
+        // Legs and transactions are in the same order.
+        let mut legs = self.pending.take_legs().into_iter().peekable();
+        let mut receipt = index as usize;
+        for (place, taken) in (first..).zip(&taken) {
+            let own = taken.result.is_ok().then_some(receipt);
+            while let Some((_, leg)) = legs.next_if(|(at, _)| *at == place) {
+                open.take_leg(leg, own);
+            }
+            receipt += usize::from(own.is_some());
+        }
         self.decide(taken, index)
     }
 
     /// Opens a block. All that its transactions will observe is fixed here: by a hub block, that of which the first
     /// transaction waits, and by the parent.
-    fn open_block(&self, hub_hash: B256, timestamp_ms: u64) -> Result<OpenBlock, StateError> {
+    fn open_block(&self, opener: HubBlock) -> Result<OpenBlock, StateError> {
         let is_one_second = self.chain.sealing == Sealing::OneSecond;
-        let earliest = self.parent.header.timestamp + u64::from(is_one_second);
-        let timestamp = (timestamp_ms / 1000).max(earliest);
+        let timestamp = (opener.timestamp_ms / 1000).max(self.earliest());
         OpenBlock::open(
             self.chain.rollup,
             self.chain.chain_id,
             (&self.parent.header, self.parent.hash),
-            Attributes { hub_hash, timestamp },
+            Attributes { hub_hash: opener.hash, hub_root: opener.root, timestamp },
             StateView::latest(&self.chain.store, &self.changes),
             is_one_second,
         )
+    }
+
+    /// Least timestamp of the next block.
+    fn earliest(&self) -> u64 {
+        self.parent.header.timestamp + u64::from(self.chain.sealing == Sealing::OneSecond)
     }
 
     /// Takes note of what the open block made of transactions; the first that it executed is at `index`.
@@ -249,45 +286,66 @@ impl<'a> Step<'a> {
             self.changes.pending.insert(height, None);
         }
         let is_empty = open.len() == 0;
-        let (execution, outcomes) = open.into_parts();
+        let (execution, outcomes, legs) = open.into_parts();
         self.changes.outcomes.extend(outcomes);
         if is_empty {
+            legs.into_iter().for_each(|(leg, _)| self.votes.add(&mut self.changes, leg.no()));
             return Ok(());
         }
         let view = StateView::latest(&self.chain.store, &self.changes);
-        let executed = execution.close(view, newest.hub_height)?;
-        self.include(executed, newest.hub_height)
+        let executed = execution.close(view, newest.hub.height)?;
+        self.include(executed, newest.hub.height, &legs)
     }
 
-    /// Makes an empty block for a rollup that has had none for a while: wallets' libraries look for a receipt, and count
-    /// confirmations, when the block number changes. A rollup that was never used has no blocks.
+    /// Makes an empty block: for votes that no other block carries, so that those who wait for them need not wait for the
+    /// rollup's next transaction; and for a rollup that has had none for a while, since wallets' libraries look for a receipt,
+    /// and count confirmations, when the block number changes. A rollup that was never used has no blocks.
     fn mark_time(&mut self, input: &SegmentInput) -> Result<(), StateError> {
-        let is_idle = self.open.is_none() && self.pending.queue.is_empty() && self.parent.header.number > 0;
-        if !is_idle || input.timestamp_ms / 1000 < self.parent.header.timestamp.saturating_add(IDLE_SECONDS) {
+        if self.open.is_some() || !self.pending.queue.is_empty() {
             return Ok(());
         }
-        let (execution, _) = self.open_block(input.hub_hash, input.timestamp_ms)?.into_parts();
+        let parent = &self.parent.header;
+        let now = input.timestamp_ms / 1000;
+        let has_votes = !self.votes.is_empty() && now >= self.earliest();
+        let is_idle = parent.number > 0 && now >= parent.timestamp.saturating_add(IDLE_SECONDS);
+        if !has_votes && !is_idle {
+            return Ok(());
+        }
+        let (execution, ..) = self.open_block(input.into())?.into_parts();
         let view = StateView::latest(&self.chain.store, &self.changes);
         let executed = execution.close(view, input.hub_height)?;
-        self.include(executed, input.hub_height)
+        self.include(executed, input.hub_height, &[])
     }
 
-    /// Adds an executed block to the changes.
-    fn include(&mut self, executed: Executed, hub_height: u64) -> Result<(), StateError> {
+    /// Adds an executed block to the changes. `legs` are those that it has taken, with the positions of their receipts.
+    fn include(
+        &mut self,
+        executed: Executed,
+        hub_height: u64,
+        legs: &[(Leg, Option<usize>)],
+    ) -> Result<(), StateError> {
         let Executed { mut header, transactions, senders, receipts, updates, codes } = executed;
         let before = self.parent.header.state_root;
+        let has_sent = updates.iter().any(|update| update.address == OUTBOX && !update.slots.is_empty());
         self.changes.codes.extend(codes);
         header.state_root = trie::apply(&self.chain.store, &mut self.changes, before, updates)?;
         let hash = header.hash_slow();
-        self.applied.checkpoints.push(Checkpoint {
+        self.outbox.take_in(&self.chain.store, &mut self.changes, header.number, &receipts, has_sent)?;
+        for vote in votes::cast(header.number, &receipts, legs) {
+            self.votes.add(&mut self.changes, vote);
+        }
+        let votes = self.votes.take(&self.chain.store, &mut self.changes, hub_height)?;
+        let checkpoint = Checkpoint {
             rollup: self.chain.rollup,
             number: header.number,
             hub_height,
             block_hash: hash,
             state_root: header.state_root,
-            outbox_root: B256::ZERO,
-            votes_root: B256::ZERO,
-        });
+            outbox_root: self.outbox.root(),
+            votes_root: votes_root(&votes),
+        };
+        self.applied.checkpoints.push(checkpoint);
+        self.changes.checkpoints.push(Attestable { checkpoint, votes });
         self.parent = Arc::new(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts });
         self.changes.blocks.push(self.parent.clone());
         Ok(())

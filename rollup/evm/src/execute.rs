@@ -36,6 +36,8 @@ const TX_COUNT_HINT_MAX: usize = 1024;
 pub(crate) struct Attributes {
     /// Of the hub block that holds the first transaction that waits.
     pub(crate) hub_hash: B256,
+    /// Root of the hub's accumulator after the same block; zero before protocol version 3.
+    pub(crate) hub_root: B256,
     /// Seconds.
     pub(crate) timestamp: u64,
 }
@@ -269,7 +271,7 @@ fn failed(e: BlockExecutionError) -> StateError {
 
 /// The header's fields that execution needs.
 fn open_header(rollup: RollupId, (parent, parent_hash): (&Header, B256), attributes: Attributes) -> Header {
-    let Attributes { hub_hash, timestamp } = attributes;
+    let Attributes { hub_hash, hub_root, timestamp } = attributes;
     Header {
         parent_hash,
         ommers_hash: EMPTY_OMMER_ROOT_HASH,
@@ -282,7 +284,7 @@ fn open_header(rollup: RollupId, (parent, parent_hash): (&Header, B256), attribu
         withdrawals_root: Some(EMPTY_WITHDRAWALS),
         blob_gas_used: Some(0),
         excess_blob_gas: Some(0),
-        parent_beacon_block_root: Some(B256::ZERO),
+        parent_beacon_block_root: Some(hub_root),
         ..Default::default()
     }
 }

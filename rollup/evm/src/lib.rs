@@ -22,6 +22,7 @@ mod execute;
 mod genesis;
 mod open;
 mod open_block;
+mod outbox;
 mod overlay;
 mod pending;
 mod reader;
@@ -31,6 +32,7 @@ pub mod snapshot;
 mod store;
 mod trie;
 mod view;
+mod votes;
 
 pub use driver::EvmDriver;
 pub use genesis::{GenesisError, prague_system_contracts};
@@ -42,7 +44,10 @@ pub use reader::EvmReader;
 pub mod fuzz {
     use crate::{
         genesis::Genesis,
-        records::{self, BodyRecord, HeaderRecord, Identity, PendingRecord, Progress},
+        records::{
+            self, BodyRecord, CheckpointRecord, HeaderRecord, Identity, MessageRecord, PendingRecord, Progress,
+            VoteRecord,
+        },
         store::Column,
     };
     use alloy_primitives::U256;
@@ -65,6 +70,9 @@ pub mod fuzz {
             4 => recoded::<BodyRecord>(bytes),
             5 => recoded::<PendingRecord>(bytes),
             6 => recoded::<U256>(bytes),
+            7 => recoded::<CheckpointRecord>(bytes),
+            8 => recoded::<MessageRecord>(bytes),
+            9 => recoded::<VoteRecord>(bytes),
             _ => None,
         }
     }

@@ -5,8 +5,9 @@ use crate::{
     changes::Changes,
     driver::EvmDriver,
     genesis::{Genesis, GenesisError},
+    outbox,
     reader::EvmReader,
-    records::{FORMAT, IDENTITY, Identity, PROGRESS, Progress, decode},
+    records::{FORMAT, FORMAT_OLDEST, IDENTITY, Identity, OUTBOX_FIRST, PROGRESS, Progress, decode},
     store::{Column, Peek, StateError, Store, WriteBatch},
     trie::{self, AccountUpdate},
 };
@@ -45,14 +46,17 @@ pub enum EvmOpenError {
         /// The folder.
         path: PathBuf,
     },
-    /// Another version of this software wrote the database: use that version, or derive again into an empty folder.
-    #[error("{path} has format {found}, this version reads format {supported}")]
+    /// A version of this software that this one does not know, or knows no more, wrote the database: use that version, or
+    /// derive again into an empty folder.
+    #[error("{path} has format {found}, this version reads formats {oldest} to {supported}")]
     Format {
         /// The folder.
         path: PathBuf,
         /// The database's format.
         found: u32,
-        /// The only format that this version reads.
+        /// The oldest format that this version reads.
+        oldest: u32,
+        /// The newest, which it writes.
         supported: u32,
     },
     /// The database belongs to another rollup, or to another genesis of this one.
@@ -100,6 +104,7 @@ impl EvmRollup {
         if is_new {
             write_genesis(&store, &genesis, expected).map_err(storage)?;
         }
+        complete(&store, expected).map_err(storage)?;
         let (progress, head) = read_head(&store).map_err(storage)?;
         let chain = Chain::new(store, config.rollup, genesis.chain_id, config.sealing, head);
         let chain = Arc::new(chain);
@@ -112,8 +117,10 @@ fn check_identity(path: &Path, bytes: &[u8], expected: Identity) -> Result<(), E
     let path = path.to_path_buf();
     match Identity::format_of(bytes) {
         None => return Err(EvmOpenError::Foreign { path }),
-        Some(FORMAT) => {}
-        Some(found) => return Err(EvmOpenError::Format { path, found, supported: FORMAT }),
+        Some(FORMAT_OLDEST..=FORMAT) => {}
+        Some(found) => {
+            return Err(EvmOpenError::Format { path, found, oldest: FORMAT_OLDEST, supported: FORMAT });
+        }
     }
     let found: Identity = decode(Column::Meta, IDENTITY, bytes)
         .map_err(|e| EvmOpenError::Storage { path: path.clone(), reason: e.to_string() })?;
@@ -163,6 +170,18 @@ fn write_genesis(store: &Store, genesis: &Genesis, identity: Identity) -> Result
     let meta = store.column(Column::Meta)?;
     batch.put_cf(meta, IDENTITY, alloy_rlp::encode(identity));
     batch.put_cf(meta, PROGRESS, alloy_rlp::encode(progress));
+    store.write(batch, true)
+}
+
+/// Makes a database of this format of one of an earlier format, of a snapshot, or of a genesis: each has the state, and
+/// nothing of the messages before.
+fn complete(store: &Store, identity: Identity) -> Result<(), StateError> {
+    if store.get(Column::Meta, OUTBOX_FIRST)?.is_some() {
+        return Ok(());
+    }
+    let mut batch = WriteBatch::default();
+    outbox::adopt(store, &mut batch)?;
+    batch.put_cf(store.column(Column::Meta)?, IDENTITY, alloy_rlp::encode(identity));
     store.write(batch, true)
 }
 

@@ -6,6 +6,7 @@ use crate::{
     pending::Weight,
     store::StateError,
     view::StateView,
+    votes::Leg,
 };
 use alloy::consensus::{Header, ReceiptEnvelope, TxEnvelope, TxReceipt, transaction::Recovered};
 use alloy_primitives::{Address, B256, U256, map::B256Map};
@@ -24,6 +25,8 @@ pub(crate) struct OpenBlock {
     weight: Weight,
     /// What became of each transaction.
     outcomes: B256Map<TxOutcome>,
+    /// Legs among what was taken, with the positions of their receipts; none for those that were skipped.
+    legs: Vec<(Leg, Option<usize>)>,
     /// What readers have not been shown yet.
     fresh: Delta,
     /// Whether it will be shown: not where it is closed within the same hub block.
@@ -66,6 +69,7 @@ impl OpenBlock {
             execution,
             weight: Weight::default(),
             outcomes: B256Map::default(),
+            legs: Vec::new(),
             fresh,
             is_shown,
             shown,
@@ -120,9 +124,15 @@ impl OpenBlock {
         self.execution.header()
     }
 
-    /// The execution, to be closed, and the outcomes.
-    pub(crate) fn into_parts(self) -> (Execution, B256Map<TxOutcome>) {
-        (self.execution, self.outcomes)
+    /// Keeps that a leg's transaction was taken, and where its receipt is if it was executed.
+    pub(crate) fn take_leg(&mut self, leg: Leg, receipt: Option<usize>) {
+        self.legs.push((leg, receipt));
+    }
+
+    /// The execution, to be closed, the outcomes, and the legs with the positions of their receipts.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn into_parts(self) -> (Execution, B256Map<TxOutcome>, Vec<(Leg, Option<usize>)>) {
+        (self.execution, self.outcomes, self.legs)
     }
 
     /// The block for readers, with what it has taken in by now; `hub_height` is that of the newest hub block of which

@@ -6,13 +6,18 @@
 //! after a restart.
 
 use crate::{
-    records::{PendingRecord, corrupt, decode},
+    records::{LegRecord, PendingRecord, corrupt, decode},
     senders::Senders,
     store::{Column, StateError, Store},
+    votes::Leg,
 };
-use alloy::consensus::{Transaction, TxEnvelope, transaction::Recovered};
+use alloy::{
+    consensus::{Transaction, TxEnvelope, transaction::Recovered},
+    eips::Encodable2718,
+};
 use alloy_primitives::B256;
 use std::{collections::VecDeque, ops::AddAssign};
+use switchyard_rollup_core::SegmentInput;
 
 /// More than this many blocks' worth of gas must not wait: then blocks are closed ahead of the hub's clock. Part of the
 /// derivation rules.
@@ -47,12 +52,69 @@ impl AddAssign for Weight {
     }
 }
 
+/// What a rollup block that a hub block opens takes from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HubBlock {
+    pub(crate) height: u64,
+    pub(crate) hash: B256,
+    pub(crate) timestamp_ms: u64,
+    /// Of the hub's accumulator after it.
+    pub(crate) root: B256,
+}
+
+impl From<&SegmentInput> for HubBlock {
+    fn from(input: &SegmentInput) -> Self {
+        let SegmentInput { hub_height, hub_hash, timestamp_ms, hub_root, .. } = *input;
+        Self { height: hub_height, hash: hub_hash, timestamp_ms, root: hub_root }
+    }
+}
+
+/// What of a hub block is to be executed.
+#[derive(Default)]
+pub(crate) struct Fresh {
+    pub(crate) transactions: Vec<Recovered<TxEnvelope>>,
+    /// The legs among them, by position, ascending.
+    pub(crate) legs: Vec<(usize, Leg)>,
+}
+
+impl Fresh {
+    /// As the database keeps it.
+    pub(crate) fn record(&self, hub: HubBlock) -> PendingRecord {
+        let leg = |(index, leg): &(usize, Leg)| {
+            let Leg { place, bundle, leg, .. } = *leg;
+            LegRecord { index: *index as u64, place, bundle, leg }
+        };
+        PendingRecord {
+            hub_hash: hub.hash,
+            timestamp_ms: hub.timestamp_ms,
+            transactions: self.transactions.iter().map(|tx| tx.encoded_2718().into()).collect(),
+            hub_root: Some(hub.root),
+            legs: Some(self.legs.iter().map(leg).collect()),
+        }
+    }
+
+    fn read(senders: &Senders, key: &[u8], value: &[u8]) -> Result<(HubBlock, Self), StateError> {
+        let height = <[u8; 8]>::try_from(key).map_err(|e| corrupt(Column::Pending, key, e))?;
+        let height = u64::from_be_bytes(height);
+        let record: PendingRecord = decode(Column::Pending, key, value)?;
+        let recovered = senders.recover_all(&record.transactions).into_iter().map(|(_, tx)| tx);
+        let recovered: Result<Vec<_>, _> = recovered.collect();
+        let transactions = recovered.map_err(|e| corrupt(Column::Pending, key, e))?;
+        let leg = |LegRecord { index, place, bundle, leg }| {
+            let index = usize::try_from(index).unwrap_or(usize::MAX);
+            (index, Leg { hub_height: height, place, bundle, leg })
+        };
+        let legs = record.legs.unwrap_or_default().into_iter().map(leg).collect();
+        let root = record.hub_root.unwrap_or_default();
+        let hub = HubBlock { height, hash: record.hub_hash, timestamp_ms: record.timestamp_ms, root };
+        Ok((hub, Self { transactions, legs }))
+    }
+}
+
 /// A hub block of which something waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
-    pub(crate) hub_height: u64,
-    pub(crate) hub_hash: B256,
-    pub(crate) timestamp_ms: u64,
+    pub(crate) hub: HubBlock,
     /// Its transactions that are in closed blocks, or skipped with them.
     taken: usize,
     /// Its transactions that wait.
@@ -64,6 +126,10 @@ pub(crate) struct Source {
 pub(crate) struct Pending {
     /// What the open block has not taken, in the log's order. Taken from the front only.
     pub(crate) queue: VecDeque<Recovered<TxEnvelope>>,
+    /// Number of transactions that were ever put into the queue.
+    pushed: u64,
+    /// The legs in the queue, each with the number of transactions that were put into it before the leg's own.
+    legs: VecDeque<(u64, Leg)>,
     sources: VecDeque<Source>,
 }
 
@@ -72,31 +138,39 @@ impl Pending {
     pub(crate) fn load(store: &Store, senders: &Senders, taken: u64) -> Result<Self, StateError> {
         let mut pending = Self::default();
         for (key, value) in store.scan(Column::Pending)? {
-            let height = <[u8; 8]>::try_from(&*key).map_err(|e| corrupt(Column::Pending, &key, e))?;
-            let record: PendingRecord = decode(Column::Pending, &key, &value)?;
-            let recovered = senders.recover_all(&record.transactions).into_iter().map(|(_, tx)| tx);
-            let recovered: Result<Vec<_>, _> = recovered.collect();
-            let transactions = recovered.map_err(|e| corrupt(Column::Pending, &key, e))?;
-            pending.push(u64::from_be_bytes(height), record.hub_hash, record.timestamp_ms, transactions);
+            let (hub, fresh) = Fresh::read(senders, &key, &value)?;
+            pending.push(hub, fresh);
         }
         let taken = usize::try_from(taken).unwrap_or(usize::MAX).min(pending.sources.front().map_or(0, |s| s.left));
         pending.queue.drain(..taken);
+        // Their votes are cast.
+        pending.take_legs();
         pending.used();
         Ok(pending)
     }
 
     /// Adds a hub block's transactions; nothing if there are none.
-    pub(crate) fn push(
-        &mut self,
-        hub_height: u64,
-        hub_hash: B256,
-        timestamp_ms: u64,
-        transactions: Vec<Recovered<TxEnvelope>>,
-    ) {
+    pub(crate) fn push(&mut self, hub: HubBlock, fresh: Fresh) {
+        let Fresh { transactions, legs } = fresh;
         if !transactions.is_empty() {
-            self.sources.push_back(Source { hub_height, hub_hash, timestamp_ms, taken: 0, left: transactions.len() });
+            self.sources.push_back(Source { hub, taken: 0, left: transactions.len() });
+            self.legs.extend(legs.into_iter().map(|(index, leg)| (self.pushed + index as u64, leg)));
+            self.pushed += transactions.len() as u64;
             self.queue.extend(transactions);
         }
+    }
+
+    /// Number of transactions that were ever taken from the front of `queue`.
+    pub(crate) fn popped(&self) -> u64 {
+        self.pushed - self.queue.len() as u64
+    }
+
+    /// The legs whose transactions were taken from the front of `queue` since the last call, each with the number of
+    /// transactions that were taken before its own.
+    pub(crate) fn take_legs(&mut self) -> Vec<(u64, Leg)> {
+        let popped = self.popped();
+        let taken = self.legs.iter().take_while(|(before, _)| *before < popped).count();
+        self.legs.drain(..taken).collect()
     }
 
     /// The oldest hub block of which something waits.
@@ -138,7 +212,7 @@ impl Pending {
             first.taken += part;
             taken -= part;
             if first.left == 0 {
-                done.push(first.hub_height);
+                done.push(first.hub.height);
                 self.sources.pop_front();
             }
         }

@@ -4,7 +4,8 @@ use crate::{
     call,
     chain::Chain,
     open_block::OpenView,
-    records::{corrupt, decode, decode_outcome},
+    outbox::node_key,
+    records::{CheckpointRecord, MessageRecord, OUTBOX_FIRST, corrupt, decode, decode_outcome},
     snapshot::{self, SnapshotError},
     store::{Column, StateError},
     trie,
@@ -17,10 +18,11 @@ use alloy::{
 };
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
 use std::sync::Arc;
+use switchyard_bridge_core::path;
 use switchyard_primitives::Level;
 use switchyard_rollup_core::{
     Account, TxOutcome,
-    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock},
+    evm::{Attestable, EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock, SentMessage},
 };
 use tokio::sync::{broadcast, watch};
 
@@ -94,8 +96,68 @@ impl EvmChain for EvmReader {
     fn number_at(&self, level: Level) -> u64 {
         match level {
             Level::Accepted | Level::Ordered | Level::Final => self.chain.head().header.number,
-            // Nobody attests or settles yet.
-            Level::Attested | Level::Settled => 0,
+            Level::Attested => self.chain.attested(),
+            // Nobody settles yet.
+            Level::Settled => 0,
+        }
+    }
+
+    fn set_attested(&self, number: u64) {
+        self.chain.set_attested(number);
+    }
+
+    fn attested(&self) -> u64 {
+        self.chain.attested()
+    }
+
+    fn checkpoint(&self, number: u64) -> Result<Option<Attestable>, EvmError> {
+        let key = number.to_be_bytes();
+        let Some(bytes) = self.chain.store.get(Column::Checkpoints, &key)? else { return Ok(None) };
+        let record: CheckpointRecord = decode(Column::Checkpoints, &key, &bytes)?;
+        Ok(Some(record.attestable(self.chain.rollup, number)?))
+    }
+
+    fn outbox_count(&self) -> u64 {
+        self.chain.outbox_count()
+    }
+
+    fn sent(&self, index: u64) -> Result<Option<SentMessage>, EvmError> {
+        let key = index.to_be_bytes();
+        let Some(bytes) = self.chain.store.get(Column::Messages, &key)? else { return Ok(None) };
+        let record: MessageRecord = decode(Column::Messages, &key, &bytes)?;
+        Ok(Some(record.sent()?))
+    }
+
+    fn sent_by_id(&self, id: B256) -> Result<Option<SentMessage>, EvmError> {
+        match self.chain.store.get(Column::MessageIds, id.as_slice())? {
+            Some(index) => self.sent(number(Column::MessageIds, id.as_slice(), &index)?),
+            None => Ok(None),
+        }
+    }
+
+    fn outbox_path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, EvmError> {
+        let store = &self.chain.store;
+        let first = store.get(Column::Meta, OUTBOX_FIRST)?;
+        let first = first.map_or(Ok(0), |bytes| number(Column::Meta, OUTBOX_FIRST, &bytes))?;
+        if index < first || count > self.outbox_count() {
+            return Ok(None);
+        }
+        let mut failed = None;
+        let found = path(index, count, |id| {
+            let key = node_key(id);
+            let read = store.get(Column::OutboxNodes, &key).and_then(|bytes| {
+                let hash =
+                    bytes.map(|bytes| B256::try_from(&*bytes).map_err(|e| corrupt(Column::OutboxNodes, &key, e)));
+                hash.transpose()
+            });
+            read.unwrap_or_else(|error| {
+                failed.get_or_insert(error);
+                None
+            })
+        });
+        match failed {
+            Some(error) => Err(error.into()),
+            None => Ok(found),
         }
     }
 
@@ -120,9 +182,8 @@ impl EvmChain for EvmReader {
     }
 
     fn block_by_hash(&self, hash: B256) -> Result<Option<Arc<ExecutedBlock>>, EvmError> {
-        let Some(number) = self.chain.store.get(Column::Hashes, hash.as_slice())? else { return Ok(None) };
-        let number = <[u8; 8]>::try_from(&*number).map_err(|e| corrupt(Column::Hashes, hash.as_slice(), e))?;
-        Ok(self.chain.block(u64::from_be_bytes(number))?)
+        let Some(bytes) = self.chain.store.get(Column::Hashes, hash.as_slice())? else { return Ok(None) };
+        Ok(self.chain.block(number(Column::Hashes, hash.as_slice(), &bytes)?)?)
     }
 
     fn header(&self, number: u64) -> Result<Option<Header>, EvmError> {
@@ -210,7 +271,17 @@ impl EvmChain for EvmReader {
         self.chain.subscribe()
     }
 
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        self.chain.watch_head()
+    }
+
     fn subscribe_pending(&self) -> watch::Receiver<()> {
         self.chain.subscribe_pending()
     }
+}
+
+/// A record that is a number.
+fn number(column: Column, key: &[u8], bytes: &[u8]) -> Result<u64, StateError> {
+    let bytes = <[u8; 8]>::try_from(bytes).map_err(|e| corrupt(column, key, e))?;
+    Ok(u64::from_be_bytes(bytes))
 }

@@ -4,16 +4,24 @@ use crate::store::{Column, StateError};
 use alloy::consensus::{Header, ReceiptEnvelope, TxEnvelope};
 use alloy_primitives::{Address, B256, Bytes, U256, hex};
 use alloy_rlp::{Decodable, RlpDecodable, RlpEncodable};
+use switchyard_bridge_core::{Ballot, Checkpoint, Message, MessageKind, Vote, votes_root};
 use switchyard_primitives::RollupId;
-use switchyard_rollup_core::{Sealing, TxOutcome, evm::ExecutedBlock};
+use switchyard_rollup_core::{
+    Sealing, TxOutcome,
+    evm::{Attestable, ExecutedBlock, SentMessage},
+};
 
 /// The version of the layouts in this file. Raise it with any change to them, or to the derivation rules.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
+/// The oldest version that can be made into this one, which opening does. 2 is 3 without all that has to do with other rollups.
+pub(crate) const FORMAT_OLDEST: u32 = 2;
 
 pub(crate) const IDENTITY: &[u8] = b"identity";
 pub(crate) const PROGRESS: &[u8] = b"progress";
 /// Number of the first block with a state, `u64`; absent: genesis.
 pub(crate) const BASE: &[u8] = b"base";
+/// Index of the first message that was sent in blocks that this database has the logs of, `u64`.
+pub(crate) const OUTBOX_FIRST: &[u8] = b"outbox first";
 
 /// Longest reason that is kept for a skipped transaction.
 const REASON_BYTES_MAX: usize = 256;
@@ -75,10 +83,173 @@ pub(crate) struct BodyRecord {
 
 /// The transactions of one hub block that wait for their rollup block.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+#[rlp(trailing(canonical))]
 pub(crate) struct PendingRecord {
     pub(crate) hub_hash: B256,
     pub(crate) timestamp_ms: u64,
     pub(crate) transactions: Vec<Bytes>,
+    /// Absent in format 2: zero.
+    pub(crate) hub_root: Option<B256>,
+    /// Absent in format 2: none.
+    pub(crate) legs: Option<Vec<LegRecord>>,
+}
+
+/// A transaction of a [`PendingRecord`] that is a leg of a bundle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct LegRecord {
+    /// Position of its transaction in the record.
+    pub(crate) index: u64,
+    /// Its place among the hub block's legs.
+    pub(crate) place: u32,
+    pub(crate) bundle: B256,
+    pub(crate) leg: u8,
+}
+
+/// A vote, of a checkpoint or waiting for one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct VoteRecord {
+    bundle: B256,
+    leg: u8,
+    /// 0 no, 1 yes, 2 stray.
+    ballot: u8,
+}
+
+impl From<&Vote> for VoteRecord {
+    fn from(vote: &Vote) -> Self {
+        let ballot = match vote.ballot {
+            Ballot::No => 0,
+            Ballot::Yes => 1,
+            Ballot::Stray => 2,
+        };
+        Self { bundle: vote.bundle, leg: vote.leg, ballot }
+    }
+}
+
+impl VoteRecord {
+    pub(crate) fn vote(&self, column: Column, key: &[u8]) -> Result<Vote, StateError> {
+        let ballot = match self.ballot {
+            0 => Ballot::No,
+            1 => Ballot::Yes,
+            2 => Ballot::Stray,
+            other => return Err(corrupt(column, key, format!("no ballot: {other}"))),
+        };
+        Ok(Vote { bundle: self.bundle, leg: self.leg, ballot })
+    }
+}
+
+/// What a checkpoint says besides rollup and number, with its votes.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct CheckpointRecord {
+    hub_height: u64,
+    block_hash: B256,
+    state_root: B256,
+    outbox_root: B256,
+    votes: Vec<VoteRecord>,
+}
+
+impl From<&Attestable> for CheckpointRecord {
+    fn from(Attestable { checkpoint, votes }: &Attestable) -> Self {
+        Self {
+            hub_height: checkpoint.hub_height,
+            block_hash: checkpoint.block_hash,
+            state_root: checkpoint.state_root,
+            outbox_root: checkpoint.outbox_root,
+            votes: votes.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl CheckpointRecord {
+    pub(crate) fn attestable(self, rollup: RollupId, number: u64) -> Result<Attestable, StateError> {
+        let vote = |vote: &VoteRecord| vote.vote(Column::Checkpoints, &number.to_be_bytes());
+        let votes = self.votes.iter().map(vote).collect::<Result<Vec<_>, _>>()?;
+        let Self { hub_height, block_hash, state_root, outbox_root, .. } = self;
+        let votes_root = votes_root(&votes);
+        let checkpoint = Checkpoint { rollup, number, hub_height, block_hash, state_root, outbox_root, votes_root };
+        Ok(Attestable { checkpoint, votes })
+    }
+}
+
+/// A message that the rollup has sent.
+#[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+pub(crate) struct MessageRecord {
+    /// Number of the rollup block.
+    block: u64,
+    kind: u8,
+    source: u64,
+    source_chain: u64,
+    destination: u64,
+    destination_chain: u64,
+    index: u64,
+    previous: u64,
+    deadline: u64,
+    gas_limit: u64,
+    sender: B256,
+    recipient: B256,
+    refund: B256,
+    value: u128,
+    received: u128,
+    pub(crate) payload_hash: B256,
+    pub(crate) payload: Bytes,
+}
+
+impl MessageRecord {
+    pub(crate) fn new(m: &Message, payload: Bytes, block: u64) -> Self {
+        Self {
+            block,
+            kind: match m.kind {
+                MessageKind::Call => 0,
+                MessageKind::Transfer => 1,
+                MessageKind::Notice => 2,
+            },
+            source: m.source.0,
+            source_chain: m.source_chain,
+            destination: m.destination.0,
+            destination_chain: m.destination_chain,
+            index: m.index,
+            previous: m.previous,
+            deadline: m.deadline,
+            gas_limit: m.gas_limit,
+            sender: m.sender,
+            recipient: m.recipient,
+            refund: m.refund,
+            value: m.value,
+            received: m.received,
+            payload_hash: m.payload_hash,
+            payload,
+        }
+    }
+
+    /// The key in its column.
+    pub(crate) fn key(&self) -> [u8; 8] {
+        self.index.to_be_bytes()
+    }
+
+    pub(crate) fn sent(self) -> Result<SentMessage, StateError> {
+        let message = Message {
+            kind: match self.kind {
+                0 => MessageKind::Call,
+                1 => MessageKind::Transfer,
+                2 => MessageKind::Notice,
+                other => return Err(corrupt(Column::Messages, &self.key(), format!("no kind of message: {other}"))),
+            },
+            source: RollupId(self.source),
+            source_chain: self.source_chain,
+            destination: RollupId(self.destination),
+            destination_chain: self.destination_chain,
+            index: self.index,
+            previous: self.previous,
+            deadline: self.deadline,
+            gas_limit: self.gas_limit,
+            sender: self.sender,
+            recipient: self.recipient,
+            refund: self.refund,
+            value: self.value,
+            received: self.received,
+            payload_hash: self.payload_hash,
+        };
+        Ok(SentMessage { message, payload: self.payload, block: self.block })
+    }
 }
 
 pub(crate) fn decode<T: Decodable>(column: Column, key: &[u8], bytes: &[u8]) -> Result<T, StateError> {
@@ -160,7 +331,33 @@ mod tests {
             let _ = decode::<HeaderRecord>(Column::Headers, &[], &bytes);
             let _ = decode::<BodyRecord>(Column::Bodies, &[], &bytes);
             let _ = decode::<PendingRecord>(Column::Pending, &[], &bytes);
+            let _ = decode::<CheckpointRecord>(Column::Checkpoints, &[], &bytes).map(|r| r.attestable(RollupId(1), 1));
+            let _ = decode::<MessageRecord>(Column::Messages, &[], &bytes).map(MessageRecord::sent);
+            let _ = decode::<VoteRecord>(Column::Votes, &[], &bytes).map(|r| r.vote(Column::Votes, &[]));
             let _ = decode::<U256>(Column::Storage, &[], &bytes);
+        }
+    }
+
+    /// As format 2 has it.
+    #[derive(RlpEncodable)]
+    struct OldPendingRecord {
+        hub_hash: B256,
+        timestamp_ms: u64,
+        transactions: Vec<Bytes>,
+    }
+
+    #[test]
+    fn what_waits_in_a_database_of_format_2_reads_as_without_root_and_legs() {
+        let (hub_hash, timestamp_ms) = (B256::repeat_byte(1), 7);
+        let transactions = vec![Bytes::from_static(b"one"), Bytes::new()];
+        let old = OldPendingRecord { hub_hash, timestamp_ms, transactions: transactions.clone() };
+        let read = decode::<PendingRecord>(Column::Pending, &[], &alloy_rlp::encode(old)).unwrap();
+        assert_eq!(read, PendingRecord { hub_hash, timestamp_ms, transactions, hub_root: None, legs: None });
+        let leg = LegRecord { index: 1, place: 0, bundle: B256::repeat_byte(2), leg: 3 };
+        for legs in [vec![], vec![leg]] {
+            let new = PendingRecord { hub_root: Some(B256::ZERO), legs: Some(legs), ..read.clone() };
+            let bytes = alloy_rlp::encode(&new);
+            assert_eq!(decode::<PendingRecord>(Column::Pending, &[], &bytes).unwrap(), new);
         }
     }
 

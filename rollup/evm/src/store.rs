@@ -35,12 +35,22 @@ pub(crate) enum Column {
     Hashes,
     /// Transaction hash to outcome.
     Transactions,
-    /// Hub height to transactions that wait for their block (one-second sealing).
+    /// Hub height to transactions that wait for their block (one-second sealing), with the legs among them.
     Pending,
+    /// Block number to checkpoint with its votes, of the newest blocks.
+    Checkpoints,
+    /// Place of a vote ([`crate::votes::Place::key`]) to vote, of those that wait for a checkpoint.
+    Votes,
+    /// Level and position of a full node of the outbox's tree ([`crate::outbox::node_key`]) to its hash.
+    OutboxNodes,
+    /// Index of a message that was sent to the message.
+    Messages,
+    /// Its id to its index.
+    MessageIds,
 }
 
 impl Column {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Meta,
         Self::Accounts,
         Self::Storage,
@@ -51,6 +61,11 @@ impl Column {
         Self::Hashes,
         Self::Transactions,
         Self::Pending,
+        Self::Checkpoints,
+        Self::Votes,
+        Self::OutboxNodes,
+        Self::Messages,
+        Self::MessageIds,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -65,6 +80,11 @@ impl Column {
             Self::Hashes => "hashes",
             Self::Transactions => "transactions",
             Self::Pending => "pending",
+            Self::Checkpoints => "checkpoints",
+            Self::Votes => "votes",
+            Self::OutboxNodes => "outbox_nodes",
+            Self::Messages => "messages",
+            Self::MessageIds => "message_ids",
         }
     }
 }

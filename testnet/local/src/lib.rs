@@ -19,7 +19,7 @@ pub use error::Error;
 pub use histogram::Histogram;
 pub use network::{READY_TIMEOUT, Testnet, stop};
 pub use process::{STOP_TIMEOUT, exec_in_session, find_binary, running, tail};
-pub use rollups::{BASE_FEE_WEI, COINBASE, GAS_LIMIT, default_rollups, evm_genesis};
+pub use rollups::{BASE_FEE_WEI, COINBASE, FUNDS_ETHER, GAS_LIMIT, default_rollups, evm_genesis};
 pub use status::{
     NetworkEndpoints, NetworkStatus, RollupStatus, ValidatorEndpoints, ValidatorStatus, endpoints, status, validators,
 };

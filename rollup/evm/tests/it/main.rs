@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
 mod admission;
+mod bridge;
 mod calls;
 mod derivation;
 mod genesis;

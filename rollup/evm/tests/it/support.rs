@@ -7,7 +7,10 @@ use alloy::{
 };
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex, keccak256};
 use serde_json::{Value, json};
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{Applied, Driver, Sealing, SegmentInput, TxOutcome, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup, prague_system_contracts};
@@ -59,6 +62,8 @@ pub(crate) struct Rollup {
     pub(crate) reader: Arc<EvmReader>,
     config: EvmConfig,
     folder: TempDir,
+    /// Inside the folder, or the folder itself.
+    path: PathBuf,
 }
 
 impl Rollup {
@@ -67,9 +72,7 @@ impl Rollup {
     }
 
     pub(crate) fn with_config(config: EvmConfig) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (driver, reader) = EvmRollup::open(folder.path(), config.clone()).unwrap();
-        Self { driver, reader, config, folder }
+        Self::from_image(tempfile::tempdir().unwrap(), config)
     }
 
     /// A copy of the open database's files.
@@ -78,29 +81,33 @@ impl Rollup {
     }
 
     pub(crate) fn from_image(folder: TempDir, config: EvmConfig) -> Self {
-        let (driver, reader) = EvmRollup::open(folder.path(), config.clone()).unwrap();
-        Self { driver, reader, config, folder }
+        let path = folder.path().into();
+        Self::at(folder, path, config)
+    }
+
+    /// The database at `path`, which is inside `folder`.
+    pub(crate) fn at(folder: TempDir, path: PathBuf, config: EvmConfig) -> Self {
+        let (driver, reader) = EvmRollup::open(&path, config.clone()).unwrap();
+        Self { driver, reader, config, folder, path }
     }
 
     /// As [`Self::reopen`], with a copy of the files as they were between.
     pub(crate) fn reopen_and_copy(self) -> (Self, Self) {
-        let Self { driver, reader, config, folder } = self;
+        let Self { driver, reader, config, folder, path } = self;
         drop((driver, reader));
-        let image = copy(folder.path());
-        let (driver, reader) = EvmRollup::open(folder.path(), config.clone()).unwrap();
-        (Self { driver, reader, config: config.clone(), folder }, Self::from_image(image, config))
+        let image = copy(&path);
+        (Self::at(folder, path, config.clone()), Self::from_image(image, config))
     }
 
     /// Closes everything and opens it again.
     pub(crate) fn reopen(self) -> Self {
-        let Self { driver, reader, config, folder } = self;
+        let Self { driver, reader, config, folder, path } = self;
         drop((driver, reader));
-        let (driver, reader) = EvmRollup::open(folder.path(), config.clone()).unwrap();
-        Self { driver, reader, config, folder }
+        Self::at(folder, path, config)
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
     }
 
     /// Applies the next hub block; hub blocks are 100 ms apart.
@@ -144,7 +151,8 @@ pub(crate) fn hub_block(height: u64, transactions: Vec<Bytes>) -> SegmentInput {
 }
 
 pub(crate) fn hub_block_at(height: u64, timestamp_ms: u64, transactions: Vec<Bytes>) -> SegmentInput {
-    SegmentInput { hub_height: height, hub_hash: keccak256(height.to_be_bytes()), timestamp_ms, transactions }
+    let (hub_hash, hub_root, legs) = (keccak256(height.to_be_bytes()), B256::ZERO, Vec::new());
+    SegmentInput { hub_height: height, hub_hash, timestamp_ms, hub_root, transactions, legs }
 }
 
 pub(crate) fn sign(i: u8, tx: impl Into<TypedTransaction>) -> Bytes {

@@ -1,6 +1,7 @@
 //! A log with everything that Prague has, and the blocks that both sealings make of it, kept in `tests/vectors`: a change
 //! of any byte of any block is a change of the derivation rules. `tests/ethereumjs/run.sh` replays the same blocks in an
-//! implementation that is not ours.
+//! implementation that is not ours. This log is one of protocol versions 1 and 2; one with roots of the hub's accumulator is
+//! in `bridge/vectors.rs`.
 //!
 //! After an intended change of the rules: `UPDATE_VECTORS=1 cargo test --workspace vectors`, and raise the format.
 
@@ -18,11 +19,12 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
-use switchyard_rollup_core::{Driver, Sealing, SegmentInput, evm::EvmChain};
+use switchyard_bridge_core::Vote;
+use switchyard_rollup_core::{Driver, LegAt, Sealing, SegmentInput, evm::EvmChain};
 use switchyard_rollup_evm::EvmConfig;
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Vectors {
+pub(crate) struct Vectors {
     rollup: u64,
     genesis: Value,
     genesis_hash: B256,
@@ -31,6 +33,23 @@ struct Vectors {
     one_second: Vec<Bytes>,
     /// The same for a block for each hub block.
     hub_block: Vec<Bytes>,
+    /// Of both, what operators sign, and the votes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checkpoints: Option<Checkpoints>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Checkpoints {
+    one_second: Vec<CheckpointAt>,
+    hub_block: Vec<CheckpointAt>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct CheckpointAt {
+    /// As it is signed.
+    encoded: Bytes,
+    /// Hashes of its votes.
+    votes: Vec<B256>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,38 +57,61 @@ struct HubBlock {
     height: u64,
     hash: B256,
     timestamp_ms: u64,
+    #[serde(default, skip_serializing_if = "B256::is_zero")]
+    root: B256,
     transactions: Vec<Bytes>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    legs: Vec<LegOf>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct LegOf {
+    bundle: B256,
+    leg: u8,
+    tx: B256,
 }
 
 #[test]
 fn the_same_log_gives_the_blocks_that_were_published() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/prague.json");
-    let derived = derive();
-    if std::env::var_os("UPDATE_VECTORS").is_some() {
-        std::fs::write(&path, serde_json::to_string_pretty(&derived).unwrap() + "\n").unwrap();
+    let vectors = Vectors::derive(config(Sealing::HubBlock), genesis_with_gas_limit(2_000_000), hub_blocks(), false);
+    assert!(vectors.one_second.len() > 10 && vectors.hub_block.len() > vectors.one_second.len());
+    vectors.check("prague.json");
+}
+
+impl Vectors {
+    pub(crate) fn derive(config: EvmConfig, genesis: Value, log: Vec<SegmentInput>, with_checkpoints: bool) -> Self {
+        let config = |sealing| EvmConfig { genesis: genesis.clone(), sealing, ..config.clone() };
+        let (genesis_hash, one_second, of_one_second) = blocks(config(Sealing::OneSecond), &log);
+        let (_, hub_block, of_hub_block) = blocks(config(Sealing::HubBlock), &log);
+        let checkpoints =
+            with_checkpoints.then_some(Checkpoints { one_second: of_one_second, hub_block: of_hub_block });
+        let leg = |leg: LegAt| LegOf { bundle: leg.bundle, leg: leg.leg, tx: leg.tx };
+        let hub = log.into_iter().map(|input| HubBlock {
+            height: input.hub_height,
+            hash: input.hub_hash,
+            timestamp_ms: input.timestamp_ms,
+            root: input.hub_root,
+            transactions: input.transactions,
+            legs: input.legs.into_iter().map(leg).collect(),
+        });
+        let hub = hub.collect();
+        Self { rollup: 7, genesis, genesis_hash, hub, one_second, hub_block, checkpoints }
     }
-    let kept: Vectors = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    assert_eq!(kept.hub, derived.hub, "the log itself has changed");
-    assert!(kept.one_second.len() > 10 && kept.hub_block.len() > kept.one_second.len());
-    assert_eq!(kept, derived);
+
+    /// Compares with what was published.
+    pub(crate) fn check(&self, file: &str) {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file);
+        if std::env::var_os("UPDATE_VECTORS").is_some() {
+            std::fs::write(&path, serde_json::to_string_pretty(self).unwrap() + "\n").unwrap();
+        }
+        let kept: Self = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(kept.hub, self.hub, "the log itself has changed");
+        assert_eq!(&kept, self);
+    }
 }
 
-fn derive() -> Vectors {
-    let genesis = genesis_with_gas_limit(2_000_000);
-    let log = hub_blocks();
-    let (genesis_hash, one_second) = blocks(Sealing::OneSecond, &genesis, &log);
-    let (_, hub_block) = blocks(Sealing::HubBlock, &genesis, &log);
-    let hub = log.into_iter().map(|input| HubBlock {
-        height: input.hub_height,
-        hash: input.hub_hash,
-        timestamp_ms: input.timestamp_ms,
-        transactions: input.transactions,
-    });
-    Vectors { rollup: 7, genesis, genesis_hash, hub: hub.collect(), one_second, hub_block }
-}
-
-fn blocks(sealing: Sealing, genesis: &Value, log: &[SegmentInput]) -> (B256, Vec<Bytes>) {
-    let mut rollup = Rollup::with_config(EvmConfig { genesis: genesis.clone(), ..config(sealing) });
+fn blocks(config: EvmConfig, log: &[SegmentInput]) -> (B256, Vec<Bytes>, Vec<CheckpointAt>) {
+    let mut rollup = Rollup::with_config(config);
     for input in log {
         rollup.driver.apply(input).unwrap();
     }
@@ -82,7 +124,12 @@ fn blocks(sealing: Sealing, genesis: &Value, log: &[SegmentInput]) -> (B256, Vec
         };
         alloy_rlp::encode(Block { header: block.header.clone(), body }).into()
     };
-    (rollup.hashes()[0], (1..=rollup.reader.head().header.number).map(encoded).collect())
+    let checkpoint = |number| {
+        let kept = rollup.reader.checkpoint(number).unwrap().unwrap();
+        CheckpointAt { encoded: kept.checkpoint.encode().into(), votes: kept.votes.iter().map(Vote::hash).collect() }
+    };
+    let numbers = 1..=rollup.reader.head().header.number;
+    (rollup.hashes()[0], numbers.clone().map(encoded).collect(), numbers.map(checkpoint).collect())
 }
 
 /// Builds segments; keeps each wallet's nonce.

@@ -3,7 +3,7 @@ use std::num::NonZeroU64;
 use switchyard_consensus_core::{
     EpochRules,
     keys::{bls_public_key, bls_secret_from_entropy},
-    record::{Record, RecordError, Update, UpdateKind},
+    record::{Record, Update, UpdateKind},
     stake::Registration,
 };
 use switchyard_primitives::{Header, RollupId, Segment};

@@ -13,6 +13,7 @@ const SIM: &str = "switchyard-consensus-sim";
 const ROLLUP_CORE: &str = "switchyard-rollup-core";
 const EVM: &str = "switchyard-rollup-evm";
 const BRIDGE_CORE: &str = "switchyard-bridge-core";
+const CONTRACTS: &str = "switchyard-bridge-contracts";
 const MEMPOOL: &str = "switchyard-mempool";
 const STORE: &str = "switchyard-store";
 const RPC: &str = "switchyard-rpc";
@@ -23,8 +24,21 @@ const FUZZ: &str = "switchyard-fuzz";
 const BENCHES: &str = "switchyard-benches";
 
 const CORES: [&str; 5] = [PRIMITIVES, PROTO, CONSENSUS_CORE, ROLLUP_CORE, BRIDGE_CORE];
-const PRODUCT: [&str; 12] =
-    [PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK, ENGINE, ROLLUP_CORE, EVM, BRIDGE_CORE, MEMPOOL, STORE, RPC];
+const PRODUCT: [&str; 13] = [
+    PRIMITIVES,
+    PROTO,
+    CONSENSUS_CORE,
+    GUARD,
+    NETWORK,
+    ENGINE,
+    ROLLUP_CORE,
+    EVM,
+    BRIDGE_CORE,
+    CONTRACTS,
+    MEMPOOL,
+    STORE,
+    RPC,
+];
 
 /// Each crate of the workspace and the crates of ours that it may depend on.
 fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
@@ -37,8 +51,9 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (NETWORK, vec![PRIMITIVES, PROTO, CONSENSUS_CORE]),
         (ENGINE, vec![PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK]),
         (BRIDGE_CORE, vec![PRIMITIVES, CONSENSUS_CORE]),
+        (CONTRACTS, vec![PRIMITIVES, BRIDGE_CORE]),
         (ROLLUP_CORE, vec![PRIMITIVES, BRIDGE_CORE]),
-        (EVM, vec![PRIMITIVES, BRIDGE_CORE, ROLLUP_CORE]),
+        (EVM, vec![PRIMITIVES, BRIDGE_CORE, CONTRACTS, ROLLUP_CORE]),
         (MEMPOOL, CORES.to_vec()),
         (STORE, CORES.to_vec()),
         (RPC, CORES.to_vec()),

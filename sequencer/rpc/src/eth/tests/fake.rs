@@ -28,11 +28,12 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use switchyard_bridge_core::SystemState;
 use switchyard_consensus_core::{EpochRules, HubState, stake::Registration};
 use switchyard_primitives::{FinalityProof, Level, Limits, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::{
     Rejection, TxOutcome,
-    evm::{EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock, PendingTransaction},
+    evm::{Attestable, EvmAccount, EvmChain, EvmError, ExecutedBlock, PendingBlock, PendingTransaction, SentMessage},
 };
 use tokio::sync::{broadcast, watch};
 
@@ -203,6 +204,8 @@ pub(super) struct FakeChain {
     pub(super) after_locate: Mutex<Option<Tx>>,
     /// Base fee of the next block, less the newest block's.
     pub(super) base_fee_step: RwLock<i64>,
+    /// The blocks on whose states reads and calls were made.
+    pub(super) asked: Mutex<Vec<u64>>,
     /// Number of calls to [`SLOW`] that have begun.
     pub(super) slow_calls: watch::Sender<usize>,
 }
@@ -223,6 +226,7 @@ impl FakeChain {
             let_go: Default::default(),
             after_locate: Mutex::default(),
             base_fee_step: RwLock::new(1),
+            asked: Mutex::default(),
             slow_calls: watch::channel(0).0,
         }
     }
@@ -268,6 +272,7 @@ impl FakeChain {
     }
 
     fn check(&self, number: u64) -> Result<(), EvmError> {
+        self.asked.lock().push(number);
         if number > self.head().header.number && !self.is_open(number) {
             Err(EvmError::NoState(number))
         } else {
@@ -286,7 +291,41 @@ impl EvmChain for FakeChain {
     }
 
     fn number_at(&self, level: Level) -> u64 {
-        self.levels.read().get(&level).copied().unwrap_or_default()
+        match level {
+            Level::Attested => self.attested(),
+            _ => self.levels.read().get(&level).copied().unwrap_or_default(),
+        }
+    }
+
+    fn set_attested(&self, number: u64) {
+        let mut levels = self.levels.write();
+        let attested = levels.entry(Level::Attested).or_default();
+        *attested = number.max(*attested);
+    }
+
+    fn attested(&self) -> u64 {
+        let attested = self.levels.read().get(&Level::Attested).copied().unwrap_or_default();
+        attested.min(self.head().header.number)
+    }
+
+    fn checkpoint(&self, _: u64) -> Result<Option<Attestable>, EvmError> {
+        Ok(None)
+    }
+
+    fn outbox_count(&self) -> u64 {
+        0
+    }
+
+    fn sent(&self, _: u64) -> Result<Option<SentMessage>, EvmError> {
+        Ok(None)
+    }
+
+    fn sent_by_id(&self, _: B256) -> Result<Option<SentMessage>, EvmError> {
+        Ok(None)
+    }
+
+    fn outbox_path(&self, _: u64, _: u64) -> Result<Option<Vec<B256>>, EvmError> {
+        Ok(None)
     }
 
     fn write_snapshot(&self, _: &mut dyn std::io::Write) -> Result<(), EvmError> {
@@ -401,6 +440,10 @@ impl EvmChain for FakeChain {
         self.announce.subscribe()
     }
 
+    fn watch_head(&self) -> watch::Receiver<u64> {
+        watch::Sender::new(self.head().header.number).subscribe()
+    }
+
     fn subscribe_pending(&self) -> watch::Receiver<()> {
         self.announce_open.subscribe()
     }
@@ -419,14 +462,15 @@ pub(super) struct FakeNode {
 }
 
 /// Four validators for ever.
-fn hub_state() -> Arc<HubState> {
+fn hub_state() -> Arc<SystemState> {
     let validator = |n: u8| {
         let key = blst::min_pk::SecretKey::key_gen(&[n; 32], &[]).unwrap();
         let bls = key.sk_to_pk().compress().into();
         (B256::repeat_byte(n), Registration { bls, stake: 1, address: None, serial: 0 })
     };
     let rules = EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 };
-    Arc::new(HubState::genesis(B256::ZERO, rules, (1..=4).map(validator)).unwrap())
+    let hub = HubState::genesis(B256::ZERO, rules, (1..=4).map(validator)).unwrap();
+    Arc::new(SystemState::new(hub, Arc::default()).unwrap())
 }
 
 impl FakeNode {
@@ -519,7 +563,7 @@ impl Gateway for FakeNode {
         Ok(None)
     }
 
-    fn hub_state(&self) -> Arc<HubState> {
+    fn hub_state(&self) -> Arc<SystemState> {
         hub_state()
     }
 

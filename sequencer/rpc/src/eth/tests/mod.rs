@@ -7,6 +7,7 @@ mod fees;
 mod filters;
 mod logs;
 mod pending;
+mod safe;
 mod subscriptions;
 mod transactions;
 mod transport;

@@ -1,0 +1,14 @@
+//! The contracts of messages and bundles for Rust: bindings made of the committed artifacts, conversions to and from the
+//! values of `switchyard-bridge-core`, and the accounts that a rollup's genesis holds (`docs/specs/messages.md`).
+//!
+//! Nobody needs a Solidity compiler for it: `artifacts/` is what `src/` compiles to, and `run.sh` holds the two together.
+
+mod bindings;
+mod convert;
+mod genesis;
+
+pub use bindings::{
+    AtomicVault, BridgedERC20, Hub, IMessageAttributes, Inbox, Outbox, SwapPool, TokenBridge, TwinERC20,
+};
+pub use convert::{UnknownKind, interoperable_address};
+pub use genesis::genesis;

@@ -311,8 +311,8 @@ struct Driver {
     links: HashMap<ConnectionId, Connection>,
     /// Connections of each peer, the newest last.
     newest: HashMap<PeerId, Vec<ConnectionId>>,
-    /// Connections in whose place newer ones are, and when they are closed.
-    retiring: Vec<(ConnectionId, Instant)>,
+    /// Connections that are given up, when they are closed, and why: newer ones are in their place, or a clock is wrong.
+    retiring: Vec<(ConnectionId, Instant, Link)>,
     readers: JoinSet<(ConnectionId, End)>,
     writers: JoinSet<ConnectionId>,
 }
@@ -424,15 +424,15 @@ impl Driver {
         }
         let until = Instant::now() + RETIREMENT;
         let older = self.newest.get(&peer).into_iter().flatten().take_while(|older| **older != connection);
-        self.retiring.extend(older.map(|older| (*older, until)));
+        self.retiring.extend(older.map(|older| (*older, until, Link::Duplicate)));
     }
 
     /// Closes what was given up a moment ago.
     fn close_retired(&mut self) {
         let now = Instant::now();
-        for (connection, _) in self.retiring.extract_if(.., |(_, until)| *until <= now).collect::<Vec<_>>() {
+        for (connection, _, why) in self.retiring.extract_if(.., |(_, until, _)| *until <= now).collect::<Vec<_>>() {
             if self.links.contains_key(&connection) {
-                self.drop_link(connection, Link::Duplicate);
+                self.drop_link(connection, why);
             }
         }
     }
@@ -477,7 +477,8 @@ impl Driver {
         }
     }
 
-    /// Closes a connection to a peer in another time. Which of the two is wrong is not known here, so it is no fault.
+    /// Gives up a connection to a peer in another time. Which of the two is wrong is not known here, so it is no fault; and the
+    /// peer, which must find out too, gets a moment to.
     fn refuse_clock(&mut self, connection: ConnectionId, peer: PeerId, apart: Apart) {
         let now = Instant::now();
         if self.clock_line.is_none_or(|last| now.duration_since(last) >= CLOCK_LINES) {
@@ -488,7 +489,7 @@ impl Driver {
                  it is wrong: here, if most peers are refused"
             );
         }
-        self.drop_link(connection, Link::Clock);
+        self.retiring.push((connection, now + RETIREMENT, Link::Clock));
     }
 
     /// Takes down what a peer says it is, once a connection, and believes none of it.

@@ -58,6 +58,50 @@ async fn start_with(testnet: &mut Testnet, shim: &Shim, client: &Client, clock_m
     node
 }
 
+/// The others refuse it, and it says why it has no quorum.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_ten_seconds_off_is_refused_by_all_and_says_so() {
+    let (dir, shim, client) = (tempfile::tempdir().unwrap(), Shim::build().unwrap(), Client::new());
+    let mut testnet = Testnet::create(&dir.path().join("net"), Options::default()).unwrap();
+    let mut nodes = Vec::new();
+    for index in 0..VICTIM {
+        testnet.start(index).unwrap();
+    }
+    for index in 0..VICTIM {
+        nodes.push(testnet.ready(index).await.unwrap());
+    }
+    let data = testnet.dir().validator(VICTIM).dir.join("data");
+    let program = testnet.program().to_path_buf();
+    let settings = Settings { clock_ms: 10_000, ..Settings::default() };
+    testnet.use_program(shim.wrap(&program, &data, &settings).unwrap());
+    testnet.start(VICTIM).unwrap();
+    testnet.use_program(program);
+    let known = async {
+        loop {
+            if let Some(node) = testnet.endpoints(VICTIM).unwrap()
+                && let (false, said) = client.readiness(&node.metrics).await.unwrap()
+                && said.contains("no_quorum")
+                && said.contains("3 were refused because their clocks differ")
+            {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(3 * SECONDS_60, known).await.expect("it names the clock");
+    // The others go on, and are told of nothing that is wrong with theirs.
+    for node in &nodes {
+        let (is_ready, said) = client.readiness(&node.metrics).await.unwrap();
+        assert!(is_ready, "{said}");
+    }
+    assert!(testnet.stop(VICTIM).await.unwrap());
+    testnet.start(VICTIM).unwrap();
+    let node = testnet.ready(VICTIM).await.unwrap();
+    let height = tip(&client, &nodes[0]).await;
+    caught_up(&client, &node.grpc, height + 3, SECONDS_60).await.unwrap();
+    assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_three_seconds_off_is_told_in_either_direction_and_moves_nobody_else() {
     let (dir, shim, client) = (tempfile::tempdir().unwrap(), Shim::build().unwrap(), Client::new());

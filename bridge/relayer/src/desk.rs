@@ -96,7 +96,10 @@ impl Desk {
         let all = decided.into_iter().chain(lost);
         let jobs = all.filter_map(|(nonce, success)| Some((self.undecided.remove(&nonce)?.job, success))).collect();
         self.next = self.undecided.last_key_value().map_or(nonce, |(last, _)| last + 1).max(nonce);
-        if self.undecided.first_key_value().is_some_and(|(first, sent)| *first > nonce && sent.at.elapsed() > AGAIN_AFTER)
+        if self
+            .undecided
+            .first_key_value()
+            .is_some_and(|(first, sent)| *first > nonce && sent.at.elapsed() > AGAIN_AFTER)
         {
             // Something before it was refused for good: all of it is made anew.
             self.undecided.clear();

@@ -93,7 +93,9 @@ impl Queue {
         let known = |index: &u64| self.proven.is_some_and(|proven| *index < proven);
         let ready = |(index, w): &(&u64, &Waiting)| {
             // Behind the one that must come first only when that one is settled, or goes right before it.
-            known(index) && w.not_before <= now && w.previous.is_none_or(|p| self.waiting.get(&p).is_none_or(|p| p.attempts == 0))
+            known(index)
+                && w.not_before <= now
+                && w.previous.is_none_or(|p| self.waiting.get(&p).is_none_or(|p| p.attempts == 0))
         };
         let is_live = |w: &Waiting| w.sent_at + LIVE_SECONDS >= now_s;
         let all = || self.waiting.iter().filter(ready).map(|(index, w)| (*index, *w));
@@ -126,17 +128,13 @@ impl Queue {
 const SETTLED: u64 = 0;
 
 /// Whether a message is delivered or expired at its destination: not zero of its two bits.
-pub(crate) fn settled_bits(
-    chain: &dyn EvmChain,
-    at: RollupId,
-    source: RollupId,
-    index: u64,
-) -> Result<u64, Failed> {
+pub(crate) fn settled_bits(chain: &dyn EvmChain, at: RollupId, source: RollupId, index: u64) -> Result<u64, Failed> {
     let word = |number: u64| B256::from(U256::from(number));
     let of_source = keccak256([word(source.0), word(SETTLED)].concat());
     let slot = keccak256([word(index >> 7), of_source].concat());
     let number = chain.head().header.number;
-    let bits = chain.storage(number, predeploys::INBOX, slot).map_err(|source| Failed::Rollup { rollup: at, source })?;
+    let bits =
+        chain.storage(number, predeploys::INBOX, slot).map_err(|source| Failed::Rollup { rollup: at, source })?;
     let place = usize::try_from((index & 127) * 2).unwrap_or(0);
     Ok((bits >> place).as_limbs()[0] & 3)
 }

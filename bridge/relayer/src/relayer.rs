@@ -171,7 +171,10 @@ impl Side {
             if queue.needs_proof(count) && !self.desk.has(Job::Prove(source.rollup, count)) {
                 let known = self.chain.call(
                     self.chain.head().header.number,
-                    view(HubContract::outboxRootsCall { rollup: source.rollup.0, root: certified.checkpoint.outbox_root }),
+                    view(HubContract::outboxRootsCall {
+                        rollup: source.rollup.0,
+                        root: certified.checkpoint.outbox_root,
+                    }),
                     None,
                 );
                 if known.is_ok_and(|answer| answer.last() == Some(&1)) {

@@ -89,7 +89,9 @@ pub fn delivery(
     let failed = |error| Failed::Rollup { rollup: message.source, source: error };
     let count = source.storage(certified.checkpoint.number, predeploys::OUTBOX, B256::ZERO).map_err(failed)?;
     let count = u64::try_from(count).unwrap_or(u64::MAX);
-    let Some(show) = checkpoint_call(hub, message.destination, &certified, &anchor)? else { return Ok(Some(Vec::new())) };
+    let Some(show) = checkpoint_call(hub, message.destination, &certified, &anchor)? else {
+        return Ok(Some(Vec::new()));
+    };
     let Some(path) = source.outbox_path(message.index, count).map_err(failed)? else { return Ok(Some(Vec::new())) };
     Ok(Some(vec![show, deliver_call(&sent, count, path, message.gas_limit, expired)]))
 }

@@ -8,9 +8,9 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
+use switchyard_bridge_core::{BRIDGE_FROM, legs_of};
 use switchyard_mempool::Mempool;
 use switchyard_primitives::RollupId;
-use switchyard_bridge_core::{BRIDGE_FROM, legs_of};
 use switchyard_rollup_core::{Applied, Driver, DriverError, LegAt, SegmentInput, TxOutcome};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};

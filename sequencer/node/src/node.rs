@@ -15,8 +15,8 @@ use crate::{
     logging::RecentErrors,
     machine::Tokio,
     metrics::{Metrics, gauge},
-    relay::{Log, Way},
     opened::{OpenOperator, OpenRollup, Opened},
+    relay::{Log, Way},
     servers::Listeners,
     sync::{self, Begin, Sources, Sync, SyncParts, SyncStatus, Timing},
 };

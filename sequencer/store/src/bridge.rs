@@ -97,11 +97,12 @@ impl BridgeRows {
                 continue;
             }
             let end = (state / self.epoch_blocks.max(1) + 1).saturating_mul(self.epoch_blocks.max(1)) - 1;
-            if end < after {
+            match end < after {
+                false => gone.push(state),
                 // Below it this was done before.
-                break;
+                true if after.saturating_add(STATES_KEPT + 2 * SWEEP_EVERY) <= height => break,
+                true => {}
             }
-            gone.push(state);
         }
         gone
     }

@@ -4,6 +4,7 @@ use crate::same;
 use alloy_primitives::FixedBytes;
 use prost::Message as _;
 use std::sync::LazyLock;
+use switchyard_bridge_core::BridgeRecord;
 use switchyard_consensus_core::{
     Seat, SeatSet, keys::bls_public_key, record::Record, verify_certificate, verify_finality,
 };
@@ -42,6 +43,9 @@ pub(crate) fn finality_proof(input: &[u8]) -> bool {
 }
 
 pub(crate) fn system_record(input: &[u8]) -> bool {
+    if BridgeRecord::is_one(input) {
+        return same(input, BridgeRecord::decode(input).ok().map(|record| record.encode()));
+    }
     same(input, Record::decode(input).ok().map(|record| record.encode()))
 }
 
@@ -179,9 +183,7 @@ pub(crate) fn gossip_message(input: &[u8]) -> bool {
         wire::Message::Batch { .. }
         | wire::Message::Ask { .. }
         | wire::Message::Told { .. }
-        | wire::Message::Attestations { .. } => {
-            same(input, Some(encoded))
-        }
+        | wire::Message::Attestations { .. } => same(input, Some(encoded)),
         // Bits past the last flag are not looked at.
         wire::Message::Ack { .. } => {
             assert_eq!(wire::Message::decode(encoded, &limits), Ok(message));

@@ -1,7 +1,8 @@
 //! What a node finds on its disk. Some of it comes from another machine or an older version.
 
 use crate::same;
-use switchyard_consensus_core::HubState;
+use std::sync::Arc;
+use switchyard_bridge_core::{HubLeaf, SystemState};
 use switchyard_consensus_guard::{Interchange, fuzz as guard};
 use switchyard_primitives::B256;
 use switchyard_rollup_evm::fuzz as evm;
@@ -29,9 +30,9 @@ pub(crate) fn interchange(input: &[u8]) -> bool {
     true
 }
 
-/// The stake table and the committees, which a node keeps beside its log, and others may ask for.
+/// The stake table, the committees and the bridge's state, which a node keeps beside its log, and others may ask for.
 pub(crate) fn hub_state(input: &[u8]) -> bool {
-    let Ok(state) = HubState::decode(B256::ZERO, input) else { return false };
+    let Ok(state) = SystemState::decode(B256::ZERO, Arc::default(), input) else { return false };
     for committee in [state.current(), state.following()] {
         let seats = committee.seats();
         assert!(seats.quorum() <= seats.seats().len());
@@ -48,6 +49,7 @@ pub(crate) fn store_records(input: &[u8]) -> bool {
         0 => same(input, store::transactions(input)),
         1 => same(input, store::table(input)),
         2 => same(input, store::location(input)),
+        3 => same(input, HubLeaf::decode(input).ok().map(|leaf| leaf.encode())),
         _ => false,
     }
 }

@@ -13,6 +13,10 @@ use alloy_primitives::{Address, Bytes as AlloyBytes, FixedBytes, TxKind, U256};
 use alloy_rlp::{Encodable, encode};
 use prost::Message as _;
 use serde_json::{Value, json};
+use switchyard_bridge_core::{
+    Attestation, Ballot, BridgeRecord, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint, HubLeaf, LegRecord,
+    OperatorChange, OperatorKind, Vote,
+};
 use switchyard_consensus_core::{
     keys,
     keys::bls_public_key,
@@ -93,6 +97,42 @@ impl Seeds {
         self.kind("grpc_requests", "stream", 4, stream.encode_to_vec());
     }
 
+    /// Records of the bridge, its state, and what operators say.
+    fn bridge(&mut self) {
+        let (identity, signature) = (B256::repeat_byte(1), [9; 96]);
+        let register = OperatorKind::Register { bls: FixedBytes([2; 48]), possession: FixedBytes([3; 96]) };
+        for (name, kind) in [
+            ("operator_register", register),
+            ("operator_serve", OperatorKind::Serve(vec![RollupId(1), RollupId(8)])),
+            ("operator_leave", OperatorKind::Leave),
+        ] {
+            let change = OperatorChange { identity, serial: 4, kind, signature };
+            self.add("system_record", name, BridgeRecord::Operator(change).encode().to_vec());
+        }
+        let hash = B256::repeat_byte(7);
+        let checkpoint = Checkpoint {
+            rollup: RollupId(8),
+            number: 1,
+            hub_height: 2,
+            block_hash: hash,
+            state_root: hash,
+            outbox_root: hash,
+            votes_root: B256::ZERO,
+        };
+        let votes = vec![Vote { bundle: hash, leg: 1, ballot: Ballot::Yes }];
+        let entry = CertifiedCheckpoint { checkpoint, votes: votes.clone(), signers: SignerBitmap::new(4, [0, 2, 3]) };
+        let certificate = Certificate { entries: vec![entry], signature };
+        self.add("system_record", "certificate", BridgeRecord::Certificate(certificate).encode().to_vec());
+        let leg = |rollup| LegRecord { rollup: RollupId(rollup), leg: hash, tx: B256::repeat_byte(6) };
+        let bundle = BundleRecord { deadline: 9, salt: hash, legs: vec![leg(1), leg(8)] };
+        self.add("system_record", "bundle", BridgeRecord::Bundle(bundle).encode().to_vec());
+        let genesis = Genesis { protocol: 3, ..genesis() };
+        self.add("hub_state", "protocol_3", genesis.system_state().expect("a genesis").encode());
+        self.kind("store_records", "leaf", 3, HubLeaf::Checkpoint(checkpoint).encode());
+        let attestations = vec![Attestation { operator: identity, checkpoint, votes, signature }];
+        self.add("gossip_message", "attestations", Message::Attestations { id: 0, attestations }.encode().to_vec());
+    }
+
     fn consensus(&mut self) {
         let (block, certificate) = (block(), certificate());
         self.add("certificate", "four_seats", certificate.encode());
@@ -128,6 +168,7 @@ impl Seeds {
         let state = genesis().hub_state().expect("a genesis");
         self.add("hub_state", "genesis", state.encode());
         self.add("hub_state", "protocol_2", state.with_protocol(2).encode());
+        self.bridge();
         self.kind("exchange_message", "whole", 1, block.encode());
         self.kind("exchange_message", "compact", 2, CompactBlock::of(&block).encode());
         let request = [block.hash().as_slice(), &5u32.to_be_bytes(), &[0b10110]].concat();

@@ -17,8 +17,8 @@ use switchyard_consensus_core::{Seat, keys};
 use switchyard_consensus_network::{Transport, identity as public_identity};
 use switchyard_node::{
     config::{
-        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, OperatorKey, Peer, Relayer, Role, RollupRpc,
-        Store, Sync,
+        BlsKey, Config, Consensus, Endpoints, Keys, Listen, Mempool, Network, OperatorKey, Peer, Relayer, Role,
+        RollupRpc, Store, Sync,
     },
     genesis::{Genesis, GenesisEpochs, GenesisLimits, GenesisOperator, GenesisValidator},
 };
@@ -306,7 +306,8 @@ impl NetworkDir {
                 role: Role::Validator,
                 keys: Some(Keys { identity: "identity.key".into(), bls: BlsKey::Plain("bls.key".into()), next: None }),
                 operator: Some(OperatorKey::plain("operator.key".into())),
-                relayer: relays(index).then(|| Relayer { key: "relayer.key".into(), rank: u32::try_from(index).unwrap_or(0) }),
+                relayer: relays(index)
+                    .then(|| Relayer { key: "relayer.key".into(), rank: u32::try_from(index).unwrap_or(0) }),
                 network: Some(Network {
                     listen: p2p(index),
                     transport: Transport::default(),

@@ -135,7 +135,8 @@ fn it_commits_with_the_last_yes_and_aborts_with_the_first_no() {
     let state = say(&state, &[(A, vec![vote(&good, 0, Ballot::Yes), vote(&bad, 0, Ballot::Yes)])]);
     assert_eq!(decisions(&state), []);
     // A rollup speaks of its own legs only.
-    let state = say(&state, &[(A, vec![vote(&good, 1, Ballot::Yes), vote(&good, 1, Ballot::No), vote(&good, 9, Ballot::No)])]);
+    let state =
+        say(&state, &[(A, vec![vote(&good, 1, Ballot::Yes), vote(&good, 1, Ballot::No), vote(&good, 9, Ballot::No)])]);
     assert_eq!(decisions(&state), []);
     let last = vec![vote(&good, 1, Ballot::Yes), vote(&bad, 1, Ballot::No)];
     let state = say(&state, &[(B, last), (A, vec![vote(&bad, 2, Ballot::Yes)])]);

@@ -114,6 +114,11 @@ struct Said {
 impl Attest {
     /// Begins with what is certified at the tip: earlier checkpoints were compared before, or are covered by that one.
     pub fn new(parts: AttestParts) -> Self {
+        for rollup in parts.chains.keys() {
+            // Alerts compare with what there is from the beginning.
+            parts.metrics.certified_height.get_or_create(&(*rollup).into()).set(0);
+            parts.metrics.diverged.get_or_create(&(*rollup).into()).set(0);
+        }
         let state = parts.hub.tip();
         let (mut uncompared, mut looked_at) = (BTreeMap::<_, VecDeque<_>>::new(), 0);
         if let Some(bridge) = state.bridge() {

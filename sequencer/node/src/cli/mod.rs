@@ -39,8 +39,9 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 use v1::{
-    block_service_client::BlockServiceClient, bridge_service_client::BridgeServiceClient, sequencer_service_client::SequencerServiceClient,
-    status_service_client::StatusServiceClient, transaction_status::Outcome,
+    block_service_client::BlockServiceClient, bridge_service_client::BridgeServiceClient,
+    sequencer_service_client::SequencerServiceClient, status_service_client::StatusServiceClient,
+    transaction_status::Outcome,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -86,12 +86,7 @@ pub async fn operator(args: OperatorArgs, out: &mut (dyn Write + Send)) -> Resul
     }
 }
 
-async fn change(
-    connect: &Connect,
-    by: &By,
-    kind: OperatorKind,
-    out: &mut (dyn Write + Send),
-) -> Result<(), CliError> {
+async fn change(connect: &Connect, by: &By, kind: OperatorKind, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     let (mut node, state) = open(connect).await?;
     let Keys { identity, bls } = by.keys()?;
     let known = state.bridge().and_then(|bridge| bridge.operators().get(&identity));

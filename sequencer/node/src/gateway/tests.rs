@@ -7,13 +7,13 @@ use crate::{
     metrics::Metrics,
 };
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::time::Instant;
 use switchyard_consensus_core::{Seat, SeatSet, keys};
 use switchyard_consensus_engine::GossipHandle;
 use switchyard_mempool::{Included, MempoolConfig, Origin};
 use switchyard_primitives::{Block, FinalityCertificate, Limits, Segment, TableEntry};
 use switchyard_store::{BridgeRows, MemoryStore};
-use std::collections::BTreeMap;
 
 const ROLLUP: RollupId = RollupId(7);
 

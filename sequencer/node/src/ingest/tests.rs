@@ -441,7 +441,7 @@ async fn a_validator_that_asks_for_the_clock_is_told_once_a_second_and_a_strange
     }
     for (to, asked) in [(ONE, 2), (TWO, 4)] {
         let (told, message) = hub.sent().await;
-        let Message::Told { id, now_ms, protocol: 2 } = message else { panic!("{message:?}") };
+        let Message::Told { id, now_ms, protocol: 3 } = message else { panic!("{message:?}") };
         assert_eq!((told, id), (To::One(to), asked));
         assert!(Tokio.now_ms().abs_diff(now_ms) < 60_000);
     }

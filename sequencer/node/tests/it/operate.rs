@@ -333,7 +333,8 @@ async fn alerts_and_dashboard_name_metrics_that_a_running_node_has() {
 }
 
 /// Metrics whose labels first appear with what a single idle validator does not meet.
-const LABELLED: [&str; 11] = [
+const LABELLED: [&str; 12] = [
+    "switchyard_attestations_refused_total",
     "switchyard_sync_dropped_total",
     "switchyard_rollup_height",
     "switchyard_skipped_transactions_total",

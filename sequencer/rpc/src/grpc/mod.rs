@@ -28,8 +28,7 @@ use calls::Calls;
 use std::{sync::Arc, time::Duration};
 use switchyard_proto::v1::{
     FILE_DESCRIPTOR_SET, block_service_server::BlockServiceServer, bridge_service_server::BridgeServiceServer,
-    sequencer_service_server::SequencerServiceServer,
-    status_service_server::StatusServiceServer,
+    sequencer_service_server::SequencerServiceServer, status_service_server::StatusServiceServer,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -190,8 +189,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
 
 /// Keeps the health service in step with `ready`. On shutdown every health stream ends; never returns.
 async fn report_health(mut health: HealthReporter, ready: Probe, shutdown: CancellationToken) {
-    let services =
-        [
+    let services = [
         "",
         SequencerServiceServer::<Api>::NAME,
         BlockServiceServer::<Api>::NAME,

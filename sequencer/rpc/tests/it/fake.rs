@@ -282,7 +282,7 @@ impl Gateway for FakeHub {
         let registered =
             |seat: &Seat| (seat.identity, Registration { bls: seat.bls, stake: 1, address: None, serial: 0 });
         let hub = HubState::genesis(self.info.id, rules, self.seats.seats().iter().map(registered)).unwrap();
-    Arc::new(SystemState::new(hub, Arc::default()).unwrap())
+        Arc::new(SystemState::new(hub, Arc::default()).unwrap())
     }
 
     fn epoch(&self, epoch: u64) -> Result<Option<EpochAt>, GatewayError> {

@@ -36,6 +36,12 @@ impl Script {
         self.second += 2;
     }
 
+    /// The hub goes on, and ends another block within the same second.
+    fn and_another_of_this_second(&mut self) {
+        self.hub.append(HubLeaf::Release { bundle: self.hub.root(), rollup: B.0, leg: 0 });
+        self.second -= 2;
+    }
+
     /// A proof for the block that is being made.
     fn proof(&self, leaf: u64) -> HubContract::HubProof {
         self.hub.proof_now(leaf, at_second(self.second))
@@ -57,6 +63,15 @@ fn log() -> Vec<SegmentInput> {
     sends(&mut script);
     receives(&mut script);
     bundles(&mut script);
+    // With a block a second they are one, with the root of the first.
+    for i in 0..4 {
+        let recipient = interoperable_address(B.1, Address::repeat_byte(7));
+        let call = Outbox::sendMessageCall { recipient, payload: Bytes::new(), attributes: vec![] };
+        script.send(i, OUTBOX, 1, call.abi_encode());
+        script.hub_block();
+        script.and_another_of_this_second();
+    }
+    script.second += 2;
     // Empty blocks have the newest root too.
     script.second += 30;
     script.hub.append(HubLeaf::Release { bundle: B256::repeat_byte(9), rollup: B.0, leg: 1 });
@@ -163,6 +178,6 @@ fn the_same_log_gives_the_blocks_and_checkpoints_that_were_published() {
     // The log does what it is meant to do.
     assert_eq!(rollup.balance(rollup.reader.head().header.number, Address::repeat_byte(4)), U256::from(123));
     assert_eq!(rollup.balance(rollup.reader.head().header.number, Address::repeat_byte(0x77)), U256::from(10));
-    assert_eq!(rollup.reader.outbox_count(), 5);
+    assert_eq!(rollup.reader.outbox_count(), 9);
     Vectors::derive(config, genesis, log, true).check("bridge.json");
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use switchyard_bridge_core::{Ballot, Vote, votes_root};
+use switchyard_rollup_core::evm::EvmError;
 
 /// The votes of the checkpoints that hub blocks have made, told by their blocks' numbers.
 fn votes(rollup: &Rollup, applied: &Applied) -> Vec<(u64, Vec<Vote>)> {
@@ -100,6 +101,27 @@ fn legs_whose_hub_block_asks_for_too_much_gas_vote_no() {
     let votes = votes(&rollup, &applied);
     assert_eq!(votes.len(), 17);
     assert_eq!(votes.last(), Some(&(17, vec![vote(&bundle, 0, Ballot::No)])));
+}
+
+#[test]
+fn while_votes_wait_that_no_later_hub_block_brings_there_is_no_snapshot() {
+    let mut rollup = Rollup::with_config(bridge_config(A, Sealing::OneSecond, 1_000_000));
+    let burn = |nonce| sign(0, tx(nonce, TxKind::Create, 0, vec![0xfe], 900_000));
+    let (bundle, legs) = bundle([1, 2], 1);
+    let last = send(A, 1, 0, ATOMIC_VAULT, 5, prepare(&bundle, 0, &legs[0]));
+    // Sixteen blocks, and what is left is more than eight: all of it is skipped, and the rollup's clock is ahead of the hub's.
+    let segment = (0..30).map(burn).chain([last.clone()]).collect();
+    let applied = next(&mut rollup, 1_000, B256::ZERO, segment, vec![leg_at(&bundle, 0, &last)]);
+    assert_eq!(applied.checkpoints.len(), 16);
+    assert!(votes(&rollup, &applied).iter().all(|(_, votes)| votes.is_empty()));
+    let mut bytes = Vec::new();
+    assert!(matches!(rollup.reader.write_snapshot(&mut bytes), Err(EvmError::Busy(_))));
+    rollup = rollup.reopen();
+    let applied = next(&mut rollup, 16_000, B256::ZERO, vec![], vec![]);
+    assert!(applied.checkpoints.is_empty(), "not ahead of its time");
+    let applied = next(&mut rollup, 17_000, B256::ZERO, vec![], vec![]);
+    assert_eq!(votes(&rollup, &applied), [(17, vec![vote(&bundle, 0, Ballot::No)])]);
+    rollup.reader.write_snapshot(&mut bytes).unwrap();
 }
 
 #[test]

@@ -3,11 +3,25 @@
 //! `accepted` says that validators with a quorum of the epoch's seats held the transaction. A mempool does not survive a crash,
 //! and who has lost its seats makes no more blocks. So the promise stands as long as one honest validator that held it then has
 //! not crashed since and either has seats, or is the one that accepted it and still in the stake table: that one sends it to the
-//! others again and again.
+//! others again and again. The others do not: each of them puts it into its own block when its turn to lead comes, which where one
+//! is left with few seats, and blocks are empty, takes a round of all seats ([`turn_within`]).
 
 use super::{Verdict, violated};
 use std::collections::{BTreeMap, BTreeSet};
 use switchyard_primitives::{B256, TxKey};
+
+/// Blocks within which every one of so many seats has been the leader's, in a network that is well and whatever the moment.
+///
+/// View `v` of epoch `e` is led by seat `(e + v) mod seats`, and views begin anew with each epoch. In an epoch that is no shorter
+/// than a round of the seats each has its turn; the round that an epoch's end breaks off is followed by a whole one. Each
+/// shorter epoch begins one seat after the one before: a seat that it leaves out has its turn after at most
+/// `seats - epoch_blocks` others that do so too, and the epoch that runs may have passed it already.
+pub fn turn_within(seats: u64, epoch_blocks: u64) -> u64 {
+    match seats.checked_sub(epoch_blocks) {
+        None | Some(0) => seats.saturating_mul(2),
+        Some(missing) => (missing + 2).saturating_mul(epoch_blocks),
+    }
+}
 
 /// Who held a transaction when it was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

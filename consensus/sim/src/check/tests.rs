@@ -226,3 +226,17 @@ mod votes {
         assert!(Guard::default().vote(1, |_| Some(1), &[9]).is_err());
     }
 }
+
+#[test]
+fn every_seat_leads_within_the_stated_blocks() {
+    for (seats, blocks) in (1..12u64).flat_map(|seats| (1..15u64).map(move |blocks| (seats, blocks))) {
+        let within = super::accepted::turn_within(seats, blocks);
+        let views = (0..3 * seats).flat_map(|epoch| (1..=blocks).map(move |view| (epoch + view) % seats));
+        let leaders: Vec<u64> = views.collect();
+        let within = usize::try_from(within).unwrap();
+        for window in leaders.windows(within) {
+            let led: BTreeSet<&u64> = window.iter().collect();
+            assert_eq!(led.len() as u64, seats, "{seats} seats, epochs of {blocks} blocks");
+        }
+    }
+}

@@ -462,9 +462,12 @@ impl Run {
         self.honest().filter(|v| able.listed.contains(&v.index)).collect()
     }
 
+    /// What must hold in any network that was well for [`check::progress::WITHIN`].
     fn check_progress(&self, before: u64) {
         let heights: Vec<(usize, u64)> = self.listed().iter().map(|v| (v.index, v.store().tip().0.height)).collect();
         let _ = self.witness.tell(|_| check::progress::check(before, &heights));
+        let able = self.witness.able();
+        let _ = self.witness.tell(|w| w.accepted.sent_again(&able));
     }
 
     /// Promises that can be kept and are not yet.

@@ -63,6 +63,12 @@ fn place(key: &TxKey) -> (u64, [u8; 32]) {
     (key.rollup.0, key.hash.0)
 }
 
+fn verdict(open: Option<(&(u64, [u8; 32]), &Held)>, able: &Able) -> Verdict {
+    let Some(((rollup, hash), held)) = open else { return Ok(()) };
+    let hash = B256::from(*hash);
+    violated("accepted", format!("of rollup {rollup}, {hash} was accepted and is not in the log; {held:?}, {able:?}"))
+}
+
 impl Accepted {
     /// A client was told that its transaction is accepted, which these hold. `weights` are those of the epochs that may have
     /// been the one when it was: in one of them a quorum must have held it, of which the faulty seats may be a part.
@@ -100,18 +106,15 @@ impl Accepted {
         self.open(able).count()
     }
 
-    /// At the end of a run whose network was well for long enough.
+    /// Once the network was well for long enough for what a validator has accepted and sends again.
+    pub fn sent_again(&self, able: &Able) -> Verdict {
+        let accepting = |held: &Held| held.by.is_some_and(|by| able.listed.contains(&by));
+        verdict(self.open(able).find(|(_, held)| accepting(held)), able)
+    }
+
+    /// At the end of a run whose network was well until every seat has led.
     pub fn finish(&self, able: &Able) -> Verdict {
-        match self.open(able).next() {
-            Some(((rollup, hash), held)) => violated(
-                "accepted",
-                format!(
-                    "of rollup {rollup}, {} was accepted and is not in the log; {held:?}, {able:?}",
-                    B256::from(*hash)
-                ),
-            ),
-            None => Ok(()),
-        }
+        verdict(self.open(able).next(), able)
     }
 
     /// How many promises there were.

@@ -162,8 +162,10 @@ fn a_promise_that_is_not_kept_is_found_as_long_as_somebody_could_keep_it() {
     assert!(accepted.finish(&able(&[0, 1, 2], &[0, 1, 2])).is_err());
     assert!(accepted.finish(&able(&[2], &[1, 2])).is_ok(), "nobody who held it makes blocks");
     assert!(accepted.finish(&able(&[2], &[0, 2])).is_err(), "who accepted it sends it to those who do");
+    assert!(accepted.sent_again(&able(&[2], &[0, 2])).is_err());
     accepted.crashed(0);
     assert!(accepted.finish(&able(&[0, 1], &[0, 1])).is_err(), "one still holds it");
+    assert!(accepted.sent_again(&able(&[0, 1], &[0, 1])).is_ok(), "and waits for its turn to lead");
     assert!(accepted.finish(&able(&[0], &[0, 1])).is_ok());
     accepted.crashed(1);
     assert!(accepted.finish(&able(&[0, 1], &[0, 1])).is_ok());

@@ -89,6 +89,8 @@ pub struct Operators {
     liars: BTreeSet<B256>,
     edits: VecDeque<Edit>,
     asked_ms: Option<u64>,
+    /// The table that was judged last, and how: it is asked for ten times a second, and a committee's keys cost curve points.
+    judged: Option<(Table, bool)>,
     rng: StdRng,
 }
 
@@ -96,7 +98,8 @@ impl Operators {
     /// Operators of a network of whose validators these lie.
     pub fn new(world: Arc<World>, witness: Arc<Witness>, liars: &BTreeSet<usize>, seed: u64) -> Self {
         let liars = liars.iter().map(|place| world.validators[*place].identity).collect();
-        Self { world, witness, liars, edits: VecDeque::new(), asked_ms: None, rng: rng_for(seed, "operators") }
+        let rng = rng_for(seed, "operators");
+        Self { world, witness, liars, edits: VecDeque::new(), asked_ms: None, judged: None, rng }
     }
 
     /// They want something else too.
@@ -114,8 +117,8 @@ impl Operators {
     pub fn due(&mut self, now_ms: u64, listens: impl Fn(usize) -> SocketAddr) -> Option<Edit> {
         while let Some(edit) = self.edits.front().copied() {
             let mut open = false;
-            let at = listens(edit.validator());
-            self.witness.tell(|w| open = self.is_open(&edit, &w.committees, at));
+            let (at, witness) = (listens(edit.validator()), self.witness.clone());
+            witness.tell(|w| open = self.is_open(&edit, &w.committees, at));
             if open {
                 let waits = self.asked_ms.is_some_and(|asked| now_ms < asked + AGAIN_MS);
                 return (!waits).then_some(edit);
@@ -126,7 +129,7 @@ impl Operators {
         None
     }
 
-    fn is_open(&self, edit: &Edit, committees: &Committees, listens: SocketAddr) -> bool {
+    fn is_open(&mut self, edit: &Edit, committees: &Committees, listens: SocketAddr) -> bool {
         let identity = self.world.validators[edit.validator()].identity;
         let (mut table, found) = (committees.table().clone(), committees.table().get(&identity));
         let entry = table.get_mut(&identity);
@@ -145,7 +148,16 @@ impl Operators {
             }
             _ => return false,
         }
-        table.get(&identity) != found && self.is_sound(&table, committees)
+        table.get(&identity) != found && self.judge(table, committees)
+    }
+
+    fn judge(&mut self, table: Table, committees: &Committees) -> bool {
+        if let Some((_, sound)) = self.judged.as_ref().filter(|(judged, _)| *judged == table) {
+            return *sound;
+        }
+        let sound = self.is_sound(&table, committees);
+        self.judged = Some((table, sound));
+        sound
     }
 
     /// Whether a table leaves enough validators, and the liars no more seats than may fail.

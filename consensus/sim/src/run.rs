@@ -10,7 +10,7 @@ use crate::{
     network::{Channel, Fabric, Mouth, Process, Said, split_epoch},
     operators::{Edit, Operators},
     plan::{Action, Plan, pairs},
-    validator::Validator,
+    validator::{Settings, Validator},
     witness::Witness,
     world::World,
 };
@@ -39,6 +39,11 @@ const RESTART_MS: u64 = 1_000;
 /// So long after a change of the stake table everyone has taken it up: engines look at it twice a second.
 const SETTLED_MS: u64 = 1_500;
 
+/// What a view takes at most in a network that is well, besides waiting for its leader: a few messages.
+const VIEW_MS: u64 = 400;
+/// So long a validator may listen for a twin, and lead nothing.
+const LISTENING_MS: u64 = 30_000;
+
 /// What came of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -50,9 +55,15 @@ pub struct Outcome {
     pub seen: Seen,
 }
 
-/// How much there was to check.
+/// How much there was to check, and what went wrong meanwhile.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen {
+    /// Validators' lives that were cut off: crashes, and ends by a failing disk.
+    pub crashes: u64,
+    /// Times that one direction of a link was cut.
+    pub cuts: u64,
+    /// Validators that lie.
+    pub liars: usize,
     /// Height of the log.
     pub blocks: u64,
     /// Different certificates.
@@ -75,6 +86,25 @@ pub struct Seen {
     pub followed: u64,
     /// Simulated time.
     pub time_ms: u64,
+}
+
+impl std::ops::AddAssign for Seen {
+    fn add_assign(&mut self, other: Self) {
+        self.crashes += other.crashes;
+        self.cuts += other.cuts;
+        self.liars += other.liars;
+        self.blocks += other.blocks;
+        self.certificates += other.certificates;
+        self.accepted += other.accepted;
+        self.ordered += other.ordered;
+        self.derived += other.derived;
+        self.votes += other.votes;
+        self.caught += other.caught;
+        self.records += other.records;
+        self.committees += other.committees;
+        self.followed += other.followed;
+        self.time_ms += other.time_ms;
+    }
 }
 
 /// Says what an honest validator says, and shows it to the guard's checker.
@@ -146,8 +176,8 @@ pub fn run(plan: &Plan) -> Outcome {
     let ended = catch_unwind(AssertUnwindSafe(|| {
         deterministic::Runner::new(config).start(|context| async {
             let mut run = Run::new(context, plan, world, witness, folder.path()).await;
-            let heights = run.play().await;
-            run.finish(heights).await
+            run.play().await;
+            run.finish().await
         })
     }));
     let (state, time_ms) = ended.unwrap_or_else(|panic| {
@@ -158,6 +188,9 @@ pub fn run(plan: &Plan) -> Outcome {
     seen.tell(|w| {
         trace = keccak256(format!("{}|{}|{state}", w.trace.hash(), w.trace.events()));
         found = Seen {
+            crashes: w.crashes,
+            cuts: w.cuts,
+            liars: w.byzantine.len(),
             blocks: w.agreement.height(),
             certificates: w.certificates.count(),
             accepted: w.accepted.count(),
@@ -282,7 +315,10 @@ impl Run {
                     self.start(validator).await;
                 }
             }
-            Action::Link { from, to, link } => self.fabric.set(from, to, link).await,
+            Action::Link { from, to, link } => {
+                self.witness.tell(|w| w.cuts += u64::from(link.is_none()));
+                self.fabric.set(from, to, link).await;
+            }
             Action::Disk { validator, per_million } => self.validators[validator].disk.set_failing(per_million),
             Action::Submit { validator, count, bytes } => {
                 if let Some(place) = self.open_from(validator)
@@ -379,17 +415,17 @@ impl Run {
         true
     }
 
-    /// Does what is planned, then lets the network recover. Returns the height when the faults ended.
-    async fn play(&mut self) -> u64 {
+    /// Does what is planned, then lets the network recover, and keep its promises.
+    async fn play(&mut self) {
         let plan = self.plan.clone();
         for (at, action) in &plan.actions {
             if !self.until((*at).min(plan.faults_end_ms)).await {
-                return 0;
+                return;
             }
             self.act(*action).await;
         }
         if !self.until(plan.faults_end_ms).await {
-            return 0;
+            return;
         }
         for (from, to) in pairs(plan.places()) {
             self.fabric.set(from, to, Some(plan.link)).await;
@@ -406,38 +442,73 @@ impl Run {
         while self.now_ms() < end_ms && !self.is_done(before) {
             let next_ms = self.now_ms() + 200;
             if !self.until(next_ms).await {
-                break;
+                return;
             }
         }
-        before
+        self.check_progress(before);
+        // What few hold waits for their turn to lead.
+        let end_ms = end_ms + self.turns_ms();
+        while self.now_ms() < end_ms && self.outstanding() > 0 {
+            let next_ms = self.now_ms() + 200;
+            if !self.until(next_ms).await {
+                return;
+            }
+        }
+    }
+
+    /// Honest validators of the stake table.
+    fn listed(&self) -> Vec<&Validator> {
+        let able = self.witness.able();
+        self.honest().filter(|v| able.listed.contains(&v.index)).collect()
+    }
+
+    /// What must hold in any network that was well for [`check::progress::WITHIN`].
+    fn check_progress(&self, before: u64) {
+        let heights: Vec<(usize, u64)> = self.listed().iter().map(|v| (v.index, v.store().tip().0.height)).collect();
+        let _ = self.witness.tell(|_| check::progress::check(before, &heights));
+        let able = self.witness.able();
+        let _ = self.witness.tell(|w| w.accepted.sent_again(&able));
+    }
+
+    /// Promises that can be kept and are not yet.
+    fn outstanding(&self) -> usize {
+        let able = self.witness.able();
+        let mut outstanding = 0;
+        self.witness.tell(|w| outstanding = w.accepted.outstanding(&able));
+        outstanding
+    }
+
+    /// A time in which each seat leads once in a network that is well.
+    fn turns_ms(&self) -> u64 {
+        let mut blocks = 0;
+        self.witness.tell(|w| {
+            let seats = w.committees.current().map_or(0, |committee| committee.seats().seats().len());
+            blocks = check::accepted::turn_within(seats as u64, w.committees.rules().blocks.get());
+        });
+        let view_ms = |s: &Settings| s.pace.heartbeat_ms.max(s.pace.certification_timeout_ms) + VIEW_MS;
+        let view_ms = self.plan.settings.iter().map(view_ms).max().unwrap_or(0);
+        // Of three seats one may be a liar's, whose view makes no block.
+        blocks.saturating_mul(view_ms).saturating_mul(3) / 2 + LISTENING_MS
     }
 
     /// Whether there is nothing more to wait for: every promise is kept, everyone has gone on, and what was changed last has been
     /// in force for a while.
     fn is_done(&self, before: u64) -> bool {
-        let able = self.witness.able();
-        let (mut outstanding, mut in_force) = (0, false);
-        self.witness.tell(|w| {
-            outstanding = w.accepted.outstanding(&able);
-            in_force = w.committees.are_in_force();
-        });
-        let listed = self.honest().filter(|v| able.listed.contains(&v.index));
-        let behind = listed.into_iter().any(|v| v.store().tip().0.height < before + check::progress::BLOCKS);
+        let mut in_force = false;
+        self.witness.tell(|w| in_force = w.committees.are_in_force());
+        let behind = self.listed().iter().any(|v| v.store().tip().0.height < before + check::progress::BLOCKS);
         let settled = self.operators.are_content() && in_force && self.now_ms() > self.changed.1 + SETTLED_MS;
-        outstanding == 0 && !behind && settled
+        self.outstanding() == 0 && !behind && settled
     }
 
     /// What can only be said at the end.
-    async fn finish(self, before: u64) -> (String, u64) {
+    async fn finish(self) -> (String, u64) {
         if self.witness.violation().is_none() {
             let able = self.witness.able();
-            let listed: Vec<&Validator> = self.honest().filter(|v| able.listed.contains(&v.index)).collect();
-            let heights: Vec<(usize, u64)> = listed.iter().map(|v| (v.index, v.store().tip().0.height)).collect();
-            let _ = self.witness.tell(|_| check::progress::check(before, &heights));
             let _ = self.witness.tell(|w| w.accepted.finish(&able));
             let directory = self.fabric.directory();
             if self.now_ms() > self.changed.1 + SETTLED_MS {
-                for validator in &listed {
+                for validator in self.listed() {
                     let known = directory.known_to(validator.index);
                     let _ = self.witness.tell(|w| w.committees.roster(validator.index, &known));
                 }

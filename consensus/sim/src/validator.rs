@@ -158,6 +158,7 @@ impl Validator {
         life.task.abort();
         self.stops.push(life.stop);
         self.witness.event(time_ms, self.index, "crash");
+        self.witness.tell(|w| w.crashes += 1);
         if self.honest {
             self.witness.tell(|w| w.accepted.crashed(self.index));
         }

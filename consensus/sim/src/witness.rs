@@ -42,6 +42,10 @@ pub struct Inner {
     pub guard: Guard,
     /// Validators that may do anything.
     pub byzantine: BTreeSet<usize>,
+    /// Lives that were cut off.
+    pub crashes: u64,
+    /// Times that one direction of a link was cut.
+    pub cuts: u64,
     /// The validators' identities.
     places: Vec<B256>,
     violation: Option<Violation>,
@@ -64,6 +68,8 @@ impl Witness {
             derivation: Derivation::default(),
             guard: Guard::default(),
             byzantine,
+            crashes: 0,
+            cuts: 0,
             places: world.validators.iter().map(|seat| seat.identity).collect(),
             violation: None,
             time_ms: 0,

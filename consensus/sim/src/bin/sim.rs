@@ -1,12 +1,16 @@
 //! Runs seeds, and says how to repeat one that fails.
 
 use clap::Parser;
+use parking_lot::Mutex;
 use std::{
     process::ExitCode,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Instant,
 };
-use switchyard_consensus_sim::{plan::Plan, run::run};
+use switchyard_consensus_sim::{
+    plan::Plan,
+    run::{Seen, run},
+};
 
 /// Runs a simulated network once for each seed.
 #[derive(Parser)]
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
     let Arguments { seeds, from, threads, verbose } = Arguments::parse();
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let (next, failed, began) = (AtomicU64::new(from), AtomicBool::new(false), Instant::now());
-    let [blocks, time_ms, records, committees] = [const { AtomicU64::new(0) }; 4];
+    let total = Mutex::new(Seen::default());
     let work = || {
         while !failed.load(Ordering::Acquire) {
             let seed = next.fetch_add(1, Ordering::AcqRel);
@@ -43,10 +47,7 @@ fn main() -> ExitCode {
             }
             let (plan, start) = (Plan::new(seed), Instant::now());
             let outcome = run(&plan);
-            blocks.fetch_add(outcome.seen.blocks, Ordering::Relaxed);
-            time_ms.fetch_add(outcome.seen.time_ms, Ordering::Relaxed);
-            records.fetch_add(outcome.seen.records as u64, Ordering::Relaxed);
-            committees.fetch_add(outcome.seen.committees as u64, Ordering::Relaxed);
+            *total.lock() += outcome.seen;
             if verbose {
                 let byzantine = &plan.byzantine;
                 println!("seed {seed}: {:?} {byzantine:?} {:?} {}", start.elapsed(), outcome.seen, outcome.trace);
@@ -66,11 +67,21 @@ fn main() -> ExitCode {
             }
         }
     });
-    let (blocks, seconds) = (blocks.into_inner(), time_ms.into_inner() / 1000);
-    let (records, committees) = (records.into_inner(), committees.into_inner());
+    let seen = total.into_inner();
     println!(
-        "{seeds} seeds from {from}: {blocks} blocks, {seconds} simulated seconds, {records} records, {committees} committees that \
-         are not the one before, in {:?}",
+        "{seeds} seeds from {from}: {} blocks, {} simulated seconds; {} crashes, {} cut links, {} liars, {} seats caught; {} \
+         transactions accepted, {} rollup blocks; {} records, {} committees that are not the one before, {} epochs; in {:?}",
+        seen.blocks,
+        seen.time_ms / 1000,
+        seen.crashes,
+        seen.cuts,
+        seen.liars,
+        seen.caught,
+        seen.accepted,
+        seen.derived,
+        seen.records,
+        seen.committees,
+        seen.followed,
         began.elapsed()
     );
     if failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }

@@ -3,11 +3,25 @@
 //! `accepted` says that validators with a quorum of the epoch's seats held the transaction. A mempool does not survive a crash,
 //! and who has lost its seats makes no more blocks. So the promise stands as long as one honest validator that held it then has
 //! not crashed since and either has seats, or is the one that accepted it and still in the stake table: that one sends it to the
-//! others again and again.
+//! others again and again. The others do not: each of them puts it into its own block when its turn to lead comes, which where one
+//! is left with few seats, and blocks are empty, takes a round of all seats ([`turn_within`]).
 
 use super::{Verdict, violated};
 use std::collections::{BTreeMap, BTreeSet};
 use switchyard_primitives::{B256, TxKey};
+
+/// Blocks within which every one of so many seats has been the leader's, in a network that is well and whatever the moment.
+///
+/// View `v` of epoch `e` is led by seat `(e + v) mod seats`, and views begin anew with each epoch. In an epoch that is no shorter
+/// than a round of the seats each has its turn; the round that an epoch's end breaks off is followed by a whole one. Each
+/// shorter epoch begins one seat after the one before: a seat that it leaves out has its turn after at most
+/// `seats - epoch_blocks` others that do so too, and the epoch that runs may have passed it already.
+pub fn turn_within(seats: u64, epoch_blocks: u64) -> u64 {
+    match seats.checked_sub(epoch_blocks) {
+        None | Some(0) => seats.saturating_mul(2),
+        Some(missing) => (missing + 2).saturating_mul(epoch_blocks),
+    }
+}
 
 /// Who held a transaction when it was accepted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,6 +63,12 @@ fn place(key: &TxKey) -> (u64, [u8; 32]) {
     (key.rollup.0, key.hash.0)
 }
 
+fn verdict(open: Option<(&(u64, [u8; 32]), &Held)>, able: &Able) -> Verdict {
+    let Some(((rollup, hash), held)) = open else { return Ok(()) };
+    let hash = B256::from(*hash);
+    violated("accepted", format!("of rollup {rollup}, {hash} was accepted and is not in the log; {held:?}, {able:?}"))
+}
+
 impl Accepted {
     /// A client was told that its transaction is accepted, which these hold. `weights` are those of the epochs that may have
     /// been the one when it was: in one of them a quorum must have held it, of which the faulty seats may be a part.
@@ -86,18 +106,15 @@ impl Accepted {
         self.open(able).count()
     }
 
-    /// At the end of a run whose network was well for long enough.
+    /// Once the network was well for long enough for what a validator has accepted and sends again.
+    pub fn sent_again(&self, able: &Able) -> Verdict {
+        let accepting = |held: &Held| held.by.is_some_and(|by| able.listed.contains(&by));
+        verdict(self.open(able).find(|(_, held)| accepting(held)), able)
+    }
+
+    /// At the end of a run whose network was well until every seat has led.
     pub fn finish(&self, able: &Able) -> Verdict {
-        match self.open(able).next() {
-            Some(((rollup, hash), held)) => violated(
-                "accepted",
-                format!(
-                    "of rollup {rollup}, {} was accepted and is not in the log; {held:?}, {able:?}",
-                    B256::from(*hash)
-                ),
-            ),
-            None => Ok(()),
-        }
+        verdict(self.open(able).next(), able)
     }
 
     /// How many promises there were.

@@ -162,8 +162,10 @@ fn a_promise_that_is_not_kept_is_found_as_long_as_somebody_could_keep_it() {
     assert!(accepted.finish(&able(&[0, 1, 2], &[0, 1, 2])).is_err());
     assert!(accepted.finish(&able(&[2], &[1, 2])).is_ok(), "nobody who held it makes blocks");
     assert!(accepted.finish(&able(&[2], &[0, 2])).is_err(), "who accepted it sends it to those who do");
+    assert!(accepted.sent_again(&able(&[2], &[0, 2])).is_err());
     accepted.crashed(0);
     assert!(accepted.finish(&able(&[0, 1], &[0, 1])).is_err(), "one still holds it");
+    assert!(accepted.sent_again(&able(&[0, 1], &[0, 1])).is_ok(), "and waits for its turn to lead");
     assert!(accepted.finish(&able(&[0], &[0, 1])).is_ok());
     accepted.crashed(1);
     assert!(accepted.finish(&able(&[0, 1], &[0, 1])).is_ok());
@@ -224,5 +226,19 @@ mod votes {
         }
         assert!(Guard::default().vote(2, |_| Some(2), &notarize(1, 1)).is_err(), "in another's name");
         assert!(Guard::default().vote(1, |_| Some(1), &[9]).is_err());
+    }
+}
+
+#[test]
+fn every_seat_leads_within_the_stated_blocks() {
+    for (seats, blocks) in (1..12u64).flat_map(|seats| (1..15u64).map(move |blocks| (seats, blocks))) {
+        let within = super::accepted::turn_within(seats, blocks);
+        let views = (0..3 * seats).flat_map(|epoch| (1..=blocks).map(move |view| (epoch + view) % seats));
+        let leaders: Vec<u64> = views.collect();
+        let within = usize::try_from(within).unwrap();
+        for window in leaders.windows(within) {
+            let led: BTreeSet<&u64> = window.iter().collect();
+            assert_eq!(led.len() as u64, seats, "{seats} seats, epochs of {blocks} blocks");
+        }
     }
 }

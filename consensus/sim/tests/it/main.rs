@@ -13,10 +13,14 @@ use switchyard_consensus_sim::{
 
 /// Seeds that once found something, each with what it was. What a seed means changes with the plan: beside it belongs a test
 /// that shows the same, where that can be said.
-const REGRESSIONS: [(u64, &str); 3] = [
+const REGRESSIONS: [(u64, &str); 4] = [
     (24, "at an epoch's end its journal was removed while its tasks were still syncing it"),
     (25, "the same"),
     (52, "a task that panics on a failing disk must end its validator, not leave it half alive"),
+    (
+        228,
+        "who holds a promise alone has one seat of 21 and epochs of 6 blocks: its turn to lead comes after 44 s, not 20",
+    ),
 ];
 
 fn check(plan: &Plan) -> Outcome {

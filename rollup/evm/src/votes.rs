@@ -16,7 +16,7 @@ use switchyard_bridge_contracts::AtomicVault::Prepared;
 use switchyard_bridge_core::{Ballot, Vote, predeploys::ATOMIC_VAULT};
 
 /// Most votes of one checkpoint; the rest waits for the next. Part of the derivation rules.
-pub(crate) const VOTES_MAX: usize = 4_096;
+pub(crate) const VOTES_MAX: usize = Vote::MAX;
 
 /// A leg of a bundle in a hub block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub(crate) fn cast(number: u64, receipts: &[ReceiptEnvelope], legs: &[(Leg, Opti
 /// The votes that wait for a checkpoint.
 ///
 /// They are no more than the log and the blocks hold that are kept anyway: legs that no block executed, and strays above
-/// [`VOTES_MAX`], which only blocks of more than 120 million gas can have. Memory holds their number.
+/// [`VOTES_MAX`], which only blocks of more than 60 million gas can have. Memory holds their number.
 #[derive(Debug, Default)]
 pub(crate) struct WaitingVotes {
     count: u64,

@@ -118,7 +118,7 @@ fn vote_of(place: Place) -> (Place, Vote) {
 }
 
 #[test]
-fn a_checkpoint_carries_4096_votes_and_strays_wait_in_order() {
+fn a_checkpoint_carries_2048_votes_and_strays_wait_in_order() {
     let mut model = Model::new();
     let max = u32::try_from(VOTES_MAX).unwrap();
     let strays: Vec<_> = (0..2 * max + 5).map(|log| vote_of(Place::Stray { block: 7, log })).collect();

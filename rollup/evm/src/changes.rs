@@ -152,3 +152,33 @@ impl Changes {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use switchyard_bridge_core::Checkpoint;
+    use switchyard_primitives::RollupId;
+
+    fn attestable(number: u64) -> Attestable {
+        let (block_hash, state_root) = (B256::repeat_byte(1), B256::repeat_byte(2));
+        let (outbox_root, votes_root) = (B256::ZERO, B256::ZERO);
+        let rollup = RollupId(7);
+        let checkpoint = Checkpoint { rollup, number, hub_height: 9, block_hash, state_root, outbox_root, votes_root };
+        Attestable { checkpoint, votes: vec![] }
+    }
+
+    #[test]
+    fn the_newest_checkpoints_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for numbers in [vec![1, 2, 3], vec![CHECKPOINTS_KEPT, CHECKPOINTS_KEPT + 1], vec![CHECKPOINTS_KEPT + 2]] {
+            let checkpoints = numbers.into_iter().map(attestable).collect();
+            let mut batch = WriteBatch::default();
+            Changes { checkpoints, ..Changes::default() }.fill(&store, &mut batch).unwrap();
+            store.write(batch, false).unwrap();
+        }
+        let kept: Vec<_> = store.scan(Column::Checkpoints).unwrap().into_iter().map(|(key, _)| key.to_vec()).collect();
+        let expected = [3, CHECKPOINTS_KEPT, CHECKPOINTS_KEPT + 1, CHECKPOINTS_KEPT + 2];
+        assert_eq!(kept, expected.map(|number| number.to_be_bytes().to_vec()));
+    }
+}

@@ -1,6 +1,7 @@
 //! Messages and bundles: what a rollup sends and votes, and what it learns of the hub. The contracts are the real ones.
 
 mod delivery;
+mod foreign;
 mod restarts;
 mod vectors;
 mod votes;

@@ -40,7 +40,8 @@ async fn start_with(testnet: &mut Testnet, shim: &Shim, client: &Client, clock_m
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    let node = tokio::time::timeout(SECONDS_60, known).await.expect("others tell it");
+    // Beside other tests a start takes its time.
+    let node = tokio::time::timeout(3 * SECONDS_60, known).await.expect("others tell it");
 
     let (is_ready, said) = client.readiness(&node.metrics).await.unwrap();
     let code = if clock_ms > 0 { "clock_ahead" } else { "clock_behind" };

@@ -247,8 +247,10 @@ impl Shared {
             machine: Arc::new(Tokio),
         });
         let me = switchyard_consensus_network::identity(&config.identity_secret);
+        // Its record exists before the engine's folder does.
+        let operator = opened.operator()?;
         let Engine { events, gossip, handle } = switchyard_consensus_engine::start(config, builder.clone()).await?;
-        let operator = opened.operator()?.map(|OpenOperator { identity, secret, guard }| {
+        let operator = operator.map(|OpenOperator { identity, secret, guard }| {
             let (gossip, pool) = (gossip.sender.clone(), self.pool.clone());
             Operator { identity, secret, guard, gossip, pool }
         });

@@ -248,7 +248,7 @@ impl Opened {
             return Err(NodeError::Config(text));
         }
         let height = self.store.tip().0.height;
-        if !SignGuard::exists(&path) && known.is_some() && height > 0 {
+        if !SignGuard::exists(&path) && known.is_some() && self.config.consensus_dir().exists() {
             return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
         }
         let guard = SignGuard::open(&path, self.network, key.0)?;

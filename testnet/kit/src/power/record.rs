@@ -256,7 +256,9 @@ fn copy_network(from: &Path, to: &Path, data: &[Image]) -> eyre::Result<()> {
         let files = network.validator(index);
         let folder = to.join(format!("validator-{index}"));
         fs::create_dir_all(&folder)?;
-        for name in ["config.toml", "identity.key", "bls.key"] {
+        // Not every validator relays.
+        let names = ["config.toml", "identity.key", "bls.key", "operator.key", "relayer.key"];
+        for name in names.into_iter().filter(|name| files.dir.join(name).exists()) {
             fs::copy(files.dir.join(name), folder.join(name))?;
         }
         image.write(&folder.join("data"))?;

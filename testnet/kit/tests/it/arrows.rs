@@ -14,6 +14,7 @@ const ROLLUP_CORE: &str = "switchyard-rollup-core";
 const EVM: &str = "switchyard-rollup-evm";
 const BRIDGE_CORE: &str = "switchyard-bridge-core";
 const CONTRACTS: &str = "switchyard-bridge-contracts";
+const RELAYER: &str = "switchyard-relayer";
 const MEMPOOL: &str = "switchyard-mempool";
 const STORE: &str = "switchyard-store";
 const RPC: &str = "switchyard-rpc";
@@ -24,7 +25,7 @@ const FUZZ: &str = "switchyard-fuzz";
 const BENCHES: &str = "switchyard-benches";
 
 const CORES: [&str; 5] = [PRIMITIVES, PROTO, CONSENSUS_CORE, ROLLUP_CORE, BRIDGE_CORE];
-const PRODUCT: [&str; 13] = [
+const PRODUCT: [&str; 14] = [
     PRIMITIVES,
     PROTO,
     CONSENSUS_CORE,
@@ -35,6 +36,7 @@ const PRODUCT: [&str; 13] = [
     EVM,
     BRIDGE_CORE,
     CONTRACTS,
+    RELAYER,
     MEMPOOL,
     STORE,
     RPC,
@@ -52,6 +54,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (ENGINE, vec![PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK]),
         (BRIDGE_CORE, vec![PRIMITIVES, CONSENSUS_CORE]),
         (CONTRACTS, vec![PRIMITIVES, BRIDGE_CORE]),
+        (RELAYER, vec![PRIMITIVES, BRIDGE_CORE, CONTRACTS, ROLLUP_CORE]),
         (ROLLUP_CORE, vec![PRIMITIVES, BRIDGE_CORE]),
         (EVM, vec![PRIMITIVES, BRIDGE_CORE, CONTRACTS, ROLLUP_CORE]),
         (MEMPOOL, CORES.to_vec()),

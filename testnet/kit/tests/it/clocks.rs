@@ -41,7 +41,8 @@ async fn start_with(testnet: &mut Testnet, shim: &Shim, client: &Client, clock_m
         }
     };
     // Beside other tests a start takes its time.
-    let node = tokio::time::timeout(3 * SECONDS_60, known).await.expect("others tell it");
+    let node = tokio::time::timeout(3 * SECONDS_60, known).await;
+    let node = node.unwrap_or_else(|_| panic!("others tell it: {}", testnet.log_tail(VICTIM, 30)));
 
     let (is_ready, said) = client.readiness(&node.metrics).await.unwrap();
     let code = if clock_ms > 0 { "clock_ahead" } else { "clock_behind" };

@@ -27,7 +27,8 @@ pub async fn catch_up(config: &Config, errors: &RecentErrors) -> Result<(), Node
         return Ok(());
     }
     tracing::info!("far behind: this validator copies the log before it takes part");
-    let follower = Config { role: Role::Follower, keys: None, network: None, ..config.clone() };
+    let follower =
+        Config { role: Role::Follower, keys: None, operator: None, network: None, relayer: None, ..config.clone() };
     let mut node = Node::start(follower, errors.clone()).await?;
     let Some(mut copying) = node.copying.take() else { return Ok(()) };
     let outcome = tokio::select! {
@@ -47,6 +48,7 @@ pub async fn catch_up(config: &Config, errors: &RecentErrors) -> Result<(), Node
 /// begin, so that what is missing later was lost.
 async fn is_behind(config: &Config) -> Result<bool, NodeError> {
     let opened = Opened::open(config.clone())?;
+    opened.operator()?;
     if let Some(signer) = opened.signer(&Metrics::default()).await?
         && let Some(engine) = opened.engine(signer)?
     {

@@ -17,7 +17,7 @@ pub use client::Client;
 pub use dir::{NetworkDir, Options, Ports, VALIDATORS_MAX, ValidatorFiles};
 pub use error::Error;
 pub use histogram::Histogram;
-pub use network::{READY_TIMEOUT, Testnet, stop};
+pub use network::{READY_TIMEOUT, Testnet, reserve_free, stop};
 pub use process::{STOP_TIMEOUT, exec_in_session, find_binary, running, tail};
 pub use rollups::{BASE_FEE_WEI, COINBASE, FUNDS_ETHER, GAS_LIMIT, default_rollups, evm_genesis};
 pub use status::{

@@ -6,6 +6,7 @@ use crate::{
     dir::{NetworkDir, Options, Ports},
     process,
 };
+use rand::RngExt as _;
 use rustix::process::Signal;
 use std::{
     fs,
@@ -58,7 +59,7 @@ impl Testnet {
         let mut reserved = Vec::new();
         if options.ports == Ports::Free {
             for _ in 0..options.validators {
-                reserved.push(reserve(0)?);
+                reserved.push(reserve_free()?);
             }
         }
         let mut ports = Vec::with_capacity(reserved.len());
@@ -239,6 +240,10 @@ impl Testnet {
         let files = [self.dir.validator(index)];
         let validator = self.validator(index)?;
         let killed = process::stop(&files, || reap(validator)).await;
+        if let Some(mut child) = validator.process.take() {
+            // It has ended, or is about to: until then it would pass for one that runs.
+            child.wait().map_err(Error::file("wait for", "the validator's process"))?;
+        }
         self.keep_port(index)?;
         Ok(killed.is_empty())
     }
@@ -291,12 +296,37 @@ fn reap(validator: &mut Validator) {
     }
 }
 
+/// Where ports are looked for: below those that systems give to outgoing connections, one of which may take a port between its
+/// release and a process' use of it.
+const FREE_PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port that is free for TCP and UDP, held.
+pub fn reserve_free() -> Result<TcpSocket, Error> {
+    let mut last = None;
+    for _ in 0..200 {
+        let port = rand::rng().random_range(FREE_PORTS);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        // Not to be shared: whoever holds it, listening or not, keeps it.
+        let bind = || {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(address)?;
+            UdpSocket::bind(address)?;
+            Ok(socket)
+        };
+        match bind() {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = Some(Error::NoPort(error)),
+        }
+    }
+    Err(last.unwrap_or(Error::NoPort(std::io::ErrorKind::AddrInUse.into())))
+}
+
 /// A socket that is bound but does not listen: connections to it are refused, as to a dead validator.
 fn reserve(port: u16) -> Result<TcpSocket, Error> {
     let bind = || {
         let socket = TcpSocket::new_v4()?;
         // A restarted validator's old connections linger in TIME_WAIT.
-        socket.set_reuseaddr(port != 0)?;
+        socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
         Ok(socket)
     };

@@ -8,7 +8,6 @@ use super::{
 use eyre::{Context as _, OptionExt as _, bail, ensure};
 use std::{
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::Arc,
@@ -16,7 +15,7 @@ use std::{
 };
 use switchyard_consensus_core::Vote;
 use switchyard_node::config::{BlsKey, Endpoints};
-use switchyard_testnet_local::{NetworkDir, find_binary};
+use switchyard_testnet_local::{NetworkDir, find_binary, reserve_free};
 use tokio::{process::Child, time::Instant};
 
 /// How long a node may take until it answers, or to stop.
@@ -44,7 +43,10 @@ impl Site {
             taps.push(Tap::start(tls, index, network, secret, marks.clone()).await?);
         }
         // Held all together, so that they differ.
-        let free = |_| TcpListener::bind("127.0.0.1:0").and_then(|socket| Ok((socket.local_addr()?, socket)));
+        let free = |_| {
+            let socket = reserve_free()?;
+            eyre::Ok((socket.local_addr()?, socket))
+        };
         let free = (0..dir.validators()).map(free).collect::<Result<Vec<_>, _>>()?;
         for index in 0..dir.validators() {
             let mut config = dir.config(index)?;

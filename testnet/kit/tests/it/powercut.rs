@@ -43,7 +43,7 @@ async fn a_validator_goes_on_after_a_power_cut_at_any_write_and_signs_nothing_tw
 
     // The same must fail where syncs do not do what they say, so that nothing passes by accident.
     for (part, how, says) in [
-        ("/sign-record", Lie::Late, &["signed twice", "excludes", "lacks a vote"][..]),
+        ("/sign-record", Lie::Late, &["signed twice", "excludes", "lacks a vote", "not in the record"][..]),
         ("consensus/", Lie::Never, &["has ended", "was final as"]),
         ("store/", Lie::Never, &["has ended"]),
         ("rollups/", Lie::Never, &["has ended"]),

@@ -182,7 +182,8 @@ fn complete(store: &Store, identity: Identity) -> Result<(), StateError> {
     let mut batch = WriteBatch::default();
     outbox::adopt(store, &mut batch)?;
     batch.put_cf(store.column(Column::Meta)?, IDENTITY, alloy_rlp::encode(identity));
-    store.write(batch, true)
+    // A power cut that takes it takes all that is written after it too; then it is done again.
+    store.write(batch, false)
 }
 
 fn read_head(store: &Store) -> Result<(Progress, ExecutedBlock), StateError> {

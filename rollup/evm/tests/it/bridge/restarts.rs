@@ -277,7 +277,7 @@ fn check(sealing: Sealing, log: Vec<(u64, Vec<Op>)>, snapshot_at: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     #[test]
     fn checkpoints_messages_and_proofs_are_the_same_whatever_the_restarts(
@@ -295,7 +295,7 @@ fn a_crash_after_any_hub_block_loses_no_vote_and_no_message() {
         let mut script = Script::new();
         let ops =
             [Op::Leg, Op::Message(9, 1), Op::JunkLeg, Op::Stray, Op::Burn, Op::Message(3, 0), Op::GapLeg, Op::Leg];
-        for (i, ops) in ops.chunks(2).cycle().take(12).enumerate() {
+        for (i, ops) in ops.chunks(2).cycle().take(8).enumerate() {
             script.hub_block([300, 0, 900, 2_500][i % 4], ops);
         }
         script.hub_block(20_000, &[]);

@@ -397,7 +397,6 @@ fn local(port: u16) -> SocketAddr {
 
 /// Makes a validator's keys, or reads those that an interrupted start has left; also those of its operator, with their proof of
 /// possession.
-#[expect(clippy::type_complexity, reason = "a key and its proof")]
 fn write_keys(dir: &Path) -> Result<(GenesisValidator, (FixedBytes<48>, FixedBytes<96>)), Error> {
     let mut rng = rand::rng();
     let identity_secret = secret(&dir.join("identity.key"), || Ok(rng.random()))?;

@@ -1,6 +1,6 @@
 //! The published test vectors are what this crate does, and what the contracts do (`bridge/contracts/test/Vectors.t.sol`).
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 mod atomic;
 mod bundles;

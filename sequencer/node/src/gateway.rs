@@ -3,7 +3,7 @@
 use crate::{
     builder::HubBuilder,
     forward::Forward,
-    hub::HubStates,
+    hub::{HubStates, Kept},
     ingest::Ingest,
     logging::RecentErrors,
     relay::{Log, sent_by},
@@ -19,7 +19,7 @@ use switchyard_rollup_core::{Rejection, evm::EvmChain};
 use switchyard_rpc::{
     BlockAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
 };
-use switchyard_store::{Store, StoreError};
+use switchyard_store::{STATES_KEPT, Store, StoreError};
 use tokio::sync::{broadcast, watch};
 
 /// The node behind its servers.
@@ -157,7 +157,14 @@ impl Gateway for NodeGateway {
         if self.store.header(height).map_err(failed)?.is_none() {
             self.check_kept(height.saturating_add(1))?;
         }
-        Ok(self.hub.encoded_at(height).map_err(failed)?.unwrap_or_default())
+        match self.hub.encoded_at(height).map_err(failed)? {
+            Kept::Genesis => Ok(Vec::new()),
+            Kept::State(state) => Ok(state),
+            Kept::Forgotten => {
+                let earliest = self.store.tip().0.height.saturating_sub(STATES_KEPT);
+                Err(GatewayError::Pruned { height, earliest })
+            }
+        }
     }
 
     fn finality_run(&self, from: u64) -> Result<Option<FinalityProof>, GatewayError> {

@@ -191,10 +191,16 @@ impl HubStates {
         &self.0.founding
     }
 
-    /// The state after the block of a height, encoded, as others may begin with it; none where it is that of the genesis. For a
-    /// height that is neither one of the newest nor an epoch's last it may be that of a lower one. Blocking.
-    pub fn encoded_at(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        stored(&*self.0.store, height, &self.0.genesis)
+    /// The state after the block of a height, encoded, as others may begin with it; none where it is that of the genesis. Blocking.
+    pub fn encoded_at(&self, height: u64) -> Result<Kept, StoreError> {
+        let Some(bytes) = stored(&*self.0.store, height, &self.0.genesis)? else { return Ok(Kept::Genesis) };
+        // The next header commits to it. Of the bridge's states those of most heights are not kept.
+        let next = height.checked_add(1).map_or(Ok(None), |next| self.0.store.header(next))?;
+        let is_it = next.filter(|next| next.protocol >= BRIDGE_FROM).is_none_or(|next| {
+            let state = SystemState::decode(self.0.network, self.0.founding.clone(), &bytes);
+            state.is_ok_and(|state| state.root() == next.system_root)
+        });
+        Ok(if is_it { Kept::State(bytes) } else { Kept::Forgotten })
     }
 
     /// Makes a state the tip's, once its block is in the store.
@@ -233,6 +239,17 @@ pub fn tree_root(store: &dyn Store, header: &Header) -> Result<B256, StoreError>
     }
     let missing = || StoreError::Corrupt { column: "bridge", detail: format!("no edge of {count} leaves") };
     Ok(tree.ok_or_else(missing)?.root())
+}
+
+/// What is kept of the hub's state after a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// It is that of the genesis.
+    Genesis,
+    /// It, encoded.
+    State(Vec<u8>),
+    /// Not all of it: the height is neither one of the newest nor an epoch's last.
+    Forgotten,
 }
 
 /// What a store has of the hub's accumulator.

@@ -20,7 +20,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use switchyard_bridge_core::{Attestation, Checkpoint, HubLeaf};
+use switchyard_bridge_core::{Attestation, Checkpoint, HubLeaf, Vote};
 use switchyard_consensus_engine::{GossipSender, To};
 use switchyard_consensus_guard::{Kind, Position, SignGuard, Statement};
 use switchyard_primitives::RollupId;
@@ -102,6 +102,8 @@ pub struct Attest {
     diverged: BTreeSet<RollupId>,
     /// The last number said of each rollup, and since when nothing of it was certified.
     said: BTreeMap<RollupId, Said>,
+    /// What was not signed last of each rollup: said once.
+    unsigned: BTreeMap<RollupId, u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -128,7 +130,8 @@ impl Attest {
             let here = certified.filter(|(id, _)| parts.chains.contains_key(id));
             uncompared = here.map(|(id, checkpoint)| (id, VecDeque::from([checkpoint]))).collect();
         }
-        Self { parts, looked_at, uncompared, diverged: BTreeSet::new(), said: BTreeMap::new() }
+        let (diverged, said, unsigned) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
+        Self { parts, looked_at, uncompared, diverged, said, unsigned }
     }
 
     /// Runs until cancelled. Blocking: on a thread of its own, with `runtime` to wait on.
@@ -245,8 +248,13 @@ impl Attest {
             for number in said.up_to.saturating_add(1)..=last {
                 let Some(own) = chain.checkpoint(number).map_err(failed)? else { break };
                 match operator.sign(state.network(), own.checkpoint, own.votes) {
-                    Some(word) => words.push(word),
-                    None => break,
+                    Ok(word) => words.push(word),
+                    Err(error) => {
+                        if self.unsigned.insert(*rollup, number) != Some(number) {
+                            tracing::error!(%rollup, number, error, "a checkpoint is not attested");
+                        }
+                        break;
+                    }
                 }
                 said.up_to = number;
             }
@@ -258,21 +266,12 @@ impl Attest {
 
 impl Operator {
     /// Signs what the guard lets it sign.
-    fn sign(
-        &self,
-        network: B256,
-        checkpoint: Checkpoint,
-        votes: Vec<switchyard_bridge_core::Vote>,
-    ) -> Option<Attestation> {
-        let Checkpoint { rollup, number, .. } = checkpoint;
-        let position = Position { epoch: 0, number };
-        let statement = Statement { kind: Kind::Checkpoint, scope: rollup.0, position, digest: checkpoint.hash() };
-        if let Err(refusal) = self.guard.permit(statement) {
-            tracing::error!(%rollup, number, %refusal, "a checkpoint is not attested");
-            return None;
-        }
-        let signed = Attestation::sign(network, self.identity, checkpoint, votes, &self.secret);
-        signed.inspect_err(|error| tracing::error!(%error, "cannot sign a checkpoint")).ok()
+    fn sign(&self, network: B256, checkpoint: Checkpoint, votes: Vec<Vote>) -> Result<Attestation, String> {
+        let position = Position { epoch: 0, number: checkpoint.number };
+        let (scope, digest) = (checkpoint.rollup.0, checkpoint.hash());
+        let statement = Statement { kind: Kind::Checkpoint, scope, position, digest };
+        self.guard.permit(statement).map_err(|refusal| refusal.to_string())?;
+        Attestation::sign(network, self.identity, checkpoint, votes, &self.secret).map_err(|error| error.to_string())
     }
 
     /// Tells everyone.

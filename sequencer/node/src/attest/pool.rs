@@ -146,10 +146,10 @@ impl Pool {
         }
     }
 
-    /// The certificate that a block on `state` can bring, as a record; none while there is none. Of at most `bytes`.
-    pub fn certificate(&self, state: &SystemState, bytes: usize) -> Option<Certificate> {
+    /// The certificate that a block on `state` can bring; none while there is none. As a record it has at most `most` bytes, and no
+    /// more checkpoints than make a short one.
+    pub fn certificate(&self, state: &SystemState, most: usize) -> Option<Certificate> {
         let bridge = state.bridge()?;
-        let bytes = bytes.min(CERTIFICATE_BYTES);
         let (mut entries, mut parts) = (Vec::new(), Vec::new());
         let (mut length, mut votes_left) = (128, Certificate::VOTES_MAX);
         let waiting = self.waiting.lock();
@@ -169,10 +169,13 @@ impl Pool {
                 let found = slot.candidates.values().find_map(|c| Some((c, c.quorum(state, bridge)?)));
                 let Some((candidate, (signers, signatures))) = found else { break };
                 let votes = candidate.votes.as_ref().clone();
-                length += Checkpoint::LEN + 34 * votes.len() + 16 + usize::try_from(signers.seats()).ok()?.div_ceil(8);
-                if votes.len() > votes_left || length > bytes && !entries.is_empty() {
+                let bitmap = usize::try_from(signers.seats()).ok()?.div_ceil(8);
+                let longer = length + Checkpoint::LEN + 34 * votes.len() + 16 + bitmap;
+                let is_too_long = longer > most || longer > CERTIFICATE_BYTES && !entries.is_empty();
+                if votes.len() > votes_left || is_too_long {
                     break;
                 }
+                length = longer;
                 votes_left -= votes.len();
                 parts.extend(signatures);
                 entries.push(CertifiedCheckpoint { checkpoint: candidate.checkpoint, votes, signers });

@@ -133,6 +133,7 @@ mod tests {
     use super::*;
     use crate::world::Shape;
     use commonware_utils::NZU64;
+    use switchyard_bridge_core::SystemError;
     use switchyard_primitives::{Block, Header, Limits, RollupId, Segment};
 
     #[test]
@@ -153,8 +154,9 @@ mod tests {
             let forged = forger.records(&state);
             // A record alone may be in order: the first of those that are too many.
             let error = state.follow(&block(forged.clone())).expect_err("a forged record");
+            let SystemError::Hub(error) = error else { panic!("{error}") };
             errors.insert(std::mem::discriminant(&error));
-            assert_ne!(state.admissible(forged.clone()), forged);
+            assert_ne!(state.draft().admissible(forged.clone()), forged);
         }
         // Malformed, too many, a serial, a quorum, a signature, a key.
         assert!(errors.len() >= 6, "{errors:?}");

@@ -35,6 +35,8 @@ const TICK: Duration = Duration::from_secs(1);
 const RANK_DELAY: Duration = Duration::from_secs(2);
 /// An idle rollup gets a transaction of the relayer's, so that it sees more of the hub, at most this often.
 const NUDGE_EVERY: Duration = Duration::from_millis(400);
+/// The next round of one that waits for a rollup to see more of the hub.
+const SOON: Duration = Duration::from_millis(100);
 
 /// What an operator chooses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -110,27 +112,31 @@ impl Relayer {
         while !stopped() {
             heads.iter_mut().for_each(|head| head.mark_unchanged());
             self.parts.tip.mark_unchanged();
-            self.round(runtime);
+            let next = if self.round(runtime) { SOON } else { TICK };
             let tip = &mut self.parts.tip;
             runtime.block_on(async {
                 let any = futures::future::select_all(heads.iter_mut().map(|head| Box::pin(head.changed())));
                 tokio::select! {
                     _ = any => {}
                     _ = tip.changed() => {}
-                    () = tokio::time::sleep(TICK) => {}
+                    () = tokio::time::sleep(next) => {}
                 }
             });
         }
     }
 
-    /// Does what there is to do. What fails is tried again in a later round, and one rollup's trouble is no other's.
-    pub fn round(&mut self, runtime: &Handle) {
+    /// Does what there is to do. What fails is tried again in a later round, and one rollup's trouble is no other's. Says whether a
+    /// rollup has not seen enough of the hub for something that waits.
+    pub fn round(&mut self, runtime: &Handle) -> bool {
         let rollups = self.parts.hub.rollups();
+        let mut waits = false;
         for side in self.sides.values_mut() {
-            if let Err(error) = side.round(&self.parts, &rollups, runtime) {
-                tracing::warn!(rollup = %side.rollup, %error, "the relayer will try again");
+            match side.round(&self.parts, &rollups, runtime) {
+                Ok(blind) => waits |= blind,
+                Err(error) => tracing::warn!(rollup = %side.rollup, %error, "the relayer will try again"),
             }
         }
+        waits
     }
 }
 
@@ -140,7 +146,7 @@ impl Side {
         move |source| Failed::Rollup { rollup, source }
     }
 
-    fn round(&mut self, parts: &RelayerParts, rollups: &[Registered], runtime: &Handle) -> Result<(), Failed> {
+    fn round(&mut self, parts: &RelayerParts, rollups: &[Registered], runtime: &Handle) -> Result<bool, Failed> {
         for (job, success) in self.desk.settle(runtime)? {
             self.decided(parts, job, success)?;
         }
@@ -194,7 +200,7 @@ impl Side {
         if blind {
             self.nudge(runtime)?;
         }
-        Ok(())
+        Ok(blind)
     }
 
     /// Whether a rollup is in this one's list.

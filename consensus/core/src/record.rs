@@ -12,7 +12,7 @@ pub use error::RecordError;
 
 use crate::{
     Committee, Seat,
-    keys::{KeyError, verify_possession},
+    keys::{KeyError, sign_vote, verify_possession},
     verify::domain,
 };
 use alloy_primitives::FixedBytes;
@@ -229,7 +229,7 @@ impl StakeChange {
         changes: &[(B256, Change)],
         secret: &[u8; 32],
     ) -> Result<[u8; 96], KeyError> {
-        quorum::sign(secret, &Self::message(network, epoch, serial, changes))
+        sign_vote(secret, &Self::message(network, epoch, serial, changes))
     }
 
     /// The record of these parts, by identity. Parts that do not verify, or that are not of the committee's validators, are
@@ -281,7 +281,7 @@ impl Upgrade {
         activation: Activation,
         secret: &[u8; 32],
     ) -> Result<[u8; 96], KeyError> {
-        quorum::sign(secret, &Self::message(network, epoch, serial, activation))
+        sign_vote(secret, &Self::message(network, epoch, serial, activation))
     }
 
     /// The record of these parts, as [`StakeChange::combine`].
@@ -322,7 +322,7 @@ impl Update {
         kind: UpdateKind,
         secret: &[u8; 32],
     ) -> Result<Self, KeyError> {
-        let signature = quorum::sign(secret, &Self::message(network, identity, serial, &kind))?;
+        let signature = sign_vote(secret, &Self::message(network, identity, serial, &kind))?;
         Ok(Self { identity, serial, kind, signature })
     }
 

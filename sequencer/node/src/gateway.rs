@@ -19,7 +19,7 @@ use switchyard_rollup_core::{Rejection, evm::EvmChain};
 use switchyard_rpc::{
     BlockAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
 };
-use switchyard_store::{STATES_KEPT, Store, StoreError};
+use switchyard_store::{STATES_KEPT, Store};
 use tokio::sync::{broadcast, watch};
 
 /// The node behind its servers.
@@ -57,11 +57,7 @@ pub enum Entry {
     Follower(Arc<Forward>),
 }
 
-fn unread(error: impl ToString) -> GatewayError {
-    GatewayError::Store(error.to_string())
-}
-
-fn failed(error: StoreError) -> GatewayError {
+fn failed(error: impl ToString) -> GatewayError {
     GatewayError::Store(error.to_string())
 }
 
@@ -109,7 +105,7 @@ impl Gateway for NodeGateway {
         if let Some(place) = self.store.locate(key).map_err(failed)? {
             status = TxStatus { level: Some(Level::Final), included: Some(place), outcome: None, rejection: None };
             if let Some(chain) = self.chains.get(&key.rollup) {
-                status.outcome = chain.outcome(key.hash).map_err(|e| GatewayError::Store(e.to_string()))?;
+                status.outcome = chain.outcome(key.hash).map_err(failed)?;
             }
         }
         Ok(status)
@@ -203,12 +199,12 @@ impl Gateway for NodeGateway {
             return Ok(None);
         }
         let Some(before) = epoch.checked_sub(1) else {
-            let seats = self.hub.committee_of(0).map_err(|e| GatewayError::Store(e.to_string()))?.seats().clone();
+            let seats = self.hub.committee_of(0).map_err(failed)?.seats().clone();
             return Ok(Some(EpochAt { epoch, first_height: 0, seats, boundary: None }));
         };
         let last = state.rules().last_of(before);
         let Some(boundary) = self.finality(last)? else { return Ok(None) };
-        let seats = self.hub.committee_of(epoch).map_err(|e| GatewayError::Store(e.to_string()))?.seats().clone();
+        let seats = self.hub.committee_of(epoch).map_err(failed)?.seats().clone();
         Ok(Some(EpochAt { epoch, first_height: last.saturating_add(1), seats, boundary: Some(boundary) }))
     }
 
@@ -232,19 +228,19 @@ impl Gateway for NodeGateway {
     }
 
     fn message(&self, id: B256) -> Result<Option<MessageAt>, GatewayError> {
-        let found = switchyard_relayer::status(&self.log, &self.chains, id).map_err(unread)?;
+        let found = switchyard_relayer::status(&self.log, &self.chains, id).map_err(failed)?;
         Ok(found.map(|MessageStatus { sent, state }| MessageAt { sent, state }))
     }
 
     fn delivery(&self, id: B256) -> Result<Option<Vec<OpenCall>>, GatewayError> {
-        let calls = switchyard_relayer::delivery(&self.log, &self.chains, id).map_err(unread)?;
+        let calls = switchyard_relayer::delivery(&self.log, &self.chains, id).map_err(failed)?;
         let open = |Delivery { rollup, to, data, gas }| OpenCall { rollup, to, data, gas };
         Ok(calls.map(|calls| calls.into_iter().map(open).collect()))
     }
 
     fn sent_by(&self, rollup: RollupId, transaction: TxHash) -> Result<Vec<B256>, GatewayError> {
         let Some(chain) = self.chains.get(&rollup) else { return Ok(Vec::new()) };
-        sent_by(&**chain, transaction).map_err(unread)
+        sent_by(&**chain, transaction).map_err(failed)
     }
 
     fn recent_errors(&self) -> Vec<String> {

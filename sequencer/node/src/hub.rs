@@ -57,8 +57,6 @@ struct Inner {
     store: Arc<dyn Store>,
     network: B256,
     genesis: SystemState,
-    /// What the bridge begins with.
-    founding: Arc<Founding>,
     /// The newest protocol version that is followed here.
     newest: u8,
     states: Mutex<States>,
@@ -87,20 +85,19 @@ impl HubStates {
         let (tip, _) = store.tip();
         let height = tip.height;
         let corrupt = |detail: String| HubError::Corrupt { height, detail };
-        let founding = genesis.founding().clone();
         if store.bridge_state(0)?.is_none() {
             put_bridge(&*store, 0, &genesis, Known::Before)?;
         }
         let state = match stored(&*store, height, &genesis)? {
             Some(bytes) => {
-                SystemState::decode(network, founding.clone(), &bytes).map_err(|e| corrupt(e.to_string()))?
+                SystemState::decode(network, genesis.founding().clone(), &bytes).map_err(|e| corrupt(e.to_string()))?
             }
             None => genesis.clone(),
         };
         let at_tip = height.checked_add(1).and_then(|next| state.unchanged_until(next));
         let state = at_tip.ok_or_else(|| corrupt("it is of another epoch".into()))?;
         let states = States { tip: Arc::new(state), after: lru::LruCache::new(PENDING_STATES) };
-        let states = Self(Arc::new(Inner { store, network, genesis, founding, newest, states: Mutex::new(states) }));
+        let states = Self(Arc::new(Inner { store, network, genesis, newest, states: Mutex::new(states) }));
         states.check_protocol()?;
         Ok(states)
     }
@@ -188,7 +185,7 @@ impl HubStates {
 
     /// What a state's encoding is read with.
     pub fn founding(&self) -> &Arc<Founding> {
-        &self.0.founding
+        self.0.genesis.founding()
     }
 
     /// The state after the block of a height, encoded, as others may begin with it; none where it is that of the genesis. Blocking.
@@ -197,7 +194,7 @@ impl HubStates {
         // The next header commits to it. Of the bridge's states those of most heights are not kept.
         let next = height.checked_add(1).map_or(Ok(None), |next| self.0.store.header(next))?;
         let is_it = next.filter(|next| next.protocol >= BRIDGE_FROM).is_none_or(|next| {
-            let state = SystemState::decode(self.0.network, self.0.founding.clone(), &bytes);
+            let state = SystemState::decode(self.0.network, self.founding().clone(), &bytes);
             state.is_ok_and(|state| state.root() == next.system_root)
         });
         Ok(if is_it { Kept::State(bytes) } else { Kept::Forgotten })

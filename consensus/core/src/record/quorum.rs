@@ -1,20 +1,13 @@
 //! Signatures of a quorum of an epoch's seats over a record.
 
 use super::RecordError;
-use crate::{Committee, keys::KeyError, verify::VOTE_DST};
-use alloy_primitives::FixedBytes;
-use blst::{
-    BLST_ERROR,
-    min_pk::{AggregatePublicKey, AggregateSignature, PublicKey, SecretKey, Signature},
+use crate::{
+    Committee,
+    keys::{aggregate, verify_aggregate},
 };
-use std::collections::BTreeSet;
+use alloy_primitives::FixedBytes;
+use std::collections::BTreeMap;
 use switchyard_primitives::{B256, SignerBitmap};
-
-/// One validator's signature.
-pub(super) fn sign(secret: &[u8; 32], message: &[u8]) -> Result<[u8; 96], KeyError> {
-    let key = SecretKey::from_bytes(secret).map_err(|_| KeyError::Secret)?;
-    Ok(key.sign(message, VOTE_DST, &[]).compress())
-}
 
 /// Adds parts, by identity. Each must verify and be of one of the committee's validators; one that is given twice counts once.
 pub(super) fn combine(
@@ -22,25 +15,17 @@ pub(super) fn combine(
     committee: &Committee,
     parts: &[(B256, [u8; 96])],
 ) -> Result<(SignerBitmap, [u8; 96]), RecordError> {
-    let mut sum: Option<AggregateSignature> = None;
-    let mut signers = BTreeSet::new();
+    let mut signed = BTreeMap::new();
     for (identity, part) in parts {
         let unknown = RecordError::Unknown { identity: *identity };
         let position = committee.members().iter().position(|m| m.seat.identity == *identity);
         let position = position.ok_or_else(|| unknown.clone())?;
         verify_keys(message, &[committee.members()[position].seat.bls], part)?;
-        if !signers.insert(u32::try_from(position).map_err(|_| unknown)?) {
-            continue;
-        }
-        let part = Signature::from_bytes(part).map_err(|_| RecordError::Signature)?;
-        match &mut sum {
-            None => sum = Some(AggregateSignature::from_signature(&part)),
-            Some(sum) => sum.add_signature(&part, false).map_err(|_| RecordError::Signature)?,
-        }
+        signed.entry(u32::try_from(position).map_err(|_| unknown)?).or_insert(part);
     }
-    let signature = sum.ok_or(RecordError::Signature)?.to_signature().compress();
+    let signature = aggregate(signed.values().copied()).ok_or(RecordError::Signature)?;
     let members = u32::try_from(committee.members().len()).unwrap_or(u32::MAX);
-    Ok((SignerBitmap::new(members, signers), signature))
+    Ok((SignerBitmap::new(members, signed.into_keys()), signature))
 }
 
 /// Checks that validators with a quorum of the committee's seats have signed.
@@ -66,13 +51,6 @@ pub(super) fn verify(
 
 /// Checks the signature of all of these keys.
 pub(super) fn verify_keys(message: &[u8], keys: &[FixedBytes<48>], signature: &[u8; 96]) -> Result<(), RecordError> {
-    let keys: Result<Vec<PublicKey>, _> = keys.iter().map(|key| PublicKey::uncompress(key.as_slice())).collect();
-    let keys = keys.map_err(|_| RecordError::Signature)?;
-    let signature = Signature::sig_validate(signature, true).map_err(|_| RecordError::Signature)?;
-    let key = AggregatePublicKey::aggregate(&keys.iter().collect::<Vec<_>>(), false);
-    let key = key.map_err(|_| RecordError::Signature)?.to_public_key();
-    match signature.verify(false, message, VOTE_DST, &[], &key, false) {
-        BLST_ERROR::BLST_SUCCESS => Ok(()),
-        _ => Err(RecordError::Signature),
-    }
+    let holds = verify_aggregate(&[(message.to_vec(), keys.to_vec())], signature);
+    if holds { Ok(()) } else { Err(RecordError::Signature) }
 }

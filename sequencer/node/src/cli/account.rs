@@ -10,7 +10,7 @@ use alloy::{
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use std::path::{Path, PathBuf};
 use switchyard_primitives::{RollupId, TxHash};
-use switchyard_proto::{ConvertError, hash, to_bytes, v1};
+use switchyard_proto::{to_bytes, v1};
 
 /// How long an execution is waited for, milliseconds.
 const EXECUTED_TIMEOUT_MS: u32 = 60_000;
@@ -76,14 +76,7 @@ impl Account {
         let failed = |e: alloy::signers::Error| CliError::Call { code: "signature".into(), message: e.to_string() };
         let signature = self.0.sign_hash_sync(&tx.signature_hash()).map_err(failed)?;
         let raw = TxEnvelope::from(tx.into_signed(signature)).encoded_2718();
-        let request = v1::SubmitRequest { rollup_id, transactions: vec![raw.into()] };
-        let result = node.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
-        let sent = match result.ok_or(ConvertError::Missing { field: "results.result" })? {
-            v1::submit_result::Result::Hash(bytes) => hash("results.hash", &bytes)?,
-            v1::submit_result::Result::Rejection(v1::Rejection { code, message, .. }) => {
-                return Err(CliError::Call { code, message });
-            }
-        };
+        let sent = node.submit(call.rollup, raw.into()).await?;
         executed(node, call.rollup, sent).await?;
         Ok(sent)
     }

@@ -115,14 +115,7 @@ pub(super) async fn send(
         return Err(CliError::Call { code: "record".to_owned(), message: error.to_string() });
     }
     let rollup_id = RollupId::SYSTEM.0;
-    let request = v1::SubmitRequest { rollup_id, transactions: vec![record.0] };
-    let result = node.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
-    let record = match result.ok_or(ConvertError::Missing { field: "results.result" })? {
-        v1::submit_result::Result::Hash(bytes) => hash("results.hash", &bytes)?,
-        v1::submit_result::Result::Rejection(v1::Rejection { code, message, .. }) => {
-            return Err(CliError::Call { code, message });
-        }
-    };
+    let record = node.submit(RollupId::SYSTEM, record).await?;
     let request = v1::WatchTransactionRequest {
         rollup_id,
         hash: to_bytes(record),

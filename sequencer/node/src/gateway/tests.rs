@@ -13,7 +13,7 @@ use switchyard_consensus_core::{Seat, SeatSet, keys};
 use switchyard_consensus_engine::GossipHandle;
 use switchyard_mempool::{Included, MempoolConfig, Origin};
 use switchyard_primitives::{Block, FinalityCertificate, Limits, Segment, TableEntry};
-use switchyard_store::{BridgeRows, MemoryStore};
+use switchyard_store::{BridgeRows, MemoryStore, StoreError};
 
 const ROLLUP: RollupId = RollupId(7);
 

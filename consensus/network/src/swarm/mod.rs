@@ -311,8 +311,8 @@ struct Driver {
     links: HashMap<ConnectionId, Connection>,
     /// Connections of each peer, the newest last.
     newest: HashMap<PeerId, Vec<ConnectionId>>,
-    /// Connections that are given up, when they are closed, and why: newer ones are in their place, or a clock is wrong.
-    retiring: Vec<(ConnectionId, Instant, Link)>,
+    /// Connections that are given up, and when they are closed: newer ones are in their place, or a clock is wrong.
+    retiring: Vec<(ConnectionId, Instant)>,
     readers: JoinSet<(ConnectionId, End)>,
     writers: JoinSet<ConnectionId>,
 }
@@ -422,18 +422,26 @@ impl Driver {
         if self.me.to_bytes() > peer.to_bytes() {
             return;
         }
-        let until = Instant::now() + RETIREMENT;
-        let older = self.newest.get(&peer).into_iter().flatten().take_while(|older| **older != connection);
-        self.retiring.extend(older.map(|older| (*older, until, Link::Duplicate)));
+        let all = self.newest.get(&peer).cloned().unwrap_or_default();
+        for older in all.into_iter().take_while(|older| *older != connection) {
+            self.retire(older, Link::Duplicate);
+        }
+    }
+
+    /// Gives up a connection. It is counted now, not when it is closed: the peer, which may give it up too, may be the first to
+    /// close it.
+    fn retire(&mut self, connection: ConnectionId, why: Link) {
+        if self.retiring.iter().all(|(retiring, _)| *retiring != connection) {
+            self.shared.metrics.link(why);
+            self.retiring.push((connection, Instant::now() + RETIREMENT));
+        }
     }
 
     /// Closes what was given up a moment ago.
     fn close_retired(&mut self) {
         let now = Instant::now();
-        for (connection, _, why) in self.retiring.extract_if(.., |(_, until, _)| *until <= now).collect::<Vec<_>>() {
-            if self.links.contains_key(&connection) {
-                self.drop_link(connection, why);
-            }
+        for (connection, _) in self.retiring.extract_if(.., |(_, until)| *until <= now) {
+            self.swarm.close_connection(connection);
         }
     }
 
@@ -489,7 +497,7 @@ impl Driver {
                  it is wrong: here, if most peers are refused"
             );
         }
-        self.retiring.push((connection, now + RETIREMENT, Link::Clock));
+        self.retire(connection, Link::Clock);
     }
 
     /// Takes down what a peer says it is, once a connection, and believes none of it.

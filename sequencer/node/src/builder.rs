@@ -11,7 +11,7 @@ use alloy_primitives::{B256, keccak256};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_bridge_core::{BridgeError, Draft, SystemError, SystemState};
+use switchyard_bridge_core::{BridgeError, BridgeRecord, Draft, SystemError, SystemState};
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
 use switchyard_mempool::{Budget, Mempool, Selected};
 use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, Segment, TxKey};
@@ -113,23 +113,23 @@ struct Above {
     state: Arc<SystemState>,
 }
 
-/// What a proposal holds of operators' signatures: the record, and the state with it.
+/// What a proposal holds of operators' signatures: the records, and the state with them.
 struct Certified {
-    record: Bytes,
+    records: Vec<Bytes>,
     draft: Draft,
 }
 
-/// Of the system rollup's records only those that the state allows, one after the other, behind the certificate. The others'
+/// Of the system rollup's records only those that the state allows, one after the other, behind the certificate and verdicts. The others'
 /// segments as they are.
 fn segments(state: &SystemState, certified: Option<Certified>, mut selected: Vec<Selected>) -> Vec<Selected> {
     let is_system = |selected: &Selected| selected.segment.rollup == RollupId::SYSTEM;
     let candidates = selected.iter().position(is_system).map(|place| selected.remove(place).segment.transactions);
-    let (record, draft) = match certified {
-        Some(Certified { record, draft }) => (Some(record), draft),
-        None => (None, state.draft()),
+    let (records, draft) = match certified {
+        Some(Certified { records, draft }) => (records, draft),
+        None => (Vec::new(), state.draft()),
     };
     let admissible = candidates.map_or_else(Vec::new, |candidates| draft.admissible(candidates));
-    let transactions: Vec<Bytes> = record.into_iter().chain(admissible).collect();
+    let transactions: Vec<Bytes> = records.into_iter().chain(admissible).collect();
     if !transactions.is_empty() {
         let hashes = transactions.iter().map(keccak256).collect();
         // Segments are in the order of their rollups, and this is the first.
@@ -215,23 +215,33 @@ impl Inner {
         selected.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
     }
 
-    /// The certificate that a block on `state` brings, if operators have signed one; off the async threads.
+    /// The certificate and the verdicts that a block on `state` brings, if operators have signed some; off the async threads.
     async fn certify(self: &Arc<Self>, state: &Arc<SystemState>) -> Option<Certified> {
         let (inner, state) = (self.clone(), state.clone());
         let certified = blocking(&*self.parts.machine, move || {
             let pool = &inner.parts.pool;
-            let certificate = pool.certificate(&state, inner.parts.rules.limits.transaction_bytes)?;
-            let (record, mut draft) = (attest::record(certificate.clone()), state.draft());
-            match draft.add(&record) {
-                Ok(()) => Some(Certified { record, draft }),
+            let (mut records, mut draft) = (Vec::new(), state.draft());
+            let mut add = |record: Bytes| match draft.add(&record) {
+                Ok(()) => {
+                    records.push(record);
+                    false
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "operators' signatures make no certificate");
-                    if error == SystemError::Bridge(BridgeError::Signature) {
-                        pool.sift(&state, &certificate);
-                    }
-                    None
+                    tracing::warn!(%error, "operators' signatures make no record");
+                    error == SystemError::Bridge(BridgeError::Signature)
+                }
+            };
+            if let Some(certificate) = pool.certificate(&state, inner.parts.rules.limits.transaction_bytes)
+                && add(attest::record(certificate.clone()))
+            {
+                pool.sift(&state, &certificate);
+            }
+            for verdict in pool.verdicts(&state) {
+                if add(BridgeRecord::Verdict(verdict.clone()).encode()) {
+                    pool.sift_verdict(&state, &verdict);
                 }
             }
+            (!records.is_empty()).then_some(Certified { records, draft })
         });
         certified.await.inspect_err(|error| tracing::error!(%error, "making a certificate failed")).ok()?
     }
@@ -307,7 +317,8 @@ impl BlockBuilder for HubBuilder {
             waiting.mark_unchanged();
             ready.mark_unchanged();
             let certified = inner.certify(&state).await;
-            let budget = certified.as_ref().map_or(budget, |certified| less(budget, certified.record.len()));
+            let records = certified.iter().flat_map(|certified| &certified.records);
+            let budget = records.fold(budget, |budget, record| less(budget, record.len()));
             let selected = inner.select(&excluded, budget).await?;
             let bytes: usize = selected.iter().map(|s| s.segment.encoded_len()).sum();
             if due || bytes >= rules.limits.body_bytes / BUSY_PART {

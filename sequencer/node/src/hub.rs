@@ -200,6 +200,19 @@ impl HubStates {
         Ok(if is_it { Kept::State(bytes) } else { Kept::Forgotten })
     }
 
+    /// The state after the block of a height; none where not all of it is kept. Blocking.
+    pub fn state_at(&self, height: u64) -> Result<Option<SystemState>, HubError> {
+        let state = match self.encoded_at(height)? {
+            Kept::Genesis => Some(self.0.genesis.clone()),
+            Kept::State(bytes) => {
+                let state = SystemState::decode(self.0.network, self.founding().clone(), &bytes);
+                Some(state.map_err(|e| HubError::Corrupt { height, detail: e.to_string() })?)
+            }
+            Kept::Forgotten => None,
+        };
+        Ok(state.and_then(|state| state.unchanged_until(height.saturating_add(1))))
+    }
+
     /// Makes a state the tip's, once its block is in the store.
     pub fn advance(&self, state: Arc<SystemState>) {
         self.0.states.lock().tip = state;
@@ -294,6 +307,9 @@ impl Admission for SystemAdmission {
     fn inspect(&self, payload: &Bytes) -> Result<Option<Sequenced>, Rejection> {
         if BridgeRecord::is_certificate(payload) {
             return Err(Rejection::Record("certificates are made by those who propose blocks".into()));
+        }
+        if BridgeRecord::is_verdict(payload) {
+            return Err(Rejection::Record("verdicts are made by those who propose blocks".into()));
         }
         match self.0.tip().draft().add(payload) {
             Err(error) if error.is_malformed() => Err(Rejection::Malformed(error.to_string())),

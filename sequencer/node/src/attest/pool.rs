@@ -1,5 +1,6 @@
 //! Operators' signatures on their way into a certificate.
 
+use super::verdicts::Words;
 use crate::{
     hub::HubStates,
     metrics::{Metrics, ReasonLabel},
@@ -7,11 +8,12 @@ use crate::{
 use alloy_primitives::B256;
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 use switchyard_bridge_core::{
-    Attestation, BridgeRecord, BridgeState, Certificate, CertifiedCheckpoint, Checkpoint, SystemState, Vote, votes_root,
+    Attestation, AttestationConflict, BridgeRecord, BridgeState, Certificate, CertifiedCheckpoint, Checkpoint,
+    SystemState, Vote, votes_root,
 };
 use switchyard_consensus_core::keys::aggregate;
 use switchyard_primitives::{Bytes, RollupId, SignerBitmap};
@@ -27,10 +29,12 @@ const CERTIFICATE_BYTES: usize = 48 << 10;
 /// What operators have said of blocks that are not certified yet. Signatures are not checked one by one: whoever makes a block
 /// checks the sum, and looks for the bad ones if it does not hold.
 pub struct Pool {
-    hub: HubStates,
+    pub(super) hub: HubStates,
     waiting: Mutex<Waiting>,
-    /// Changes when a certificate can be made.
-    ready: watch::Sender<u64>,
+    pub(super) verdicts: Mutex<Words>,
+    pub(super) conflicts: Mutex<VecDeque<AttestationConflict>>,
+    /// Changes when a certificate or a verdict can be made.
+    pub(super) ready: watch::Sender<u64>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,15 +81,22 @@ impl Candidate {
 impl Pool {
     /// An empty pool.
     pub fn new(hub: HubStates, metrics: Arc<Metrics>) -> Self {
-        Self { hub, waiting: Mutex::default(), ready: watch::channel(0).0, metrics }
+        Self {
+            hub,
+            waiting: Mutex::default(),
+            verdicts: Mutex::default(),
+            conflicts: Mutex::default(),
+            ready: watch::channel(0).0,
+            metrics,
+        }
     }
 
-    /// Changes when a certificate can be made that could not be made before.
+    /// Changes when a certificate or a verdict can be made that could not be made before.
     pub fn ready(&self) -> watch::Receiver<u64> {
         self.ready.subscribe()
     }
 
-    fn refused(&self, reason: &'static str) {
+    pub(super) fn refused(&self, reason: &'static str) {
         self.metrics.attestations_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
@@ -128,9 +139,16 @@ impl Pool {
         let hash = checkpoint.hash();
         match slot.said.get(&operator) {
             Some(before) if *before == hash => return,
-            Some(_) => {
+            Some(before) => {
+                let first =
+                    slot.candidates.get(before).and_then(|c| Some((c.checkpoint, *c.signatures.get(&operator)?)));
                 drop(waiting);
-                tracing::error!(%operator, %rollup, number, "an operator attests two different checkpoints of one block");
+                if let Some((first, by_first)) = first {
+                    let word =
+                        |checkpoint, signature| Attestation { operator, checkpoint, votes: Vec::new(), signature };
+                    let conflict = AttestationConflict::new(&word(first, by_first), &word(checkpoint, signature));
+                    conflict.into_iter().for_each(|conflict| self.suspect(conflict));
+                }
                 return self.refused("conflict");
             }
             None => slot.said.insert(operator, hash),

@@ -1,6 +1,6 @@
 //! Messages between validators' mempools: `docs/specs/gossip.md`.
 
-use switchyard_bridge_core::Attestation;
+use switchyard_bridge_core::{Attestation, VerdictWord};
 use switchyard_primitives::{Bytes, DecodeError, Limits, Reader, RollupId, Writer};
 
 /// Most transactions in one batch.
@@ -8,6 +8,9 @@ pub const BATCH_TRANSACTIONS: usize = 1024;
 /// A batch is closed when it holds this many bytes. With one more transaction and its layout it is still within a
 /// message of the transactions channel, 256 KiB.
 pub const BATCH_BYTES: usize = 96 << 10;
+
+/// Most words on challenges in one message.
+pub const VERDICT_WORDS: usize = 64;
 
 /// Most attestations in one message.
 pub const ATTESTATIONS: usize = 128;
@@ -20,6 +23,7 @@ const ACK: u8 = 2;
 const ASK: u8 = 3;
 const TOLD: u8 = 4;
 const ATTEST: u8 = 5;
+const VERDICTS: u8 = 7;
 
 /// A message of the transactions channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,13 @@ pub enum Message {
         id: u64,
         /// What it says; at most [`ATTESTATIONS`].
         attestations: Vec<Attestation>,
+    },
+    /// What the sender, an operator, says of challenges. `kind u8 = 7 | id u64 | count u32 | word *`.
+    Verdicts {
+        /// Not used: 0.
+        id: u64,
+        /// What it says; at most [`VERDICT_WORDS`].
+        words: Vec<VerdictWord>,
     },
 }
 
@@ -109,6 +120,14 @@ impl Message {
                 attestations.iter().for_each(|attestation| attestation.write(&mut w));
                 w.into_bytes()
             }
+            Self::Verdicts { id, words } => {
+                let mut w = Writer::with_capacity(13 + VerdictWord::LEN * words.len());
+                w.u8(VERDICTS);
+                w.u64(*id);
+                w.count(words.len());
+                words.iter().for_each(|word| word.write(&mut w));
+                w.into_bytes()
+            }
         }
     }
 
@@ -139,6 +158,11 @@ impl Message {
                 let attestations = (0..count).map(|_| Attestation::read(&mut r)).collect::<Result<_, _>>()?;
                 Self::Attestations { id, attestations }
             }
+            VERDICTS => {
+                let count = r.count("message.count", VERDICT_WORDS)?;
+                let words = (0..count).map(|_| VerdictWord::read(&mut r)).collect::<Result<_, _>>()?;
+                Self::Verdicts { id, words }
+            }
             value => return Err(DecodeError::Version { field: "message", value }),
         };
         r.finish()?;
@@ -159,8 +183,15 @@ mod tests {
             held in proptest::collection::vec(any::<bool>(), 0..40),
             now_ms in any::<u64>(),
             protocol in any::<u8>(),
+            said in proptest::collection::vec((any::<[u8; 32]>(), any::<bool>()), 0..VERDICT_WORDS),
         ) {
             let transactions = txs.into_iter().map(|(r, tx)| (RollupId(r), tx.into())).collect();
+            let word = |(bytes, is_right): ([u8; 32], bool)| {
+                let signature = [bytes, bytes, bytes].concat().try_into().unwrap();
+                VerdictWord { operator: bytes.into(), challenge: bytes.into(), is_right, signature }
+            };
+            let words = Message::Verdicts { id, words: said.into_iter().map(word).collect() };
+            prop_assert_eq!(Message::decode(words.encode(), &Limits::default()), Ok(words));
             let of_batches = [Message::Batch { id, transactions }, Message::Ack { id, held }];
             for message in of_batches.into_iter().chain([Message::Ask { id }, Message::Told { id, now_ms, protocol }]) {
                 prop_assert_eq!(Message::decode(message.encode(), &Limits::default()), Ok(message));

@@ -21,7 +21,10 @@ mod system;
 pub use accumulator::{Accumulator, AccumulatorFull, NodeId, path, seal};
 pub use attestation::{Attestation, Certificate, CertifiedCheckpoint};
 pub use bundle::{Ballot, Bundle, Call, Leg, Move, MoveKind, Vote, votes_root};
-pub use bundles::{BundleRecord, BundleState, HubBundle, LegRecord, legs_of};
+pub use bundles::{
+    BundleRecord, BundleState, BundleStatus, HubBundle, LegRecord, LegState, LegStatus, SignedBundle, SignedLeg,
+    VaultState, legs_of,
+};
 pub use checkpoint::Checkpoint;
 pub use error::{BridgeError, SystemError};
 pub use hub::HubLeaf;

@@ -71,7 +71,7 @@ build: setup ## release build of the programs that users run
 testnet: build ## four validators and three rollups on this machine; Ctrl-C stops them
 	"$(TARGET_DIR)/release/switchyard" testnet up --dir "$(TESTNET_DIR)" $(TESTNET_ARGS)
 
-# The tests of wallets and of the independent EVM run in Node.js; a Node.js from elsewhere than apt will do.
+# The tests of wallets and of the independent client run in Node.js; a Node.js from elsewhere than apt will do.
 test compat: PACKAGES += $(if $(shell command -v npm),,nodejs npm)
 
 # The end-to-end tests start real processes, so the binaries are built first, with the same features as the tests.
@@ -83,7 +83,7 @@ test: setup ## every test
 fuzz: setup ## every fuzz target under libFuzzer, FUZZ_SECONDS (300) each; FUZZ_TARGETS chooses
 	@CARGO="$(CARGO)" CARGO_TARGET_DIR="$(TARGET_DIR)" ./testnet/fuzz/run.sh $(FUZZ_TARGETS)
 
-compat: setup ## the contracts; wallets' libraries, Foundry and an independent EVM against the dev build (needs npm)
+compat: setup ## the contracts; wallets' libraries, Foundry and an independent execution client against the dev build (needs npm)
 	@if ! command -v npm >/dev/null; then
 	    echo "compat: npm is missing; install Node.js 18 or newer"
 	    exit 2
@@ -95,6 +95,8 @@ compat: setup ## the contracts; wallets' libraries, Foundry and an independent E
 	# as it is newer, the installed tree is whole and up to date.
 	[ node_modules/.package-lock.json -nt package-lock.json ] ||
 	    npm install --no-save --ignore-scripts --no-audit --no-fund </dev/null
+	[ client/node_modules/.package-lock.json -nt client/package-lock.json ] ||
+	    npm ci --prefix client --ignore-scripts --no-audit --no-fund </dev/null
 	npm run --silent check </dev/null
 	testnet="$(TARGET_DIR)/debug/switchyard-testnet"
 	dir=$$(mktemp -d)
@@ -106,7 +108,7 @@ compat: setup ## the contracts; wallets' libraries, Foundry and an independent E
 	end
 	"$$testnet" up --detach --base-port 0 --dir "$$dir" --one-second >/dev/null
 	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
-	npm test --silent -- "$$dir/endpoints.json" pending </dev/null
+	npm test --silent -- "$$dir/endpoints.json" pending engine </dev/null
 
 sim: setup ## simulated networks with faults, one for each seed: make sim SEEDS=1000 FROM=0
 	$(CARGO) build --workspace --bin switchyard-sim --locked

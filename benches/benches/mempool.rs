@@ -32,7 +32,7 @@ fn waiting(c: &mut Criterion) {
         let pool = full();
         let budget = Budget::from(&Limits::default());
         c.bench_function(&format!("mempool::select/waiting={count}"), |b| {
-            b.iter(|| pool.select(budget, black_box(&HashSet::new())))
+            b.iter(|| pool.select(budget, black_box(&HashSet::new()), |_, _| false))
         });
         let mut seq = count;
         c.bench_function(&format!("mempool::insert/waiting={count}"), |b| {

@@ -10,11 +10,12 @@ export const PATIENCE_MS = 30_000;
 
 /**
  * Reads the JSON that `switchyard testnet endpoints --json` prints, from the file named by the first argument or from
- * standard input, and returns one target for each rollup: where to send, where the other validators serve it, and keys.
+ * standard input, and returns one target for each rollup: where to send, where the other validators serve it, keys, and the file of
+ * the network's genesis.
  */
 export function targets() {
   const [, , file = "-"] = process.argv;
-  const { validators, accounts } = JSON.parse(readFileSync(file === "-" ? 0 : file, "utf8"));
+  const { validators, accounts, genesis } = JSON.parse(readFileSync(file === "-" ? 0 : file, "utf8"));
   if (!validators?.length || !accounts?.length) throw new Error("no validators or accounts in the endpoints");
   return validators[0].rollups.map((rollup) => ({
     name: rollup.name,
@@ -27,15 +28,17 @@ export function targets() {
       .map((r) => r.http),
     keys: accounts.map((a) => a.private_key),
     addresses: accounts.map((a) => a.address),
+    genesis,
   }));
 }
 
-/** Runs `checks` against every rollup; the process fails at the first wrong answer. */
+/** Runs `checks` against every rollup, with all of them at hand; the process fails at the first wrong answer. */
 export async function main(title, checks) {
-  for (const target of targets()) {
+  const all = targets();
+  for (const target of all) {
     const step = (name) => console.log(`${title} ${target.name}: ${name}`);
     try {
-      await checks(target, step);
+      await checks(target, step, all);
     } catch (error) {
       console.error(`${title} ${target.name}: WRONG: ${error?.stack ?? error}`);
       process.exit(1);
@@ -93,6 +96,31 @@ export async function until(ask, what, limit = PATIENCE_MS) {
     if (Date.now() > end) throw new Error(`${what}: nothing within ${limit} ms`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
+}
+
+/** A number as JSON-RPC writes it. */
+export function toQuantity(n) {
+  return `0x${BigInt(n).toString(16)}`;
+}
+
+/** The body of a JSON-RPC request. */
+export function request(method, params = []) {
+  return JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
+}
+
+/** What the server answers to a body. */
+export async function post(url, body, headers = {}) {
+  const response = await fetch(url, { method: "POST", headers: { "content-type": "application/json", ...headers }, body });
+  return response.json();
+}
+
+/** Calls methods of the server; an error of it is a failure. */
+export function caller(url) {
+  return async (method, params) => {
+    const { result, error } = await post(url, request(method, params));
+    ok(error === undefined, `${method} should be answered`, error);
+    return result;
+  };
 }
 
 /** Collects what a subscription delivers; `next` waits for something that `wanted` accepts. */

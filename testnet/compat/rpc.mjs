@@ -1,6 +1,6 @@
 // The JSON-RPC itself: framing, codes, forms, tags, proofs, and the same answers from every validator.
 import { Contract, ContractFactory, Interface, JsonRpcProvider, Wallet, toBeHex } from "ethers";
-import { LIMIT, main, ok, probe, same, until, within } from "./lib.mjs";
+import { LIMIT, caller, main, ok, post, probe, request, same, toQuantity, until, within } from "./lib.mjs";
 import { verifyAccount } from "./proof.mjs";
 
 await main("rpc", async (target, step) => {
@@ -140,29 +140,8 @@ async function agreement(http, target, contract, wallet, receipt) {
   provider.destroy();
 }
 
-function toQuantity(n) {
-  return `0x${BigInt(n).toString(16)}`;
-}
-
-function request(method, params = []) {
-  return JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
-}
-
-async function post(url, body) {
-  const response = await fetch(url, { method: "POST", headers: { "content-type": "application/json" }, body });
-  return response.json();
-}
-
 async function code(url, body) {
   return (await post(url, body)).error?.code;
-}
-
-function caller(url) {
-  return async (method, params) => {
-    const { result, error } = await post(url, request(method, params));
-    ok(error === undefined, `${method} should be answered`, error);
-    return result;
-  };
 }
 
 function quantity(object, field) {

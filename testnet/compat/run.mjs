@@ -1,10 +1,11 @@
-// Runs every check: node run.mjs ENDPOINTS.json [check...]. Ends with the first failure's exit code.
+// Runs the checks of wallets, or those that are named: node run.mjs ENDPOINTS.json [check...]. Ends with the first failure's code.
 import { spawnSync } from "node:child_process";
 import { readFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-const CHECKS = ["rpc", "ethers", "viem", "pending", "foundry"];
+const WALLETS = ["rpc", "ethers", "viem", "pending", "foundry"];
+const CHECKS = [...WALLETS, "engine"];
 const [, , source = "-", ...only] = process.argv;
 const unknown = only.filter((name) => !CHECKS.includes(name));
 if (unknown.length) {
@@ -15,7 +16,7 @@ const folder = mkdtempSync(join(tmpdir(), "compat-"));
 const file = join(folder, "endpoints.json");
 writeFileSync(file, readFileSync(source === "-" ? 0 : source));
 let code = 0;
-for (const name of only.length ? only : CHECKS) {
+for (const name of only.length ? only : WALLETS) {
   const script = new URL(`${name}.mjs`, import.meta.url).pathname;
   const { status } = spawnSync(process.execPath, [script, file], { stdio: "inherit" });
   if (status !== 0) {

@@ -5,13 +5,13 @@ use alloy_primitives::{Address, Bytes};
 use switchyard_bridge_core::{Bundle, Call, Checkpoint, Leg, Message, MessageKind, Move, MoveKind};
 use switchyard_primitives::RollupId;
 
-/// A message has a kind that this version does not know. No Outbox of ours sends one.
+/// A message, or a leg's move, has a kind that this version does not know. No Outbox of ours sends one, no vault takes one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownKind(pub u8);
 
 impl std::fmt::Display for UnknownKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "a message of unknown kind {}", self.0)
+        write!(f, "of unknown kind {}", self.0)
     }
 }
 
@@ -129,6 +129,36 @@ impl From<&Move> for AtomicVault::Move {
 impl From<&Call> for AtomicVault::Call {
     fn from(c: &Call) -> Self {
         Self { participant: c.participant, gasLimit: c.gas_limit, data: c.data.clone() }
+    }
+}
+
+impl From<&AtomicVault::Bundle> for Bundle {
+    fn from(b: &AtomicVault::Bundle) -> Self {
+        Self { deadline: b.deadline, salt: b.salt, legs: b.legs.clone() }
+    }
+}
+
+impl TryFrom<&AtomicVault::Leg> for Leg {
+    type Error = UnknownKind;
+
+    fn try_from(l: &AtomicVault::Leg) -> Result<Self, UnknownKind> {
+        let moves = l.moves.iter().map(|m| {
+            let kind = match m.kind {
+                0 => MoveKind::Coin,
+                1 => MoveKind::Erc20,
+                2 => MoveKind::Erc721,
+                other => return Err(UnknownKind(other)),
+            };
+            Ok(Move { kind, token: m.token, amount: m.amount, to: m.to, refund: m.refund })
+        });
+        let call =
+            |c: &AtomicVault::Call| Call { participant: c.participant, gas_limit: c.gasLimit, data: c.data.clone() };
+        Ok(Self {
+            rollup: RollupId(l.rollup),
+            signer: l.signer,
+            moves: moves.collect::<Result<_, _>>()?,
+            calls: l.calls.iter().map(call).collect(),
+        })
     }
 }
 

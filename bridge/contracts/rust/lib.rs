@@ -4,11 +4,13 @@
 //! Nobody needs a Solidity compiler for it: `artifacts/` is what `src/` compiles to, and `run.sh` holds the two together.
 
 mod bindings;
+pub mod bundle;
 mod convert;
 mod genesis;
 
 pub use bindings::{
     AtomicVault, BridgedERC20, Hub, IMessageAttributes, Inbox, Outbox, SwapPool, TokenBridge, TwinERC20,
 };
+pub use bundle::{LegError, Prepare};
 pub use convert::{UnknownKind, interoperable_address};
 pub use genesis::genesis;

@@ -2,7 +2,7 @@
 
 use crate::{Ballot, BridgeRecord, Bundle, Vote};
 use std::collections::BTreeMap;
-use switchyard_primitives::{B256, Bytes, DecodeError, Reader, RollupId, TxHash, Writer};
+use switchyard_primitives::{B256, Bytes, DecodeError, Reader, RollupId, TxHash, Writer, keccak256};
 
 /// A leg as the log has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +62,76 @@ impl BundleRecord {
     }
 }
 
+/// A leg with its transaction, signed and encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedLeg {
+    /// The rollup that it is for.
+    pub rollup: RollupId,
+    /// What it does: [`crate::Leg::hash`].
+    pub leg: B256,
+    /// The transaction that does it.
+    pub transaction: Bytes,
+}
+
+/// A bundle as it is submitted, and as validators pass it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedBundle {
+    /// Hub height at which it is aborted unless it is committed below.
+    pub deadline: u64,
+    /// Tells bundles with equal legs apart.
+    pub salt: B256,
+    /// [`Bundle::LEGS_MIN`] to [`Bundle::LEGS_MAX`] legs.
+    pub legs: Vec<SignedLeg>,
+}
+
+impl SignedBundle {
+    /// Most bytes of [`Self::write`]'s layout.
+    pub const BYTES_MAX: usize = 96 << 10;
+
+    /// What the log will have of it. Hashes each transaction.
+    pub fn record(&self) -> BundleRecord {
+        let leg = |leg: &SignedLeg| LegRecord { rollup: leg.rollup, leg: leg.leg, tx: keccak256(&leg.transaction) };
+        BundleRecord { deadline: self.deadline, salt: self.salt, legs: self.legs.iter().map(leg).collect() }
+    }
+
+    /// Length of [`Self::write`]'s layout.
+    pub fn encoded_len(&self) -> usize {
+        44 + self.legs.iter().map(|leg| 44 + leg.transaction.len()).sum::<usize>()
+    }
+
+    /// `deadline u64 | salt 32 | legs u32 | (rollup u64 | leg 32 | length u32 | transaction) *`.
+    pub fn write(&self, w: &mut Writer) {
+        w.u64(self.deadline);
+        w.raw(self.salt.as_slice());
+        w.count(self.legs.len());
+        for SignedLeg { rollup, leg, transaction } in &self.legs {
+            w.u64(rollup.0);
+            w.raw(leg.as_slice());
+            w.count(transaction.len());
+            w.raw(transaction);
+        }
+    }
+
+    /// Reads [`Self::write`]'s layout.
+    pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
+        let (deadline, salt) = (r.u64("bundle.deadline")?, r.b256("bundle.salt")?);
+        let mut legs = Vec::new();
+        for _ in 0..r.count("bundle.legs", Bundle::LEGS_MAX)? {
+            let (rollup, leg) = (RollupId(r.u64("leg.rollup")?), r.b256("leg.hash")?);
+            let len = r.count("leg.transaction", Self::BYTES_MAX)?;
+            legs.push(SignedLeg { rollup, leg, transaction: r.bytes("leg.transaction", len)? });
+        }
+        let bundle = Self { deadline, salt, legs };
+        if bundle.legs.len() < Bundle::LEGS_MIN {
+            return Err(DecodeError::Invalid { field: "bundle.legs", reason: "fewer than two" });
+        }
+        if bundle.encoded_len() > Self::BYTES_MAX {
+            return Err(DecodeError::Invalid { field: "bundle", reason: "too long" });
+        }
+        Ok(bundle)
+    }
+}
+
 /// How far a bundle has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BundleState {
@@ -77,6 +147,69 @@ pub enum BundleState {
         /// The hub block that decided.
         height: u64,
     },
+}
+
+/// What a leg is to its rollup's vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LegState {
+    /// Not prepared: not executed yet, or it voted no.
+    None,
+    /// The vault holds what it gives.
+    Prepared,
+    /// The vault knows that the bundle is committed.
+    Committed,
+    /// The vault knows that the bundle is aborted, or the leg released.
+    Aborted,
+}
+
+impl LegState {
+    /// A stable word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Prepared => "prepared",
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// What a rollup's vault has of a leg.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VaultState {
+    /// How far it has come.
+    pub state: LegState,
+    /// Bit `i` is set while item `i` is held.
+    pub held: u16,
+}
+
+/// A leg of a bundle in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LegStatus {
+    /// The leg.
+    pub leg: LegRecord,
+    /// Whether its yes is certified.
+    pub voted: bool,
+    /// What its rollup's vault has; none where the rollup does not run here.
+    pub vault: Option<VaultState>,
+}
+
+/// A bundle whose legs are in the log, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleStatus {
+    /// On the hub.
+    pub bundle: HubBundle,
+    /// On its rollups.
+    pub legs: Vec<LegStatus>,
+}
+
+impl BundleStatus {
+    /// Whether the decision is carried out on every rollup that is known: nothing of it is held any more.
+    pub fn is_settled(&self) -> bool {
+        let is_done = |vault: VaultState| vault.held == 0 && vault.state != LegState::Prepared;
+        matches!(self.bundle.state, BundleState::Decided { .. })
+            && self.legs.iter().all(|leg| leg.vault.is_none_or(is_done))
+    }
 }
 
 /// A bundle that the hub remembers: until its deadline.

@@ -24,7 +24,10 @@ mod system;
 pub use accumulator::{Accumulator, AccumulatorFull, NodeId, path, seal};
 pub use attestation::{Attestation, Certificate, CertifiedCheckpoint};
 pub use bundle::{Ballot, Bundle, Call, Leg, Move, MoveKind, Vote, votes_root};
-pub use bundles::{BundleRecord, BundleState, HubBundle, LegRecord, legs_of};
+pub use bundles::{
+    BundleRecord, BundleState, BundleStatus, HubBundle, LegRecord, LegState, LegStatus, SignedBundle, SignedLeg,
+    VaultState, legs_of,
+};
 pub use challenge::{Challenge, Signed, Verdict, VerdictWord, signers_hash};
 pub use checkpoint::Checkpoint;
 pub use disputes::{

@@ -44,11 +44,6 @@ impl BridgeRecord {
         matches!(bytes, [Record::VERSION, 18, ..])
     }
 
-    /// Whether bytes are a verdict, if they are a record at all.
-    pub fn is_verdict(bytes: &[u8]) -> bool {
-        matches!(bytes, [Record::VERSION, 21, ..])
-    }
-
     /// Whether bytes are a certificate, if they are a record at all.
     pub fn is_certificate(bytes: &[u8]) -> bool {
         matches!(bytes, [Record::VERSION, 17, ..])

@@ -281,6 +281,30 @@ impl BridgeState {
         Ok((signed, Attestation::message(hub.network(), checkpoint), keys))
     }
 
+    /// Whether the block of a height may include a bundle, whatever else is in it.
+    pub fn may_include(&self, id: &B256, record: &BundleRecord, height: u64) -> Result<(), BridgeError> {
+        let deadline = record.deadline;
+        let most = height.saturating_add(BundleRecord::DEADLINE_BLOCKS_MAX);
+        if deadline <= height || deadline > most {
+            return Err(BridgeError::Deadline { height, most, deadline });
+        }
+        if self.bundles.get(id).is_some() {
+            return Err(BridgeError::BundleKnown { id: *id });
+        }
+        if self.bundles.len() >= Bundles::MAX {
+            return Err(BridgeError::BundlesFull);
+        }
+        match record.legs.iter().find(|leg| !self.rollups.contains_key(&leg.rollup)) {
+            Some(leg) => Err(BridgeError::Rollup { rollup: leg.rollup }),
+            None => Ok(()),
+        }
+    }
+
+    /// How many more bundles a block may include.
+    pub fn bundles_left(&self) -> usize {
+        Bundles::MAX.saturating_sub(self.bundles.len())
+    }
+
     /// Includes a bundle, in a block on `hub` with these transactions; without them, whoever asks answers for the legs.
     pub(crate) fn include(
         &mut self,
@@ -288,21 +312,9 @@ impl BridgeState {
         record: &BundleRecord,
         contents: Option<&Contents>,
     ) -> Result<(), BridgeError> {
-        let (id, height, deadline) = (record.id(), hub.next_height(), record.deadline);
-        let most = height.saturating_add(BundleRecord::DEADLINE_BLOCKS_MAX);
-        if deadline <= height || deadline > most {
-            return Err(BridgeError::Deadline { height, most, deadline });
-        }
-        if self.bundles.get(&id).is_some() {
-            return Err(BridgeError::BundleKnown { id });
-        }
-        if self.bundles.len() >= Bundles::MAX {
-            return Err(BridgeError::BundlesFull);
-        }
+        let (id, height) = (record.id(), hub.next_height());
+        self.may_include(&id, record, height)?;
         for (index, leg) in record.legs.iter().enumerate() {
-            if !self.rollups.contains_key(&leg.rollup) {
-                return Err(BridgeError::Rollup { rollup: leg.rollup });
-            }
             let transaction = (leg.rollup, leg.tx);
             let is_there = contents.is_none_or(|contents| contents.contains(&transaction));
             if !is_there || !self.legs.insert(transaction) {

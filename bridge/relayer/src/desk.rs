@@ -34,6 +34,8 @@ pub(crate) enum Job {
     Deliver(RollupId, u64),
     /// What is due back to whom a message of this rollup's own, that expired, came from.
     Refund(u64),
+    /// A leg of a bundle: its decision's leaf, and its index.
+    Settle(u64, u8),
 }
 
 struct Sent {

@@ -1,4 +1,5 @@
-//! The relayer: shows certified checkpoints to the rollups that messages go to, and delivers the messages.
+//! The relayer: shows certified checkpoints to the rollups that messages go to, delivers the messages, and brings the hub's decisions on
+//! bundles to the vaults.
 //!
 //! Nobody trusts it: what it sends is proven to the contracts, anyone may send the same, and whoever comes second is refused
 //! cheaply. It keeps nothing: what is to be done follows from the hub and the rollups, so one that is started anew goes on where
@@ -8,15 +9,17 @@ mod desk;
 mod proof;
 mod queue;
 mod relayer;
+mod settle;
 mod status;
 
 pub use proof::{Anchor, Delivery, checkpoint_call, deliver_call};
 pub use relayer::{Relayer, RelayerParts, Settings};
+pub use settle::{OnHub, bundle_status, settlement};
 pub use status::{MessageStatus, delivery, status};
 
 use alloy_primitives::{B256, Bytes};
 use futures::future::BoxFuture;
-use switchyard_bridge_core::Certified;
+use switchyard_bridge_core::{Certified, HubLeaf};
 use switchyard_primitives::{RollupId, TxHash};
 use switchyard_rollup_core::evm::EvmError;
 
@@ -41,6 +44,14 @@ pub trait Hub: Send + Sync + 'static {
     fn count_at(&self, hub_height: u64) -> Result<u64, Failed>;
     /// The accumulator's root when it had so many leaves; none if they are not known here.
     fn root_at(&self, count: u64) -> Result<Option<B256>, Failed>;
+    /// Leaves of the hub's accumulator now. Cheap.
+    fn leaves(&self) -> u64;
+    /// The leaf from which a relayer looks for decisions when it starts: those before are of bundles whose deadlines are over.
+    fn recent(&self) -> Result<u64, Failed>;
+    /// A leaf of the hub's accumulator; none if it is not known here.
+    fn leaf(&self, index: u64) -> Result<Option<HubLeaf>, Failed>;
+    /// A bundle whose legs are in the log; none where they are not, or not kept here any more.
+    fn bundle(&self, id: &B256) -> Result<Option<OnHub>, Failed>;
     /// Siblings of a leaf when the accumulator had so many leaves; none if they are not known here.
     fn path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, Failed>;
 }

@@ -3,7 +3,7 @@
 use crate::{Failed, Hub as HubLog, Registered};
 use alloy::sol_types::SolCall;
 use alloy_primitives::{Address, B256, Bytes, U256};
-use switchyard_bridge_contracts::{Hub, Inbox};
+use switchyard_bridge_contracts::{AtomicVault, Hub, Inbox, Prepare};
 use switchyard_bridge_core::{Certified, predeploys};
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::evm::{EvmChain, ExecutedBlock, SentMessage};
@@ -136,4 +136,67 @@ pub(crate) fn refund_tokens_call(sent: &SentMessage) -> Delivery {
     let (message, payload) = ((&sent.message).into(), sent.payload.clone());
     let data = TokenBridge::refundCall { message, payload }.abi_encode();
     call(sent.message.source, predeploys::TOKEN_BRIDGE, data, DELIVERY_GAS)
+}
+
+/// Gas of a leg's settling besides its items.
+const SETTLE_GAS: u64 = 120_000;
+/// Of a move: what the vault gives it, and what it takes to do so.
+const MOVE_GAS: u64 = 220_000;
+/// Gas that one transaction spends on items at the most; what is left over is for another.
+const ITEMS_GAS: u64 = 10_000_000;
+
+/// Of the items that are held the first ones that one transaction can carry out, at least one, and their gas.
+fn items(terms: &Prepare, held: u16) -> (u16, u64) {
+    let moves = terms.leg.moves.iter().map(|_| MOVE_GAS);
+    // EIP-150 keeps back a 64th.
+    let calls = terms.leg.calls.iter().map(|call| call.gas_limit.saturating_add(call.gas_limit / 32 + 20_000));
+    let (mut chosen, mut gas) = (0u16, 0u64);
+    for (item, cost) in moves.chain(calls).enumerate().take(16).filter(|(item, _)| held >> item & 1 == 1) {
+        if chosen != 0 && gas.saturating_add(cost) > ITEMS_GAS {
+            break;
+        }
+        chosen |= 1 << item;
+        gas = gas.saturating_add(cost);
+    }
+    (chosen, gas)
+}
+
+/// Brings a decision, whether and at which hub height a bundle is committed, to the vault that holds a leg; none if the anchor has not
+/// seen it.
+pub(crate) fn settle_call(
+    hub: &dyn HubLog,
+    rollup: RollupId,
+    terms: &Prepare,
+    (committed, height): (bool, u64),
+    held: u16,
+    leaf: u64,
+    anchor: &Anchor,
+) -> Result<Option<Delivery>, Failed> {
+    let Some(proof) = anchor.proof(hub, leaf)? else { return Ok(None) };
+    let (items, gas) = items(terms, held);
+    let proof =
+        AtomicVault::HubProof { anchor: proof.anchor, index: proof.index, count: proof.count, path: proof.path };
+    let data = AtomicVault::settleCall {
+        bundle: (&terms.bundle).into(),
+        index: terms.index,
+        leg: (&terms.leg).into(),
+        decision: u8::from(committed),
+        height,
+        proof,
+        items,
+    };
+    Ok(Some(call(rollup, predeploys::ATOMIC_VAULT, data.abi_encode(), PROOF_GAS + SETTLE_GAS + gas)))
+}
+
+/// Carries out items of a settled leg that are held.
+pub(crate) fn retry_call(rollup: RollupId, terms: &Prepare, held: u16) -> Delivery {
+    let (items, gas) = items(terms, held);
+    let data = AtomicVault::retryCall {
+        bundle: (&terms.bundle).into(),
+        index: terms.index,
+        leg: (&terms.leg).into(),
+        items,
+        gasLimit: U256::ZERO,
+    };
+    call(rollup, predeploys::ATOMIC_VAULT, data.abi_encode(), SETTLE_GAS + gas)
 }

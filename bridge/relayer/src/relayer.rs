@@ -5,6 +5,7 @@ use crate::{
     desk::{Desk, Job},
     proof::{checkpoint_call, deliver_call, refund_call, refund_tokens_call, register_call},
     queue::Queue,
+    settle::Settling,
 };
 use alloy::{
     primitives::{B256, Bytes, U256},
@@ -78,6 +79,7 @@ struct Side {
     registered: BTreeSet<RollupId>,
     /// Own messages that expired elsewhere, by index, with attempts.
     refunds: VecDeque<(u64, u32)>,
+    settling: Settling,
     nudged: Option<Instant>,
     /// Said once that the account is empty.
     is_poor: bool,
@@ -97,6 +99,7 @@ impl Relayer {
                 queues,
                 registered: BTreeSet::new(),
                 refunds: VecDeque::new(),
+                settling: Settling::new(*rollup),
                 nudged: None,
                 is_poor: false,
             };
@@ -197,6 +200,16 @@ impl Side {
             self.deliver(parts, *source, runtime)?;
         }
         self.refund(runtime)?;
+        self.settling.scan(&*parts.hub, delay)?;
+        let room = WINDOW.saturating_sub(self.desk.len());
+        let (settlements, unseen) = self.settling.due(&*parts.hub, &*self.chain, anchor.as_ref(), room)?;
+        blind |= unseen;
+        for (leg, call) in settlements {
+            if !self.pays(call.gas)? || !self.desk.send(runtime, Job::Settle(leg.0, leg.1), &call) {
+                break;
+            }
+            self.settling.sent(leg);
+        }
         if blind {
             self.nudge(runtime)?;
         }
@@ -239,6 +252,7 @@ impl Side {
                     self.refunds.push_back((own.message.index, 0));
                 }
             }
+            Job::Settle(leaf, leg) => self.settling.decided((leaf, leg), success),
             Job::Refund(index) if !success => self.refunds.push_back((index, 1)),
             Job::Nudge | Job::Register(_) | Job::Prove(..) | Job::Refund(_) => {}
         }

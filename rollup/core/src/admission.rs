@@ -1,6 +1,6 @@
 //! Which transactions may wait in a mempool.
 
-use alloy_primitives::{Address, U256};
+use alloy_primitives::{Address, B256, U256};
 use switchyard_primitives::{Bytes, RollupId, TxHash};
 
 /// Why a submission is refused, or was dropped after it had been accepted. [`Rejection::code`] is the stable word that
@@ -140,6 +140,12 @@ pub enum Rejection {
     /// A record of the system rollup that the hub's state does not allow.
     #[error("record refused: {0}")]
     Record(String),
+    /// A bundle's leg has this nonce, or is this transaction: what becomes of it is the bundle's.
+    #[error("bundle {id} has this nonce, or this transaction")]
+    OfBundle {
+        /// The bundle.
+        id: B256,
+    },
     /// Validators with too few seats have confirmed that they hold it; it may still be included.
     #[error("not replicated: validators with {held} of {need} seats hold it")]
     NotReplicated {
@@ -163,7 +169,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// Every word of [`Self::code`].
-    const CODES: [&'static str; 22] = [
+    const CODES: [&'static str; 23] = [
         "malformed",
         "unsupported_type",
         "oversized",
@@ -184,6 +190,7 @@ impl Rejection {
         "pool_full",
         "replaced",
         "expired",
+        "of_bundle",
         "not_replicated",
         "unavailable",
     ];
@@ -236,6 +243,7 @@ impl Rejection {
             Self::Replaced { .. } => "replaced",
             Self::Expired { .. } => "expired",
             Self::Record(_) => "record",
+            Self::OfBundle { .. } => "of_bundle",
             Self::NotReplicated { .. } => "not_replicated",
             Self::Unavailable(_) => "unavailable",
             Self::PassedOn { code, .. } => code,

@@ -1,6 +1,9 @@
 //! What goes into the mempool and what comes out.
 
-use std::time::Duration;
+use crate::bundles::Leg;
+use alloy_primitives::B256;
+use std::{sync::Arc, time::Duration};
+use switchyard_bridge_core::{BundleRecord, SignedBundle};
 use switchyard_primitives::{Bytes, Limits, RollupId, Segment, TxHash, TxKey, keccak256};
 use switchyard_rollup_core::Sequenced;
 
@@ -72,6 +75,37 @@ pub struct Accepted {
     pub replaced: Option<TxHash>,
 }
 
+/// A bundle that passed every check that needs no state. Made by [`crate::Mempool::check_bundle`].
+#[derive(Clone, Debug)]
+pub struct CheckedBundle {
+    pub(crate) id: B256,
+    pub(crate) record: BundleRecord,
+    pub(crate) record_len: usize,
+    pub(crate) bundle: Arc<SignedBundle>,
+    pub(crate) legs: Vec<Leg>,
+}
+
+impl CheckedBundle {
+    /// Its id.
+    pub fn id(&self) -> B256 {
+        self.id
+    }
+
+    /// What the log will have of it.
+    pub fn record(&self) -> &BundleRecord {
+        &self.record
+    }
+}
+
+/// A bundle that waits, to be passed on again.
+#[derive(Clone, Debug)]
+pub struct WaitingBundle {
+    /// The bundle.
+    pub bundle: Arc<SignedBundle>,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
 /// What one block may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -96,6 +130,15 @@ pub struct Selected {
     pub segment: Segment,
     /// The transactions' hashes, in order.
     pub hashes: Vec<TxHash>,
+}
+
+/// A block to be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selection {
+    /// Segments, sorted by rollup id, none empty.
+    pub segments: Vec<Selected>,
+    /// Bundles of which these hold all legs: each needs its record in the block.
+    pub bundles: Vec<BundleRecord>,
 }
 
 /// What a final block holds for one rollup.

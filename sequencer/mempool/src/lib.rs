@@ -14,6 +14,7 @@
 //!
 //! [`Admission::account`]: switchyard_rollup_core::Admission::account
 
+mod bundles;
 mod config;
 mod mempool;
 mod pool;
@@ -24,5 +25,8 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use config::{Accepted, Budget, Checked, Included, MempoolConfig, Origin, Selected, Usage, Waiting};
+pub use config::{
+    Accepted, Budget, Checked, CheckedBundle, Included, MempoolConfig, Origin, Selected, Selection, Usage, Waiting,
+    WaitingBundle,
+};
 pub use mempool::Mempool;

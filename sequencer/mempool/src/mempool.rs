@@ -1,7 +1,12 @@
 //! The mempool's interface: what is done outside the lock, and the lock.
 
-use crate::{Accepted, Budget, Checked, Included, MempoolConfig, Origin, Selected, Usage, Waiting, state::State};
-use alloy_primitives::Address;
+use crate::{
+    Accepted, Budget, Checked, CheckedBundle, Included, MempoolConfig, Origin, Selection, Usage, Waiting,
+    WaitingBundle,
+    bundles::{Leg, in_order},
+    state::State,
+};
+use alloy_primitives::{Address, B256};
 use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -12,8 +17,9 @@ use std::{
     },
     time::Instant,
 };
+use switchyard_bridge_core::{BridgeRecord, BundleRecord, LegRecord, SignedBundle};
 use switchyard_primitives::{Bytes, Limits, RollupId, TxKey};
-use switchyard_rollup_core::{Account, Admission, Rejection};
+use switchyard_rollup_core::{Account, Admission, BundleRefusal, Rejection};
 
 /// A rollup's rules, and how often its state has moved on.
 struct Rules {
@@ -102,17 +108,113 @@ impl Mempool {
         state.insert(checked, origin, now, account)
     }
 
+    /// Everything that can be said of a bundle without its senders' accounts. Recovers a signature for each leg: call it off
+    /// the async threads.
+    pub fn check_bundle(&self, bundle: &Arc<SignedBundle>) -> Result<CheckedBundle, BundleRefusal> {
+        let record = bundle.record();
+        let mut legs = Vec::with_capacity(bundle.legs.len());
+        for (index, (leg, LegRecord { rollup, tx, .. })) in bundle.legs.iter().zip(&record.legs).enumerate() {
+            let refused = |reason| BundleRefusal::Leg { leg: index, reason };
+            let rules = self.rules(*rollup).map_err(refused)?;
+            let (bytes, limit) = (leg.transaction.len(), self.limits.transaction_bytes);
+            if bytes > limit {
+                return Err(refused(Rejection::Oversized { bytes, limit }));
+            }
+            let inspected = rules.admission.as_ref().map(|admission| admission.inspect(&leg.transaction)).transpose();
+            let inspected = inspected.map_err(refused)?.flatten();
+            let no_accounts = || BundleRefusal::Malformed(format!("rollup {rollup} has no accounts to sign legs"));
+            let key = TxKey { rollup: *rollup, hash: *tx };
+            legs.push(Leg { key, sequenced: inspected.ok_or_else(no_accounts)? });
+        }
+        if !in_order(&legs) {
+            let rule = "an account's legs on one rollup must be in the order of its nonces";
+            return Err(BundleRefusal::Malformed(rule.into()));
+        }
+        let record_len = BridgeRecord::Bundle(record.clone()).encode().len();
+        Ok(CheckedBundle { id: record.id(), record, record_len, bundle: bundle.clone(), legs })
+    }
+
+    /// Takes a bundle in, if its senders' accounts allow it and there is room. Its legs are then nobody else's: neither they nor
+    /// others with their nonces are taken in alone.
+    pub fn insert_bundle(&self, checked: CheckedBundle, origin: Origin, now: Instant) -> Result<(), BundleRefusal> {
+        let read = |leg: &Leg| -> Result<(u64, u64, Account), Rejection> {
+            let rules = self.rules(leg.key.rollup)?;
+            let executions = rules.executions.load(Ordering::Acquire);
+            let admission = rules.admission.as_ref().ok_or(Rejection::UnknownRollup(leg.key.rollup))?;
+            let account = admission.account(leg.sequenced.sender);
+            let account = account.ok_or(Rejection::Unavailable("the rollup's state cannot be read"))?;
+            Ok((executions, admission.base_fee(), account))
+        };
+        let all = || {
+            let legs = checked.legs.iter().enumerate();
+            legs.map(|(leg, l)| read(l).map_err(|reason| BundleRefusal::Leg { leg, reason }))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let mut found = all()?;
+        let mut state = self.state.lock();
+        let is_now = |(leg, (executions, ..)): (&Leg, &(u64, u64, Account))| {
+            self.rules(leg.key.rollup).is_ok_and(|rules| rules.executions.load(Ordering::Acquire) == *executions)
+        };
+        if !checked.legs.iter().zip(&found).all(is_now) {
+            found = all()?;
+        }
+        for (leg, (_, base_fee, _)) in checked.legs.iter().zip(&found) {
+            state.set_base_fee(leg.key.rollup, *base_fee);
+        }
+        let accounts: Vec<Account> = found.into_iter().map(|(.., account)| account).collect();
+        state.insert_bundle(checked, origin, now, &accounts)
+    }
+
+    /// How many bundles wait.
+    pub fn bundles(&self) -> usize {
+        self.state.lock().bundles.len()
+    }
+
+    /// A bundle that waits.
+    pub fn bundle(&self, id: &B256) -> Option<Arc<SignedBundle>> {
+        self.state.lock().bundles.get(id).map(|entry| entry.bundle.clone())
+    }
+
+    /// Why a bundle was dropped after it had been accepted, or refused when a user of this node offered it, while that is
+    /// remembered. What became of one whose legs are in the log is for the log to say.
+    pub fn bundle_refusal(&self, id: &B256) -> Option<BundleRefusal> {
+        self.state.lock().bundles.refusal(id).cloned()
+    }
+
+    /// Remembers why a bundle that a user of this node offered is refused.
+    pub fn refuse_bundle(&self, id: B256, reason: BundleRefusal) {
+        self.state.lock().bundles.refuse(id, reason);
+    }
+
+    /// Up to `limit` bundles that have waited since `older_than`, oldest first: to gossip them again.
+    pub fn waiting_bundles(&self, older_than: Instant, limit: usize) -> Vec<WaitingBundle> {
+        self.state.lock().bundles.waiting(older_than, limit)
+    }
+
     /// Segments for a block on top of ancestors that hold `exclude` and are not final, sorted by rollup id, none empty.
+    ///
+    /// Bundles that `may` be in it come first, in the order of their arrival, up to a quarter of the block (or one), and then
+    /// transactions; what these leave is for more bundles. The records of bundles are counted, and are for the caller to add.
     ///
     /// Rollups are served by bytes, the one that the log served least first. An EVM rollup's senders come in order of
     /// effective tip, then of arrival, each with its nonces in order and without gaps, within the rollup's block gas
     /// limit; other transactions come as they arrived. What is selected goes on waiting until it is final. The work grows
     /// with what is selected and excluded, not with what waits.
-    pub fn select(&self, budget: Budget, exclude: &HashSet<TxKey>) -> Vec<Selected> {
-        self.select_counted(budget, exclude).0
+    pub fn select(
+        &self,
+        budget: Budget,
+        exclude: &HashSet<TxKey>,
+        may: impl FnMut(&B256, &BundleRecord) -> bool,
+    ) -> Selection {
+        self.select_counted(budget, exclude, may).0
     }
 
-    pub(crate) fn select_counted(&self, budget: Budget, exclude: &HashSet<TxKey>) -> (Vec<Selected>, usize) {
+    pub(crate) fn select_counted(
+        &self,
+        budget: Budget,
+        exclude: &HashSet<TxKey>,
+        may: impl FnMut(&B256, &BundleRecord) -> bool,
+    ) -> (Selection, usize) {
         let rules = self.rollups.iter().filter_map(|(id, rules)| Some((*id, rules.admission.as_ref()?)));
         let rules: Vec<(RollupId, u64, u64)> =
             rules.map(|(id, admission)| (id, admission.base_fee(), admission.block_gas_limit())).collect();
@@ -121,7 +223,7 @@ impl Mempool {
         for (rollup, base_fee, _) in rules {
             state.set_base_fee(rollup, base_fee);
         }
-        state.select(budget, exclude, &gas, self.credit())
+        state.select(budget, exclude, &gas, self.credit(), may)
     }
 
     /// Takes out what final block `height` holds. Call it for each block, in order, before [`Self::on_executed`] for the
@@ -160,15 +262,15 @@ impl Mempool {
         self.state.lock().expire(now)
     }
 
-    /// A transaction that waits.
+    /// A transaction that waits, alone or in a bundle.
     pub fn get(&self, key: &TxKey) -> Option<Bytes> {
-        self.state.lock().get(key).map(|entry| entry.payload.clone())
+        self.state.lock().payload(key).cloned()
     }
 
     /// Those of `keys` that wait, in the same order.
     pub fn get_many(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {
         let state = self.state.lock();
-        keys.iter().map(|key| state.get(key).map(|entry| entry.payload.clone())).collect()
+        keys.iter().map(|key| state.payload(key).cloned()).collect()
     }
 
     /// Why a transaction was dropped after it had been accepted, or refused when a user of this node offered it, while

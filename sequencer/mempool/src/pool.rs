@@ -126,6 +126,14 @@ impl Pool {
         }
     }
 
+    /// Gives up the nonce that a bundle's leg has held.
+    pub(crate) fn remove_leg(&mut self, address: Address, nonce: u64) {
+        if let Some(sender) = self.senders.get_mut(&address) {
+            sender.remove_leg(nonce);
+        }
+        self.settle(address);
+    }
+
     pub(crate) fn remove(&mut self, hash: &TxHash) -> Option<Entry> {
         let entry = self.entries.remove(hash)?;
         self.bytes -= entry.payload.len();
@@ -269,7 +277,7 @@ impl Pool {
             assert!(!sender.is_idle(), "an idle sender is remembered");
             let nonces: Vec<u64> = sender.waiting().map(|(nonce, _)| nonce).collect();
             let mut end = sender.next_nonce();
-            while nonces.contains(&end) {
+            while nonces.contains(&end) || sender.is_leg(end) {
                 end += 1;
             }
             assert_eq!(sender.ready_end(), end, "sender {address}");

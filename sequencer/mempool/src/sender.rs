@@ -1,4 +1,4 @@
-//! One account's transactions, in nonce order.
+//! One account's transactions, in nonce order, and the nonces that its legs of bundles have.
 
 use crate::price::Rank;
 use alloy_primitives::U256;
@@ -21,9 +21,11 @@ pub(crate) struct Sender {
     account: Account,
     in_log: VecDeque<InLog>,
     waiting: BTreeMap<u64, (TxHash, U256)>,
-    /// Sum over `waiting` of what each may cost.
+    /// Nonces that legs of waiting bundles have, and what each may cost.
+    legs: BTreeMap<u64, U256>,
+    /// Sum over `waiting` and `legs` of what each may cost.
     cost: U256,
-    /// The first nonce from [`Self::next_nonce`] on that does not wait.
+    /// The first nonce from [`Self::next_nonce`] on that neither waits nor is a leg's.
     ready_end: u64,
     /// What the price indices hold of this sender.
     pub(crate) head: Option<Rank>,
@@ -36,6 +38,7 @@ impl Sender {
             account,
             in_log: VecDeque::new(),
             waiting: BTreeMap::new(),
+            legs: BTreeMap::new(),
             cost: U256::ZERO,
             ready_end: account.nonce,
             head: None,
@@ -69,7 +72,7 @@ impl Sender {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.in_log.is_empty()
+        self.waiting.is_empty() && self.legs.is_empty() && self.in_log.is_empty()
     }
 
     pub(crate) fn at(&self, nonce: u64) -> Option<TxHash> {
@@ -98,12 +101,37 @@ impl Sender {
     }
 
     pub(crate) fn remove(&mut self, nonce: u64) {
-        if let Some((_, cost)) = self.waiting.remove(&nonce) {
+        let removed = self.waiting.remove(&nonce).map(|(_, cost)| cost);
+        self.removed(nonce, removed);
+    }
+
+    fn removed(&mut self, nonce: u64, cost: Option<U256>) {
+        if let Some(cost) = cost {
             self.cost = self.cost.saturating_sub(cost);
             if (self.next_nonce()..self.ready_end).contains(&nonce) {
                 self.ready_end = nonce;
             }
         }
+    }
+
+    pub(crate) fn insert_leg(&mut self, nonce: u64, cost: U256) {
+        self.legs.insert(nonce, cost);
+        self.cost = self.cost.saturating_add(cost);
+        self.settle();
+    }
+
+    pub(crate) fn remove_leg(&mut self, nonce: u64) {
+        let removed = self.legs.remove(&nonce);
+        self.removed(nonce, removed);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_leg(&self, nonce: u64) -> bool {
+        self.legs.contains_key(&nonce)
+    }
+
+    pub(crate) fn legs(&self) -> usize {
+        self.legs.len()
     }
 
     /// Notes that block `height` holds a transaction of this sender; if that one waits, it is removed separately. Says
@@ -161,7 +189,7 @@ impl Sender {
 
     fn settle(&mut self) {
         self.ready_end = self.ready_end.max(self.next_nonce());
-        while self.waiting.contains_key(&self.ready_end) {
+        while self.waiting.contains_key(&self.ready_end) || self.legs.contains_key(&self.ready_end) {
             self.ready_end = self.ready_end.saturating_add(1);
         }
     }

@@ -2,17 +2,18 @@
 
 use crate::{
     Accepted, Checked, Included, MempoolConfig, Origin, Usage, Waiting,
+    bundles::Bundles,
     pool::{Entry, Pool},
     sender::Sender,
 };
-use alloy_primitives::{Address, U256};
+use alloy_primitives::{Address, B256, U256};
 use lru::LruCache;
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
     time::{Duration, Instant},
 };
-use switchyard_primitives::{RollupId, TxHash, TxKey};
+use switchyard_primitives::{Bytes, RollupId, TxHash, TxKey};
 use switchyard_rollup_core::{Account, Rejection, Sequenced};
 
 /// Keys of final transactions that are remembered, so that late gossip does not bring them back. A few full blocks.
@@ -33,6 +34,7 @@ pub(crate) struct State {
     final_keys: LruCache<TxKey, u64>,
     dropped: LruCache<TxKey, Dropped>,
     refused: LruCache<TxKey, Rejection>,
+    pub(crate) bundles: Bundles,
 }
 
 /// A transaction that was taken in and waits no more without being final. Other validators may still have it, so its nonce
@@ -40,6 +42,13 @@ pub(crate) struct State {
 struct Dropped {
     reason: Rejection,
     sequenced: Option<Sequenced>,
+}
+
+/// What was dropped of a bundle, for the case that other validators include it.
+pub(crate) struct DroppedLeg {
+    pub(crate) key: TxKey,
+    pub(crate) bundle: B256,
+    pub(crate) sequenced: Sequenced,
 }
 
 impl State {
@@ -53,6 +62,7 @@ impl State {
             final_keys: LruCache::new(FINAL_KEYS),
             dropped: LruCache::new(REASONS),
             refused: LruCache::new(REASONS),
+            bundles: Bundles::default(),
         }
     }
 
@@ -70,10 +80,18 @@ impl State {
         self.pools.get(&key.rollup)?.get(&key.hash)
     }
 
+    /// A transaction that waits, alone or in a bundle.
+    pub(crate) fn payload(&self, key: &TxKey) -> Option<&Bytes> {
+        self.get(key).map(|entry| &entry.payload).or_else(|| self.bundles.payload(key))
+    }
+
     /// Why a transaction need not be looked at, from its hash alone.
     pub(crate) fn known(&self, key: &TxKey) -> Option<Rejection> {
         if self.get(key).is_some() {
             return Some(Rejection::AlreadyKnown(key.hash));
+        }
+        if let Some(id) = self.bundles.id_of(key) {
+            return Some(Rejection::OfBundle { id });
         }
         self.final_keys.peek(key).map(|height| Rejection::AlreadyFinal { hash: key.hash, height: *height })
     }
@@ -82,7 +100,10 @@ impl State {
     pub(crate) fn sequenced(&self, key: &TxKey) -> Option<&Sequenced> {
         match self.get(key) {
             Some(entry) => entry.sequenced.as_ref(),
-            None => self.dropped.peek(key)?.sequenced.as_ref(),
+            None => match self.bundles.leg(key) {
+                Some(leg) => Some(&leg.sequenced),
+                None => self.dropped.peek(key)?.sequenced.as_ref(),
+            },
         }
     }
 
@@ -132,6 +153,9 @@ impl State {
         let replaces = match &sequenced {
             None => None,
             Some(tx) => {
+                if let Some(id) = self.bundles.id_at(key.rollup, tx) {
+                    return Err(Rejection::OfBundle { id });
+                }
                 let checked = check_sender(pool, tx, account, self.config.sender_transactions);
                 pool.settle(tx.sender);
                 checked?
@@ -145,8 +169,7 @@ impl State {
             }
             return Err(full);
         }
-        let arrival = self.arrivals;
-        self.arrivals += 1;
+        let arrival = self.arrive();
         self.put(Taken { key, entry: Entry { payload, origin, arrival, since: now, sequenced }, account });
         if let Some(taken) = replaced {
             self.remember(taken.key, taken.entry, Rejection::Replaced { by: key.hash });
@@ -189,10 +212,36 @@ impl State {
     fn remember(&mut self, key: TxKey, entry: Entry, reason: Rejection) {
         self.dropped.put(key, Dropped { reason, sequenced: entry.sequenced });
     }
+
+    pub(crate) fn remember_leg(&mut self, DroppedLeg { key, bundle, sequenced }: DroppedLeg) {
+        let reason = Rejection::OfBundle { id: bundle };
+        self.dropped.put(key, Dropped { reason, sequenced: Some(sequenced) });
+    }
+
+    /// Transactions that one sender may have waiting.
+    pub(crate) fn sender_limit(&self) -> usize {
+        self.config.sender_transactions
+    }
+
+    /// The height of a final block that holds a transaction, while that is remembered.
+    pub(crate) fn final_at(&self, key: &TxKey) -> Option<u64> {
+        self.final_keys.peek(key).copied()
+    }
+
+    /// The next place in the order of arrival.
+    pub(crate) fn arrive(&mut self) -> u64 {
+        self.arrivals += 1;
+        self.arrivals - 1
+    }
 }
 
 /// Checks a transaction against its sender's account and what the sender has waiting; returns what it replaces.
-fn check_sender(pool: &mut Pool, tx: &Sequenced, account: Account, limit: usize) -> Result<Option<TxHash>, Rejection> {
+pub(crate) fn check_sender(
+    pool: &mut Pool,
+    tx: &Sequenced,
+    account: Account,
+    limit: usize,
+) -> Result<Option<TxHash>, Rejection> {
     let base_fee = pool.base_fee();
     if tx.fee_cap < u128::from(base_fee) {
         return Err(Rejection::FeeTooLow { have: tx.fee_cap, base_fee });
@@ -325,6 +374,7 @@ impl State {
     /// Takes what block `height` holds out of the pools.
     pub(crate) fn on_final(&mut self, height: u64, included: &[Included], credit: u64) {
         let floor = self.floor(credit);
+        let bundles = self.bundles.held_by(included);
         for Included { rollup, bytes, hashes } in included {
             if let Some(pool) = self.pools.get_mut(rollup) {
                 pool.served = pool.served.max(floor).saturating_add(*bytes as u64);
@@ -341,6 +391,7 @@ impl State {
                 self.final_keys.put(key, height);
             }
         }
+        self.bundles_final(height, bundles);
     }
 
     /// Drops what has waited longer than the configured time.
@@ -366,6 +417,7 @@ impl State {
                 self.drop_because(TxKey { rollup, hash }, reason);
                 dropped += 1;
             }
+            self.refresh_bundles(rollup, address, account);
         }
         dropped
     }
@@ -397,6 +449,7 @@ impl State {
             assert_eq!(self.get(key).map(|entry| entry.arrival), Some(*arrival));
             assert_eq!(self.drop_reason(key), None, "waits and is dropped");
         }
+        self.bundles.assert_consistent(&self.pools);
         let config = &self.config;
         assert!(transactions <= config.transactions && bytes <= config.bytes);
         for pool in self.pools.values() {

@@ -11,9 +11,9 @@ use alloy_primitives::{B256, keccak256};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_bridge_core::{BridgeError, BridgeRecord, Draft, SystemError, SystemState};
+use switchyard_bridge_core::{BridgeError, BridgeRecord, BridgeState, Draft, SystemError, SystemState};
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
-use switchyard_mempool::{Budget, Mempool, Selected};
+use switchyard_mempool::{Budget, Mempool, Selected, Selection};
 use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, Segment, TxKey};
 use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
@@ -119,23 +119,29 @@ struct Certified {
     draft: Draft,
 }
 
-/// Of the system rollup's records only those that the state allows, one after the other, behind the certificate and verdicts. The others'
-/// segments as they are.
-fn segments(state: &SystemState, certified: Option<Certified>, mut selected: Vec<Selected>) -> Vec<Selected> {
+/// Puts a block's system segment together: the certificate and the verdicts, the records of the bundles whose legs were selected, and of those that
+/// were submitted the ones that the state allows, one after the other. The others' segments as they are.
+fn segments(
+    state: &SystemState,
+    certified: Option<Certified>,
+    Selection { segments: mut selected, bundles }: Selection,
+) -> Result<Vec<Selected>, SystemError> {
     let is_system = |selected: &Selected| selected.segment.rollup == RollupId::SYSTEM;
     let candidates = selected.iter().position(is_system).map(|place| selected.remove(place).segment.transactions);
-    let (records, draft) = match certified {
+    let (records, mut draft) = match certified {
         Some(Certified { records, draft }) => (records, draft),
         None => (Vec::new(), state.draft()),
     };
+    let bundles: Vec<Bytes> = bundles.into_iter().map(|bundle| BridgeRecord::Bundle(bundle).encode()).collect();
+    bundles.iter().try_for_each(|record| draft.add(record))?;
     let admissible = candidates.map_or_else(Vec::new, |candidates| draft.admissible(candidates));
-    let transactions: Vec<Bytes> = records.into_iter().chain(admissible).collect();
+    let transactions: Vec<Bytes> = records.into_iter().chain(bundles).chain(admissible).collect();
     if !transactions.is_empty() {
         let hashes = transactions.iter().map(keccak256).collect();
         // Segments are in the order of their rollups, and this is the first.
         selected.insert(0, Selected { segment: Segment { rollup: RollupId::SYSTEM, transactions }, hashes });
     }
-    selected
+    Ok(selected)
 }
 
 impl HubBuilder {
@@ -208,10 +214,23 @@ impl Inner {
         Some(state)
     }
 
-    /// What the mempool has for a block on top of ancestors that hold `excluded`, off the async threads.
-    async fn select(self: &Arc<Self>, excluded: &Arc<HashSet<TxKey>>, budget: Budget) -> Option<Vec<Selected>> {
-        let (inner, excluded) = (self.clone(), excluded.clone());
-        let selected = blocking(&*self.parts.machine, move || inner.parts.mempool.select(budget, &excluded)).await;
+    /// What the mempool has for a block on a state, on top of ancestors that hold `excluded`, off the async threads.
+    async fn select(
+        self: &Arc<Self>,
+        state: &Arc<SystemState>,
+        excluded: &Arc<HashSet<TxKey>>,
+        budget: Budget,
+    ) -> Option<Selection> {
+        let (inner, excluded, state) = (self.clone(), excluded.clone(), state.clone());
+        let selected = blocking(&*self.parts.machine, move || {
+            let height = state.next_height();
+            let mut left = state.bridge().map_or(0, BridgeState::bundles_left);
+            inner.parts.mempool.select(budget, &excluded, |id, record| {
+                let may = state.bridge().is_some_and(|bridge| bridge.may_include(id, record, height).is_ok());
+                may && left.checked_sub(1).map(|less| left = less).is_some()
+            })
+        })
+        .await;
         selected.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
     }
 
@@ -319,12 +338,12 @@ impl BlockBuilder for HubBuilder {
             let certified = inner.certify(&state).await;
             let records = certified.iter().flat_map(|certified| &certified.records);
             let budget = records.fold(budget, |budget, record| less(budget, record.len()));
-            let selected = inner.select(&excluded, budget).await?;
-            let bytes: usize = selected.iter().map(|s| s.segment.encoded_len()).sum();
+            let selected = inner.select(&state, &excluded, budget).await?;
+            let bytes: usize = selected.segments.iter().map(|s| s.segment.encoded_len()).sum();
             if due || bytes >= rules.limits.body_bytes / BUSY_PART {
                 break (selected, certified);
             }
-            if !selected.is_empty() || certified.is_some() {
+            if !selected.segments.is_empty() || certified.is_some() {
                 let early = until(&parent.header, pace.min_interval_ms, machine.now_ms());
                 if early.is_zero() {
                     break (selected, certified);
@@ -349,13 +368,16 @@ impl BlockBuilder for HubBuilder {
         });
         let inner = inner.clone();
         let built = blocking(&**machine, move || {
-            let selected = segments(&state, certified, selected).into_iter();
-            let (segments, hashes) = selected.map(|s| (s.segment, s.hashes)).unzip();
+            // What was selected is what the state allows.
+            let selected = segments(&state, certified, selected)
+                .inspect_err(|error| tracing::error!(%error, "bundles that may be included were refused"))
+                .ok()?;
+            let (segments, hashes) = selected.into_iter().map(|s| (s.segment, s.hashes)).unzip();
             let block = Block::with_hashes(header, segments, hashes);
             inner.pending.lock().put(block.hash(), Arc::new(block.keys().collect()));
-            block
+            Some(block)
         });
-        built.await.inspect_err(|error| tracing::error!(%error, "building a block failed")).ok()
+        built.await.inspect_err(|error| tracing::error!(%error, "building a block failed")).ok()?
     }
 
     fn held(&self, keys: &[TxKey]) -> Vec<Option<Bytes>> {

@@ -13,10 +13,11 @@ use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
+use switchyard_bridge_core::SignedBundle;
 use switchyard_mempool::{Mempool, Origin};
-use switchyard_primitives::{Bytes, RollupId, TxHash, TxKey};
+use switchyard_primitives::{B256, Bytes, RollupId, TxHash, TxKey};
 use switchyard_proto::{hash, v1};
-use switchyard_rollup_core::Rejection;
+use switchyard_rollup_core::{BundleRefusal, Rejection};
 use switchyard_store::Store;
 use tokio::sync::{Semaphore, broadcast};
 use v1::submit_result::Result as Answer;
@@ -82,13 +83,7 @@ impl Forward {
         rollup: RollupId,
         payloads: &[Bytes],
     ) -> Result<Vec<Result<TxHash, Rejection>>, Rejection> {
-        let mut validators = self.sources.entries();
-        if let Some(last) = self.last.lock().upgrade()
-            && let Some(at) = validators.iter().position(|source| Arc::ptr_eq(source, &last))
-        {
-            validators.swap(0, at);
-        }
-        for validator in validators.into_iter().take(TRIES) {
+        for validator in self.validators() {
             // A second try is safe: a validator that holds the transaction already says so.
             match offer(&validator, rollup, payloads).await {
                 Ok(results) => {
@@ -99,6 +94,58 @@ impl Forward {
             }
         }
         Err(Rejection::Unavailable("no validator answers"))
+    }
+
+    /// Whom to offer something, the one that answered last first.
+    fn validators(&self) -> Vec<Arc<Source>> {
+        let mut validators = self.sources.entries();
+        if let Some(last) = self.last.lock().upgrade()
+            && let Some(at) = validators.iter().position(|source| Arc::ptr_eq(source, &last))
+        {
+            validators.swap(0, at);
+        }
+        validators.truncate(TRIES);
+        validators
+    }
+
+    /// Hands a bundle to a validator; answers what it answers.
+    pub async fn submit_bundle(&self, bundle: Arc<SignedBundle>) -> Result<B256, BundleRefusal> {
+        let result = match self.slots.try_acquire() {
+            Ok(_slot) => self.try_validators_with_bundle(&bundle).await,
+            Err(_) => Err(BundleRefusal::Unavailable("too many submissions wait for a validator")),
+        };
+        match &result {
+            Ok(_) => {
+                let mempool = self.mempool.clone();
+                let work = tokio::task::spawn_blocking(move || {
+                    // By this node's state, which may be behind the validator's, it can look as if it were of no use.
+                    if let Ok(checked) = mempool.check_bundle(&bundle) {
+                        let _ = mempool.insert_bundle(checked, Origin::Local, Instant::now());
+                    }
+                });
+                if let Err(error) = work.await {
+                    tracing::error!(%error, "an accepted bundle is not shown as waiting");
+                }
+            }
+            Err(refusal) => {
+                self.metrics.bundle_refused(refusal.code());
+                self.mempool.refuse_bundle(bundle.record().id(), refusal.clone());
+            }
+        }
+        result
+    }
+
+    async fn try_validators_with_bundle(&self, bundle: &SignedBundle) -> Result<B256, BundleRefusal> {
+        for validator in self.validators() {
+            match offer_bundle(&validator, bundle).await {
+                Ok(result) => {
+                    *self.last.lock() = Arc::downgrade(&validator);
+                    return result;
+                }
+                Err(fault) => self.sources.leave_alone(&validator, &fault),
+            }
+        }
+        Err(BundleRefusal::Unavailable("no validator answers"))
     }
 
     /// Remembers what was accepted until it is final here.
@@ -164,6 +211,28 @@ async fn offer(
         return Err(Fault::bad("garbage", format!("{} answers to {} transactions", results.len(), payloads.len())));
     }
     payloads.iter().zip(results).map(|(payload, result)| judge(TxKey::of(rollup, payload).hash, result)).collect()
+}
+
+async fn offer_bundle(validator: &Source, bundle: &SignedBundle) -> Result<Result<B256, BundleRefusal>, Fault> {
+    let request = switchyard_bridge_client::submit_request(bundle);
+    let mut client = validator.bridge();
+    let answer = tokio::time::timeout(ANSWER_TIMEOUT, client.submit_bundle(request)).await;
+    let answer = answer.map_err(|_| Fault::slow("SubmitBundle", ANSWER_TIMEOUT))?;
+    match answer.map_err(Fault::from)?.into_inner().result {
+        Some(v1::submit_bundle_response::Result::Id(bytes)) => {
+            let (found, expected) = (hash("id", &bytes)?, bundle.record().id());
+            if found == expected {
+                Ok(Ok(found))
+            } else {
+                Err(Fault::bad("garbage", format!("accepted {found} where {expected} was sent")))
+            }
+        }
+        Some(v1::submit_bundle_response::Result::Refusal(refusal)) => {
+            let message = refusal.message.chars().take(MESSAGE_CHARS_MAX).collect();
+            Ok(Err(BundleRefusal::passed_on(&refusal.code, message)))
+        }
+        None => Err(Fault::bad("garbage", "neither an id nor a reason")),
+    }
 }
 
 /// Longest reason that is passed on.

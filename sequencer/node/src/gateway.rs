@@ -11,13 +11,13 @@ use crate::{
 use alloy_primitives::Address;
 use futures::future::BoxFuture;
 use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc};
-use switchyard_bridge_core::SystemState;
+use switchyard_bridge_core::{SignedBundle, SystemState};
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{B256, Bytes, FinalityProof, Header, Level, RollupId, SegmentTable, TxHash, TxKey};
 use switchyard_relayer::{Delivery, MessageStatus};
-use switchyard_rollup_core::{Rejection, evm::EvmChain};
+use switchyard_rollup_core::{BundleRefusal, Rejection, evm::EvmChain};
 use switchyard_rpc::{
-    BlockAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
+    BlockAt, BundleAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
 };
 use switchyard_store::{STATES_KEPT, Store};
 use tokio::sync::{broadcast, watch};
@@ -55,6 +55,10 @@ pub enum Entry {
     },
     /// To a validator.
     Follower(Arc<Forward>),
+}
+
+fn open(Delivery { rollup, to, data, gas }: Delivery) -> OpenCall {
+    OpenCall { rollup, to, data, gas }
 }
 
 fn failed(error: impl ToString) -> GatewayError {
@@ -234,13 +238,37 @@ impl Gateway for NodeGateway {
 
     fn delivery(&self, id: B256) -> Result<Option<Vec<OpenCall>>, GatewayError> {
         let calls = switchyard_relayer::delivery(&self.log, &self.chains, id).map_err(failed)?;
-        let open = |Delivery { rollup, to, data, gas }| OpenCall { rollup, to, data, gas };
         Ok(calls.map(|calls| calls.into_iter().map(open).collect()))
     }
 
     fn sent_by(&self, rollup: RollupId, transaction: TxHash) -> Result<Vec<B256>, GatewayError> {
         let Some(chain) = self.chains.get(&rollup) else { return Ok(Vec::new()) };
         sent_by(&**chain, transaction).map_err(failed)
+    }
+
+    fn submit_bundle(&self, bundle: SignedBundle) -> BoxFuture<'_, Result<B256, BundleRefusal>> {
+        let bundle = Arc::new(bundle);
+        match &self.entry {
+            Entry::Validator { ingest, .. } => Box::pin(ingest.submit_bundle(bundle)),
+            Entry::Follower(forward) => Box::pin(forward.submit_bundle(bundle)),
+        }
+    }
+
+    fn bundle(&self, id: B256) -> Result<Option<BundleAt>, GatewayError> {
+        let waiting = self.mempool.bundle(&id);
+        // The store after the mempool: what becomes final meanwhile is in it before it leaves the mempool.
+        if let Some(status) = switchyard_relayer::bundle_status(&self.log, &self.chains, id).map_err(failed)? {
+            return Ok(Some(BundleAt::InLog(status)));
+        }
+        if let Some(bundle) = waiting {
+            return Ok(Some(BundleAt::Waiting { deadline: bundle.deadline }));
+        }
+        Ok(self.mempool.bundle_refusal(&id).map(BundleAt::Refused))
+    }
+
+    fn settlement(&self, id: B256) -> Result<Option<Vec<OpenCall>>, GatewayError> {
+        let calls = switchyard_relayer::settlement(&self.log, &self.chains, id).map_err(failed)?;
+        Ok(calls.map(|calls| calls.into_iter().map(open).collect()))
     }
 
     fn recent_errors(&self) -> Vec<String> {

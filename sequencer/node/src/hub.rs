@@ -3,9 +3,11 @@
 use alloy_primitives::{Address, B256};
 use parking_lot::Mutex;
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
-use switchyard_bridge_core::{Accumulator, BRIDGE_FROM, BridgeRecord, Founding, NodeId, SystemError, SystemState};
+use switchyard_bridge_core::{
+    Accumulator, BRIDGE_FROM, BridgeRecord, Founding, HubBundle, NodeId, SystemError, SystemState,
+};
 use switchyard_consensus_core::{Committee, Committees, HubState};
-use switchyard_primitives::{Block, Bytes, Header, NEWEST_PROTOCOL, Writer};
+use switchyard_primitives::{Block, Bytes, Header, NEWEST_PROTOCOL, Reader, Writer};
 use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
 use switchyard_store::{BridgeRows, Store, StoreError};
 
@@ -286,8 +288,23 @@ pub fn put_bridge(store: &dyn Store, height: u64, state: &SystemState, known: Kn
             count: bridge.tree().count(),
             leaves: added.leaves.iter().map(|(index, leaf)| (*index, leaf.encode())).collect(),
             nodes: edge.iter().chain(&added.nodes).map(|(id, hash)| ((id.level, id.position), *hash)).collect(),
+            bundles: added.bundles.iter().map(|(id, bundle)| (*id, encoded(bundle))).collect(),
         },
     )
+}
+
+fn encoded(bundle: &HubBundle) -> Vec<u8> {
+    let mut w = Writer::default();
+    bundle.write(&mut w);
+    w.into_vec()
+}
+
+/// How far a bundle has come whose legs are in the log; none where they are not, as far as this node knows. Blocking.
+pub fn bundle_at(store: &dyn Store, id: &B256) -> Result<Option<HubBundle>, StoreError> {
+    let Some(row) = store.bridge_bundle(id)? else { return Ok(None) };
+    let mut r = Reader::new(row.into());
+    let read = HubBundle::read(&mut r).map(Some);
+    read.map_err(|error| StoreError::Corrupt { column: "bridge", detail: format!("bundle {id}: {error}") })
 }
 
 impl Committees for HubStates {
@@ -305,11 +322,9 @@ pub struct SystemAdmission(pub HubStates);
 
 impl Admission for SystemAdmission {
     fn inspect(&self, payload: &Bytes) -> Result<Option<Sequenced>, Rejection> {
-        if BridgeRecord::is_certificate(payload) {
-            return Err(Rejection::Record("certificates are made by those who propose blocks".into()));
-        }
-        if BridgeRecord::is_verdict(payload) {
-            return Err(Rejection::Record("verdicts are made by those who propose blocks".into()));
+        if BridgeRecord::is_proposers(payload) {
+            let text = "certificates, bundles and verdicts are records of those who propose blocks";
+            return Err(Rejection::Record(text.into()));
         }
         match self.0.tip().draft().add(payload) {
             Err(error) if error.is_malformed() => Err(Rejection::Malformed(error.to_string())),

@@ -96,6 +96,10 @@ pub struct Metrics {
     pub mempool_bytes: Family<RollupLabel, Gauge>,
     /// Refused submissions.
     pub rejections: Family<RejectionLabel, Counter>,
+    /// Waiting bundles.
+    pub mempool_bundles: Gauge,
+    /// Bundles that users of this node offered and that were refused, by reason.
+    pub bundles_refused: Family<ReasonLabel, Counter>,
     /// Newest certified block of a rollup that is as it was computed here.
     pub certified_height: Family<RollupLabel, Gauge>,
     /// 1 for a rollup of which something else was certified than was computed here.
@@ -171,6 +175,8 @@ impl Default for Metrics {
             mempool_transactions: register!("mempool_transactions", "Waiting transactions", Family::default()),
             mempool_bytes: register!("mempool_bytes", "Bytes of waiting transactions", Family::default()),
             rejections: register!("rejections", "Refused submissions", Family::default()),
+            mempool_bundles: register!("mempool_bundles", "Waiting bundles", Gauge::default()),
+            bundles_refused: register!("bundles_refused", "Refused bundles", Family::default()),
             certified_height: register!("certified_height", "Newest certified rollup block", Family::default()),
             diverged: register!("diverged", "1 if another block was certified than computed", Family::default()),
             attestations_refused: register!("attestations_refused", "Attestations not taken", Family::default()),
@@ -211,6 +217,11 @@ impl Metrics {
     /// Counts a refused submission.
     pub fn rejected(&self, reason: &'static str, via: Via) {
         self.rejections.get_or_create(&RejectionLabel { reason, via }).inc();
+    }
+
+    /// Counts a refused bundle.
+    pub fn bundle_refused(&self, reason: &'static str) {
+        self.bundles_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
     /// The metrics in Prometheus' text format.

@@ -450,6 +450,7 @@ impl Shared {
                     let lag = (height + 1).saturating_sub(next.load(Ordering::Acquire));
                     metrics.execution_lag.get_or_create(&(*rollup).into()).set(gauge(lag));
                 }
+                metrics.mempool_bundles.set(gauge(mempool.bundles()));
                 for (rollup, usage) in mempool.usage_by_rollup() {
                     metrics.mempool_transactions.get_or_create(&rollup.into()).set(gauge(usage.transactions));
                     metrics.mempool_bytes.get_or_create(&rollup.into()).set(gauge(usage.bytes));

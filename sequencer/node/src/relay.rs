@@ -1,14 +1,14 @@
 //! The relayer's view of this node: its log and its rollups, in the same process.
 
-use crate::hub::HubStates;
+use crate::hub::{HubStates, bundle_at};
 use alloy::sol_types::SolEvent;
 use alloy_primitives::{B256, Bytes};
 use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 use switchyard_bridge_contracts::Outbox;
-use switchyard_bridge_core::{Accumulator, NodeId, path, predeploys};
-use switchyard_primitives::{RollupId, TxHash};
-use switchyard_relayer::{Failed, Hub, Registered, Submit};
+use switchyard_bridge_core::{Accumulator, BridgeRecord, BundleRecord, HubLeaf, NodeId, path, predeploys};
+use switchyard_primitives::{RollupId, TxHash, TxKey};
+use switchyard_relayer::{Failed, Hub, OnHub, Registered, Submit};
 use switchyard_rollup_core::evm::{EvmChain, EvmError};
 use switchyard_rpc::Gateway;
 use switchyard_store::{Store, StoreError};
@@ -54,6 +54,45 @@ impl Hub for Log {
 
     fn root_at(&self, count: u64) -> Result<Option<B256>, Failed> {
         Ok(Accumulator::at(count, |id| self.node(id)).map(|tree| tree.root()))
+    }
+
+    fn leaves(&self) -> u64 {
+        self.hub.tip().bridge().map_or(0, |bridge| bridge.tree().count())
+    }
+
+    fn recent(&self) -> Result<u64, Failed> {
+        let tip = self.hub.tip().next_height();
+        self.count_at(tip.saturating_sub(BundleRecord::DEADLINE_BLOCKS_MAX))
+    }
+
+    fn leaf(&self, index: u64) -> Result<Option<HubLeaf>, Failed> {
+        let leaf = self.store.bridge_leaf(index).map_err(failed)?;
+        let read = leaf.map(|leaf| HubLeaf::decode(&leaf)).transpose();
+        read.map_err(|error| Failed::Hub(format!("leaf {index}: {error}")))
+    }
+
+    fn bundle(&self, id: &B256) -> Result<Option<OnHub>, Failed> {
+        let Some(bundle) = bundle_at(&*self.store, id).map_err(failed)? else { return Ok(None) };
+        let height = bundle.included;
+        let records = self.store.transactions(RollupId::SYSTEM, height).map_err(failed)?.unwrap_or_default();
+        let records = records.iter().filter(|record| BridgeRecord::is_bundle(record));
+        let mut found = records.filter_map(|record| match BridgeRecord::decode(record) {
+            Ok(BridgeRecord::Bundle(record)) => Some(record),
+            _ => None,
+        });
+        let Some(record) = found.find(|record| record.id() == *id) else { return Ok(None) };
+        let keys: Vec<TxKey> = record.legs.iter().map(|leg| TxKey { rollup: leg.rollup, hash: leg.tx }).collect();
+        let mut segments: BTreeMap<RollupId, Vec<switchyard_primitives::Bytes>> = BTreeMap::new();
+        let mut transactions = Vec::with_capacity(keys.len());
+        for (key, place) in keys.iter().zip(self.store.locate_many(&keys).map_err(failed)?) {
+            if !segments.contains_key(&key.rollup) {
+                let segment = self.store.transactions(key.rollup, height).map_err(failed)?;
+                segments.insert(key.rollup, segment.unwrap_or_default());
+            }
+            let place = place.filter(|(at, _)| *at == height).and_then(|(_, index)| usize::try_from(index).ok());
+            transactions.push(place.and_then(|index| segments.get(&key.rollup)?.get(index).cloned()));
+        }
+        Ok(Some(OnHub { bundle, record, transactions }))
     }
 
     fn path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, Failed> {

@@ -3,13 +3,13 @@
 use alloy_primitives::{Address, B256, Bytes};
 use futures::future::BoxFuture;
 use std::sync::Arc;
-use switchyard_bridge_core::{MessageState, SystemState};
+use switchyard_bridge_core::{BundleStatus, MessageState, SignedBundle, SystemState};
 use switchyard_consensus_core::SeatSet;
 use switchyard_primitives::{
     FinalityCertificate, FinalityProof, Header, Level, Limits, RollupId, SegmentProof, TxHash, TxKey,
 };
 use switchyard_rollup_core::{
-    Rejection, RollupManifest, TxOutcome,
+    BundleRefusal, Rejection, RollupManifest, TxOutcome,
     evm::{EvmChain, SentMessage},
 };
 use tokio::sync::{broadcast, watch};
@@ -113,6 +113,20 @@ pub struct OpenCall {
     pub gas: u64,
 }
 
+/// Where a bundle is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BundleAt {
+    /// This node holds it, and its legs are not final yet.
+    Waiting {
+        /// Hub height.
+        deadline: u64,
+    },
+    /// Its legs are in the log.
+    InLog(BundleStatus),
+    /// It was refused, or dropped before its legs were in the log.
+    Refused(BundleRefusal),
+}
+
 /// Why the node cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GatewayError {
@@ -197,6 +211,21 @@ pub trait Gateway: Send + Sync + 'static {
     /// The messages that a transaction has sent, as far as it is executed here.
     fn sent_by(&self, _rollup: RollupId, _transaction: TxHash) -> Result<Vec<B256>, GatewayError> {
         Ok(Vec::new())
+    }
+
+    /// Offers a bundle; answers once a quorum of validators holds it, or with the reason why not.
+    fn submit_bundle(&self, _bundle: SignedBundle) -> BoxFuture<'_, Result<B256, BundleRefusal>> {
+        Box::pin(std::future::ready(Err(BundleRefusal::Protocol)))
+    }
+
+    /// Where a bundle is; none if nothing is known of it.
+    fn bundle(&self, _id: B256) -> Result<Option<BundleAt>, GatewayError> {
+        Ok(None)
+    }
+
+    /// What carries out the decision on a bundle; none where its legs are not in the log.
+    fn settlement(&self, _id: B256) -> Result<Option<Vec<OpenCall>>, GatewayError> {
+        Ok(None)
     }
 
     /// One line a problem, newest last, at most 16: what an operator should look at.

@@ -10,7 +10,7 @@ mod metrics;
 
 pub use connections::{Connection, ConnectionLimits, bounded};
 pub use gateway::{
-    BlockAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
+    BlockAt, BundleAt, EpochAt, Gateway, GatewayError, HubTip, MessageAt, NetworkInfo, OpenCall, SegmentAt, TxStatus,
 };
 pub use http::{Probe, Probes, Problem};
 pub use metrics::RpcMetrics;

@@ -19,6 +19,8 @@ pub struct BridgeRows {
     pub leaves: Vec<(u64, Vec<u8>)>,
     /// The full nodes that they make, by level and position.
     pub nodes: Vec<((u8, u64), B256)>,
+    /// The bundles of which it has changed something, encoded, by id.
+    pub bundles: Vec<(B256, Vec<u8>)>,
 }
 
 /// Heights between two looks at what may go.
@@ -28,6 +30,7 @@ const STATE: u8 = b's';
 const COUNT: u8 = b'c';
 const LEAF: u8 = b'l';
 const NODE: u8 = b'n';
+const BUNDLE: u8 = b'b';
 
 pub(crate) type Key = Vec<u8>;
 
@@ -49,6 +52,10 @@ pub(crate) fn leaf_key(index: u64) -> Key {
 
 pub(crate) fn node_key(level: u8, position: u64) -> Key {
     [&[NODE, level], position.to_be_bytes().as_slice()].concat()
+}
+
+pub(crate) fn bundle_key(id: &B256) -> Key {
+    [&[BUNDLE], id.as_slice()].concat()
 }
 
 /// The height of a state's key; none for another key.
@@ -80,7 +87,8 @@ impl BridgeRows {
         let leaves = self.leaves.iter().map(|(index, leaf)| (leaf_key(*index), leaf.clone()));
         let nodes = self.nodes.iter().map(|((level, position), hash)| (node_key(*level, *position), hash.to_vec()));
         let count = (count_key(height), self.count.to_be_bytes().to_vec());
-        [(state_key(height), self.state.clone()), count].into_iter().chain(leaves).chain(nodes)
+        let bundles = self.bundles.iter().map(|(id, bundle)| (bundle_key(id), bundle.clone()));
+        [(state_key(height), self.state.clone()), count].into_iter().chain(leaves).chain(nodes).chain(bundles)
     }
 
     /// Of the heights that have states, from the newest down, those whose states go once there is one at `height`.

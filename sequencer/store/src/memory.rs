@@ -179,6 +179,10 @@ impl Store for MemoryStore {
         self.0.read().bridge.get(&bridge::node_key(level, position)).map(|row| bridge::node_of(row)).transpose()
     }
 
+    fn bridge_bundle(&self, id: &B256) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.read().bridge.get(&bridge::bundle_key(id)).cloned())
+    }
+
     fn prune(&self, height: u64) -> Result<(), StoreError> {
         let mut log = self.0.write();
         let earliest = height.min(log.tip.0.height);

@@ -181,6 +181,7 @@ pub(crate) fn gossip_message(input: &[u8]) -> bool {
     let encoded = message.encode();
     match &message {
         wire::Message::Batch { .. }
+        | wire::Message::Bundles { .. }
         | wire::Message::Ask { .. }
         | wire::Message::Told { .. }
         | wire::Message::Attestations { .. }

@@ -22,8 +22,11 @@ fn threads_that_insert_select_finalise_and_execute_lose_nothing() {
             let (mut height, mut included) = (0, HashSet::new());
             let mut unexecuted = Vec::new();
             while included.len() < total {
-                let segments =
-                    segments(f.pool.select(Budget { bytes: 3000, transactions: 20, segments: 4 }, &HashSet::new()));
+                let segments = segments(f.pool.select(
+                    Budget { bytes: 3000, transactions: 20, segments: 4 },
+                    &HashSet::new(),
+                    no_bundles,
+                ));
                 let empty = segments.is_empty();
                 for tx in segments.iter().flat_map(|s| &s.transactions) {
                     assert!(included.insert(tx.clone()), "in the log twice");

@@ -35,7 +35,7 @@ impl Rollups {
 
     fn select(&self, in_flight: &HashSet<TxKey>) -> Vec<Segment> {
         let limits = Limits { body_bytes: BLOCK, ..Limits::default() };
-        segments(self.pool.select(Budget::from(&limits), in_flight))
+        segments(self.pool.select(Budget::from(&limits), in_flight, no_bundles))
     }
 
     fn block(&mut self) -> Vec<Segment> {

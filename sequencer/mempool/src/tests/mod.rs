@@ -2,6 +2,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
+mod bundles;
 mod concurrency;
 mod fairness;
 mod lifecycle;
@@ -9,8 +10,8 @@ mod random;
 mod rules;
 mod selection;
 
-use crate::{Accepted, Budget, Included, Mempool, MempoolConfig, Origin, Selected};
-use alloy_primitives::{Address, U256};
+use crate::{Accepted, Budget, Included, Mempool, MempoolConfig, Origin, Selected, Selection};
+use alloy_primitives::{Address, B256, U256};
 use parking_lot::Mutex;
 use std::{
     collections::{HashMap, HashSet},
@@ -20,6 +21,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use switchyard_bridge_core::BundleRecord;
 use switchyard_primitives::{Bytes, Limits, RollupId, Segment, TxKey, keccak256};
 use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
 
@@ -185,13 +187,13 @@ impl Fixture {
     }
 
     fn select(&self, exclude: &[TxKey]) -> Vec<Segment> {
-        segments(self.pool.select(Budget::from(&Limits::default()), &exclude.iter().copied().collect()))
+        segments(self.pool.select(Budget::from(&Limits::default()), &exclude.iter().copied().collect(), no_bundles))
     }
 
     /// Sender and nonce of what is selected for the first EVM rollup.
     fn order(&self, exclude: &[TxKey]) -> Vec<(u8, u64)> {
         let exclude: HashSet<TxKey> = exclude.iter().copied().collect();
-        evm_order(&segments(self.pool.select(Budget::from(&Limits::default()), &exclude)))
+        evm_order(&segments(self.pool.select(Budget::from(&Limits::default()), &exclude, no_bundles)))
     }
 
     fn finalise(&self, height: u64, segments: &[Segment]) {
@@ -216,9 +218,13 @@ impl Fixture {
     }
 }
 
+fn no_bundles(_: &B256, _: &BundleRecord) -> bool {
+    panic!("a bundle waits")
+}
+
 /// What was selected, with the hashes that it came with found right.
-fn segments(selected: Vec<Selected>) -> Vec<Segment> {
-    let checked = selected.into_iter().map(|Selected { segment, hashes }| {
+fn segments(selection: Selection) -> Vec<Segment> {
+    let checked = selection.segments.into_iter().map(|Selected { segment, hashes }| {
         assert!(segment.transactions.iter().map(keccak256).eq(hashes));
         segment
     });

@@ -109,7 +109,7 @@ impl World {
 
     fn block(&mut self, budget: Budget, foreign: Option<u8>) {
         let exclude = self.exclude();
-        let mut segments = segments(self.f.pool.select(budget, &exclude));
+        let mut segments = segments(self.f.pool.select(budget, &exclude, no_bundles));
         self.check_selection(&segments, budget, &exclude);
         if let Some(sender) = foreign {
             let nonce = self.f.chain.account(address(sender)).unwrap().nonce;

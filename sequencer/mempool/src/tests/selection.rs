@@ -97,7 +97,7 @@ fn each_part_of_the_budget_is_kept_to_the_byte() {
     }
     let all = Budget { bytes: usize::MAX, transactions: usize::MAX, segments: usize::MAX };
     let select = |budget: Budget| -> Vec<usize> {
-        let segments = segments(f.pool.select(budget, &HashSet::new()));
+        let segments = segments(f.pool.select(budget, &HashSet::new(), no_bundles));
         let encoded = 4 + segments.iter().map(Segment::encoded_len).sum::<usize>();
         assert!(segments.is_empty() || encoded <= budget.bytes);
         segments.iter().map(|s| s.transactions.len()).collect()
@@ -120,7 +120,7 @@ fn a_block_within_the_default_limits_decodes() {
         f.pool.insert(f.pool.check(OPAQUE, &opaque(id, 1024)).unwrap(), Origin::Local, f.start).unwrap();
     }
     let limits = Limits::default();
-    let segments = segments(f.pool.select(Budget::from(&limits), &HashSet::new()));
+    let segments = segments(f.pool.select(Budget::from(&limits), &HashSet::new(), no_bundles));
     let header = switchyard_primitives::Header::genesis(Default::default(), 0, Default::default());
     let block = switchyard_primitives::Block::new(header, segments);
     assert!(block.encoded_len() > limits.block_bytes() - 1100, "the block is full");
@@ -152,7 +152,7 @@ fn the_work_of_selecting_grows_with_what_is_selected_not_with_what_waits() {
             pool.insert(pool.check(OPAQUE, &opaque(id, 64)).unwrap(), Origin::Local, now).unwrap();
         }
         assert_eq!(pool.usage().transactions, 20_000);
-        let (selected, examined) = pool.select_counted(budget, &HashSet::new());
+        let (selected, examined) = pool.select_counted(budget, &HashSet::new(), no_bundles);
         let segments = segments(selected);
         let selected: usize = segments.iter().map(|s| s.transactions.len()).sum();
         assert!(selected > 500, "{selected}");
@@ -160,8 +160,8 @@ fn the_work_of_selecting_grows_with_what_is_selected_not_with_what_waits() {
 
         let exclude: HashSet<TxKey> =
             segments.iter().flat_map(|s| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx))).collect();
-        let (next, examined) = pool.select_counted(budget, &exclude);
-        assert!(next.iter().flat_map(|s| &s.segment.transactions).count() > 500);
+        let (next, examined) = pool.select_counted(budget, &exclude, no_bundles);
+        assert!(next.segments.iter().flat_map(|s| &s.segment.transactions).count() > 500);
         assert!(examined <= 5 * selected, "{examined} looked at after {selected} in flight, {senders} senders");
     }
 }

@@ -81,6 +81,8 @@ enum Cmd {
     Transfer(cli::TransferArgs),
     /// Where a message between rollups is
     Message(cli::MessageArgs),
+    /// Atomic bundles: all legs happen, or none does
+    Bundle(cli::BundleArgs),
     /// Who attests rollups, and becoming or ceasing to be one who does
     Operator(cli::OperatorArgs),
     /// The record of what this validator has signed: export, import, begin.
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         Cmd::Upgrade(args) => client(|out| Box::pin(cli::upgrade(args, out))),
         Cmd::Transfer(args) => client(|out| Box::pin(cli::transfer(args, out))),
         Cmd::Message(args) => client(|out| Box::pin(cli::message(args, out))),
+        Cmd::Bundle(args) => client(|out| Box::pin(cli::bundle(args, out))),
         Cmd::Operator(args) => client(|out| Box::pin(cli::operator(args, out))),
         Cmd::SignRecord(args) => match cli::sign_record(args, &mut std::io::stdout()) {
             Ok(()) => ExitCode::SUCCESS,

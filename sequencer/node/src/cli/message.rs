@@ -1,20 +1,18 @@
 //! `switchyard message` and `switchyard transfer`: messages between rollups, and what they carry.
 
-use super::{
-    CliError, Connect, Node, Printer,
-    account::{Account, Call, Key},
-};
-use alloy::sol_types::SolCall;
+use super::{CliError, Connect, Node, Printer, account::Key};
+use alloy::{signers::local::PrivateKeySigner, sol_types::SolCall};
 use alloy_primitives::{Address, B256, U256, utils::parse_ether};
 use serde_json::json;
 use std::{
     io::Write,
     time::{Duration, Instant},
 };
+use switchyard_bridge_client::Call;
 use switchyard_bridge_contracts::{BridgedERC20, IMessageAttributes, Outbox, TokenBridge, interoperable_address};
 use switchyard_bridge_core::predeploys;
 use switchyard_primitives::RollupId;
-use switchyard_proto::{ConvertError, fixed, hash, to_bytes, v1};
+use switchyard_proto::{ConvertError, to_bytes, v1};
 
 /// Between two looks at a message.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -86,7 +84,7 @@ pub struct TransferArgs {
 }
 
 /// A rollup by its name or id.
-fn rollup(node: &Node, argument: &'static str, text: &str) -> Result<(RollupId, String), CliError> {
+pub(super) fn rollup(node: &Node, argument: &'static str, text: &str) -> Result<(RollupId, String), CliError> {
     let found = node.info.rollups.iter().find(|r| r.name == text || r.rollup_id.to_string() == text);
     let unknown = || CliError::Argument { argument: argument.into(), problem: format!("no rollup {text} here") };
     found.map(|r| (RollupId(r.rollup_id), r.name.clone())).ok_or_else(unknown)
@@ -97,22 +95,14 @@ pub async fn message(args: MessageArgs, out: &mut (dyn Write + Send)) -> Result<
     let MessageCommand::Status { connect, id, relay, key, json } = args.command;
     let mut node = connect.open().await?;
     let mut printer = Printer { out, json };
-    let found = look(&mut node, id).await?;
+    let found = node.client.message(id).await?;
     show(&mut printer, id, &found)?;
     let Some(key) = key.filter(|_| relay) else { return Ok(()) };
     let account = Key::at(key).account()?;
-    let calls = node.bridge.get_delivery(v1::GetDeliveryRequest { id: to_bytes(id) }).await?.into_inner().calls;
-    for v1::Call { rollup_id, to, data, gas } in calls {
-        let to = fixed::<20>("calls.to", &to)?.into();
-        let call = Call { rollup: RollupId(rollup_id), to, value: U256::ZERO, data: data.into(), gas };
-        account.call(&mut node, call).await?;
-    }
-    let found = look(&mut node, id).await?;
+    let calls = node.client.bridge.get_delivery(v1::GetDeliveryRequest { id: to_bytes(id) }).await?.into_inner().calls;
+    node.client.send_all(&account, calls).await?;
+    let found = node.client.message(id).await?;
     show(&mut printer, id, &found)
-}
-
-async fn look(node: &mut Node, id: B256) -> Result<v1::GetMessageResponse, CliError> {
-    Ok(node.bridge.get_message(v1::GetMessageRequest { id: to_bytes(id) }).await?.into_inner())
 }
 
 /// Why a message in this state has not arrived, and what to do.
@@ -152,8 +142,7 @@ pub async fn transfer(args: TransferArgs, out: &mut (dyn Write + Send)) -> Resul
     let (to, to_name) = rollup(&node, "--to", &args.to)?;
     let amount = parse_ether(&args.amount)
         .map_err(|e| CliError::Argument { argument: "--amount".into(), problem: e.to_string() })?;
-    let request = v1::GetAccountRequest { rollup_id: to.0, address: to_bytes(account.address()) };
-    let chain = node.bridge.get_account(request).await?.into_inner().chain_id;
+    let chain = node.client.account(to, account.address()).await?.chain_id;
     let recipient = interoperable_address(chain, args.recipient.unwrap_or(account.address()));
     let mut printer = Printer { out, json: args.json };
     let began = Instant::now();
@@ -161,13 +150,11 @@ pub async fn transfer(args: TransferArgs, out: &mut (dyn Write + Send)) -> Resul
         None => send_coin(&mut node, &account, from, recipient, amount, args.deadline).await?,
         Some(token) => send_token(&mut node, &account, from, token, recipient, amount, args.deadline).await?,
     };
-    let request = v1::GetSentRequest { rollup_id: from.0, transaction: to_bytes(sent) };
-    let ids = node.bridge.get_sent(request).await?.into_inner().ids;
-    let id = ids.first().ok_or(ConvertError::Missing { field: "ids" })?;
-    let id = hash("ids", id)?;
+    let ids = node.client.sent(from, sent).await?;
+    let id = *ids.first().ok_or(ConvertError::Missing { field: "ids" })?;
     let mut last = String::new();
     loop {
-        let found = look(&mut node, id).await?;
+        let found = node.client.message(id).await?;
         if found.state != last {
             let seconds = began.elapsed().as_secs_f64();
             printer.print(
@@ -195,7 +182,7 @@ fn in_seconds(seconds: u64) -> u64 {
 
 async fn send_coin(
     node: &mut Node,
-    account: &Account,
+    account: &PrivateKeySigner,
     rollup: RollupId,
     recipient: alloy_primitives::Bytes,
     value: U256,
@@ -206,12 +193,12 @@ async fn send_coin(
     let attributes = [transfer].into_iter().chain(deadline).map(Into::into).collect();
     let payload = Default::default();
     let data = Outbox::sendMessageCall { recipient, payload, attributes }.abi_encode().into();
-    account.call(node, Call { rollup, to: predeploys::OUTBOX, value, data, gas: SEND_GAS }).await
+    Ok(node.client.call(account, Call { rollup, to: predeploys::OUTBOX, value, data, gas: SEND_GAS }).await?)
 }
 
 async fn send_token(
     node: &mut Node,
-    account: &Account,
+    account: &PrivateKeySigner,
     rollup: RollupId,
     token: Address,
     to: alloy_primitives::Bytes,
@@ -220,8 +207,11 @@ async fn send_token(
 ) -> Result<B256, CliError> {
     // Tokens that the bridge has made need no allowance; one does no harm.
     let allow = BridgedERC20::approveCall { spender: predeploys::TOKEN_BRIDGE, value: amount }.abi_encode().into();
-    account.call(node, Call { rollup, to: token, value: U256::ZERO, data: allow, gas: SEND_GAS }).await?;
+    node.client.call(account, Call { rollup, to: token, value: U256::ZERO, data: allow, gas: SEND_GAS }).await?;
     let deadline = deadline.map_or(0, in_seconds);
     let data = TokenBridge::crosschainTransferCall { token, to, amount, deadline }.abi_encode().into();
-    account.call(node, Call { rollup, to: predeploys::TOKEN_BRIDGE, value: U256::ZERO, data, gas: SEND_GAS }).await
+    Ok(node
+        .client
+        .call(account, Call { rollup, to: predeploys::TOKEN_BRIDGE, value: U256::ZERO, data, gas: SEND_GAS })
+        .await?)
 }

@@ -4,6 +4,7 @@
 //! transaction is not known, or has not come as far as asked in time.
 
 mod account;
+mod bundle;
 pub mod light;
 mod message;
 mod operator;
@@ -17,6 +18,7 @@ mod submit;
 mod upgrade;
 mod verify;
 
+pub use bundle::{BundleArgs, bundle};
 pub use message::{MessageArgs, TransferArgs, message, transfer};
 pub use operator::{OperatorArgs, operator};
 pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};
@@ -31,6 +33,7 @@ pub use verify::{VerifyArgs, verify};
 use crate::genesis::GenesisError;
 use serde_json::{Value, json};
 use std::{io::Write, time::Duration};
+use switchyard_bridge_client::{Client, ClientError};
 use switchyard_primitives::{B256, Bytes, Level, RollupId, TxHash};
 use switchyard_proto::{ConvertError, hash, level, v1};
 use tonic::{
@@ -39,9 +42,8 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 use v1::{
-    block_service_client::BlockServiceClient, bridge_service_client::BridgeServiceClient,
-    sequencer_service_client::SequencerServiceClient, status_service_client::StatusServiceClient,
-    transaction_status::Outcome,
+    block_service_client::BlockServiceClient, sequencer_service_client::SequencerServiceClient,
+    status_service_client::StatusServiceClient, transaction_status::Outcome,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -141,6 +143,12 @@ impl CliError {
     }
 }
 
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        Self::Call { code: error.code(), message: error.to_string() }
+    }
+}
+
 impl From<Status> for CliError {
     fn from(status: Status) -> Self {
         let reason = status.get_details_error_info().map(|info| info.reason);
@@ -168,7 +176,7 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
 struct Node {
     info: v1::GetInfoResponse,
     blocks: BlockServiceClient<Channel>,
-    bridge: BridgeServiceClient<Channel>,
+    client: Client,
     sequencer: SequencerServiceClient<Channel>,
     status: StatusServiceClient<Channel>,
 }
@@ -190,7 +198,7 @@ impl Connect {
         let bytes = usize::try_from(limits.response_bytes.clamp(4 << 20, RESPONSE_BYTES_MAX)).unwrap_or(usize::MAX);
         Ok(Node {
             blocks: blocks.max_decoding_message_size(bytes),
-            bridge: BridgeServiceClient::new(channel.clone()),
+            client: Client::over(channel.clone()),
             status: StatusServiceClient::new(channel.clone()),
             sequencer: SequencerServiceClient::new(channel).max_decoding_message_size(bytes),
             info,

@@ -27,12 +27,13 @@ use std::{
     },
     time::{Duration, Instant},
 };
+use switchyard_bridge_core::{BridgeError, SignedBundle};
 use switchyard_consensus_core::Committee;
 use switchyard_consensus_engine::{GossipSender, Incoming, To};
 use switchyard_consensus_network::{Judge, Verdict};
 use switchyard_mempool::{Mempool, Origin};
 use switchyard_primitives::{Bytes, Limits, RollupId, TxHash, TxKey};
-use switchyard_rollup_core::Rejection;
+use switchyard_rollup_core::{BundleRefusal, Rejection};
 use switchyard_store::Store;
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use wire::Message;
@@ -73,11 +74,25 @@ impl Default for Timing {
     }
 }
 
+/// Something for the other validators to hold.
 struct Outgoing {
-    rollup: RollupId,
-    payload: Bytes,
+    what: What,
     /// Answered with who holds it.
     done: Option<oneshot::Sender<Held>>,
+}
+
+enum What {
+    Transaction(RollupId, Bytes),
+    Bundle(Arc<SignedBundle>),
+}
+
+impl What {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Transaction(_, payload) => payload.len(),
+            Self::Bundle(bundle) => bundle.encoded_len(),
+        }
+    }
 }
 
 /// Seats of the validators that hold a transaction, this one's included, and of a quorum.
@@ -293,7 +308,7 @@ impl Ingest {
             waits.push(match result {
                 Ok(key) if others => {
                     let (done, held) = oneshot::channel();
-                    let out = Outgoing { rollup, payload, done: Some(done) };
+                    let out = Outgoing { what: What::Transaction(rollup, payload), done: Some(done) };
                     let queued = self.outbox.send(out).await;
                     queued.map(|()| (key, Some(held))).map_err(|_| Rejection::Unavailable("stopping"))
                 }
@@ -310,6 +325,83 @@ impl Ingest {
             });
         }
         results
+    }
+
+    /// Checks bundles and puts them into the mempool, off the async threads; none while the node stops.
+    async fn admit_bundles(
+        self: &Arc<Self>,
+        bundles: Vec<Arc<SignedBundle>>,
+        origin: Origin,
+    ) -> Option<Vec<Result<B256, BundleRefusal>>> {
+        let checks = if origin == Origin::Local { &self.local_checks } else { &self.gossip_checks };
+        let permit = checks.clone().acquire_owned().await.ok()?;
+        let this = self.clone();
+        let admitted = blocking(&*self.machine, move || {
+            let _permit = permit;
+            let admitted: Vec<_> = bundles.iter().map(|bundle| this.admit_bundle(bundle, origin)).collect();
+            let added = admitted.iter().filter(|result| result.is_ok()).count() as u64;
+            if added > 0 {
+                this.waiting.send_modify(|n| *n = n.wrapping_add(added));
+            }
+            admitted
+        });
+        admitted.await.ok()
+    }
+
+    fn admit_bundle(&self, bundle: &Arc<SignedBundle>, origin: Origin) -> Result<B256, BundleRefusal> {
+        let state = self.hub.tip();
+        let bridge = state.bridge().ok_or(BundleRefusal::Protocol)?;
+        let id = bundle.record().id();
+        if self.mempool.bundle(&id).is_some() {
+            return Err(BundleRefusal::Known(id));
+        }
+        switchyard_bridge_contracts::bundle::check(bundle).map_err(|e| BundleRefusal::Malformed(e.to_string()))?;
+        let checked = self.mempool.check_bundle(bundle)?;
+        match bridge.may_include(&id, checked.record(), state.next_height()) {
+            // There is room again when others are decided.
+            Ok(()) | Err(BridgeError::BundlesFull) => {}
+            Err(BridgeError::BundleKnown { id }) => return Err(BundleRefusal::Known(id)),
+            Err(error) => return Err(BundleRefusal::Hub(error.to_string())),
+        }
+        let known = crate::hub::bundle_at(&*self.store, &id).map_err(|error| {
+            tracing::error!(%error, "cannot look up a bundle");
+            BundleRefusal::Unavailable("the store failed")
+        })?;
+        if known.is_some() {
+            return Err(BundleRefusal::Known(id));
+        }
+        self.mempool.insert_bundle(checked, origin, self.machine.instant())?;
+        Ok(id)
+    }
+
+    /// Takes a client's bundle; answers when a quorum holds it, or with the reason why not. One that is known already is as good.
+    #[tracing::instrument(skip_all)]
+    pub async fn submit_bundle(self: &Arc<Self>, bundle: Arc<SignedBundle>) -> Result<B256, BundleRefusal> {
+        let admitted = self.admit_bundles(vec![bundle.clone()], Origin::Local).await.and_then(|mut all| all.pop());
+        let id = match admitted.unwrap_or(Err(BundleRefusal::Unavailable("stopping"))) {
+            // Who asks again may not have heard the first answer.
+            Ok(id) | Err(BundleRefusal::Known(id)) => id,
+            Err(refusal) => {
+                self.metrics.bundle_refused(refusal.code());
+                return Err(refusal);
+            }
+        };
+        let committee = self.hub.tip().current().clone();
+        if committee.seats().quorum() <= seats(&committee, &self.me) || self.mempool.bundle(&id).is_none() {
+            return Ok(id);
+        }
+        let (done, held) = oneshot::channel();
+        let out = Outgoing { what: What::Bundle(bundle), done: Some(done) };
+        self.outbox.send(out).await.map_err(|_| BundleRefusal::Unavailable("stopping"))?;
+        let Held { held, need } = held.await.unwrap_or_default();
+        // It may have come into the log meanwhile.
+        if held >= need && need > 0 || self.mempool.bundle(&id).is_none() && self.mempool.bundle_refusal(&id).is_none()
+        {
+            return Ok(id);
+        }
+        let refusal = BundleRefusal::NotReplicated { held, need };
+        self.metrics.bundle_refused(refusal.code());
+        Err(refusal)
     }
 
     /// Whether a node may send transactions: with seats in this epoch or the next, or else in the stake table.
@@ -342,7 +434,7 @@ impl Ingest {
         let mut slots: HashMap<B256, Arc<Semaphore>> = HashMap::new();
         while let Some(Incoming { from, message, judge }) = incoming.recv().await {
             match Message::decode(message.into(), &self.limits) {
-                Ok(Message::Batch { id, transactions }) => {
+                Ok(message @ (Message::Batch { .. } | Message::Bundles { .. })) => {
                     if !slots.contains_key(&from) {
                         // Validators come and go.
                         slots.retain(|validator, _| self.knows(validator));
@@ -356,7 +448,13 @@ impl Ingest {
                     };
                     let ingest = self.clone();
                     self.machine.spawn(Box::pin(async move {
-                        ingest.answer(from, id, transactions, judge).await;
+                        match message {
+                            Message::Batch { id, transactions } => {
+                                ingest.answer(from, id, transactions, judge).await;
+                            }
+                            Message::Bundles { id, bundles } => ingest.answer_bundles(from, id, bundles, judge).await,
+                            _ => {}
+                        }
                         drop(slot);
                     }));
                 }
@@ -410,6 +508,27 @@ impl Ingest {
         self.gossip.send(To::One(from), Message::Ack { id, held }.encode().0);
     }
 
+    async fn answer_bundles(
+        self: &Arc<Self>,
+        from: B256,
+        id: u64,
+        bundles: Vec<Arc<SignedBundle>>,
+        judge: Option<Judge>,
+    ) {
+        let Some(admitted) = self.admit_bundles(bundles, Origin::Gossip).await else { return };
+        let is_held = |result: &Result<B256, BundleRefusal>| matches!(result, Ok(_) | Err(BundleRefusal::Known(_)));
+        if let Some(judge) = judge {
+            let is_of_the_bytes = |r: &Result<_, BundleRefusal>| r.as_ref().is_err_and(BundleRefusal::is_of_the_bytes);
+            judge.decide(match () {
+                () if admitted.iter().any(is_of_the_bytes) => Verdict::Reject,
+                () if admitted.iter().any(is_held) => Verdict::Accept,
+                () => Verdict::Ignore,
+            });
+        }
+        let held = admitted.iter().map(is_held).collect();
+        self.gossip.send(To::One(from), Message::Ack { id, held }.encode().0);
+    }
+
     fn on_ack(&self, from: B256, id: u64, held: &[bool]) {
         let mut in_flight = self.in_flight.lock();
         let Some(batch) = in_flight.get_mut(&id) else { return };
@@ -457,13 +576,35 @@ impl Ingest {
         self.metrics.protocol_seats.set(gauge(own + clocks.knowing(protocol, committee)));
     }
 
+    /// Sends transactions as one message, and bundles as another.
     fn send_batch(&self, batch: Vec<Outgoing>) {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        let (transactions, done): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|out| ((out.rollup, out.payload), out.done)).unzip();
-        let awaited = done.iter().any(Option::is_some);
-        let message = Message::Batch { id, transactions }.encode();
-        if awaited {
+        let (mut transactions, mut bundles) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for Outgoing { what, done } in batch {
+            match what {
+                What::Transaction(rollup, payload) => {
+                    transactions.0.push((rollup, payload));
+                    transactions.1.push(done);
+                }
+                What::Bundle(bundle) => {
+                    bundles.0.push(bundle);
+                    bundles.1.push(done);
+                }
+            }
+        }
+        let id = || self.next_id.fetch_add(1, Ordering::Relaxed);
+        if !transactions.0.is_empty() {
+            let id = id();
+            self.send_and_await(id, Message::Batch { id, transactions: transactions.0 }, transactions.1);
+        }
+        if !bundles.0.is_empty() {
+            let id = id();
+            self.send_and_await(id, Message::Bundles { id, bundles: bundles.0 }, bundles.1);
+        }
+    }
+
+    fn send_and_await(&self, id: u64, message: Message, done: Vec<Option<oneshot::Sender<Held>>>) {
+        let message = message.encode();
+        if done.iter().any(Option::is_some) {
             let mut in_flight = self.in_flight.lock();
             if in_flight.len() >= IN_FLIGHT_LIMIT {
                 // Dropping the senders answers the clients.
@@ -526,6 +667,7 @@ impl Ingest {
         let Some(older_than) = now.checked_sub(after) else { return };
         if round.from.is_none() {
             round.began = now;
+            self.send_bundles_again(older_than);
         }
         let waiting = self.mempool.waiting(round.from.unwrap_or(0), older_than, REGOSSIP_LIMIT);
         round.from = waiting.last().filter(|_| waiting.len() == REGOSSIP_LIMIT).map(|last| last.arrival + 1);
@@ -537,7 +679,7 @@ impl Ingest {
             }
             bytes += tx.payload.len();
             batch_bytes += tx.payload.len();
-            batch.push(Outgoing { rollup: tx.key.rollup, payload: tx.payload, done: None });
+            batch.push(Outgoing { what: What::Transaction(tx.key.rollup, tx.payload), done: None });
             if batch_bytes >= wire::BATCH_BYTES || batch.len() == wire::BATCH_TRANSACTIONS {
                 self.send_batch(std::mem::take(&mut batch));
                 batch_bytes = 0;
@@ -546,6 +688,22 @@ impl Ingest {
         if !batch.is_empty() {
             self.send_batch(batch);
         }
+    }
+
+    fn send_bundles_again(&self, older_than: Instant) {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let waiting = self.mempool.waiting_bundles(older_than, wire::BATCH_BUNDLES);
+        for bundle in
+            waiting.into_iter().filter(|waiting| waiting.origin == Origin::Local).map(|waiting| waiting.bundle)
+        {
+            bytes += bundle.encoded_len();
+            batch.push(Outgoing { what: What::Bundle(bundle), done: None });
+            if bytes >= wire::BATCH_BYTES {
+                self.send_batch(std::mem::take(&mut batch));
+                bytes = 0;
+            }
+        }
+        self.send_batch(batch);
     }
 
     /// Sends batches, gives up on old ones and sends again what waits for long.
@@ -595,11 +753,16 @@ pub struct Outbox(mpsc::Receiver<Outgoing>);
 impl Outbox {
     /// `first` and what else is waiting, up to one batch.
     fn drain(&mut self, first: Outgoing) -> Vec<Outgoing> {
-        let mut bytes = first.payload.len();
+        let mut bytes = first.what.bytes();
         let mut batch = vec![first];
-        while bytes < wire::BATCH_BYTES && batch.len() < wire::BATCH_TRANSACTIONS {
+        // Of bundles a message holds fewer than of transactions.
+        let most = |batch: &[Outgoing]| match batch.last().map(|out| &out.what) {
+            Some(What::Bundle(_)) => wire::BATCH_BUNDLES,
+            _ => wire::BATCH_TRANSACTIONS,
+        };
+        while bytes < wire::BATCH_BYTES && batch.len() < most(&batch) {
             let Ok(next) = self.0.try_recv() else { break };
-            bytes += next.payload.len();
+            bytes += next.what.bytes();
             batch.push(next);
         }
         batch

@@ -1,6 +1,7 @@
 //! Messages between validators' mempools: `docs/specs/gossip.md`.
 
-use switchyard_bridge_core::{Attestation, VerdictWord};
+use std::sync::Arc;
+use switchyard_bridge_core::{Attestation, SignedBundle, VerdictWord};
 use switchyard_primitives::{Bytes, DecodeError, Limits, Reader, RollupId, Writer};
 
 /// Most transactions in one batch.
@@ -8,6 +9,10 @@ pub const BATCH_TRANSACTIONS: usize = 1024;
 /// A batch is closed when it holds this many bytes. With one more transaction and its layout it is still within a
 /// message of the transactions channel, 256 KiB.
 pub const BATCH_BYTES: usize = 96 << 10;
+
+/// Most bundles in one message. One is closed when it holds [`BATCH_BYTES`]; with one more, of
+/// [`SignedBundle::BYTES_MAX`], it is still within a message of the channel.
+pub const BATCH_BUNDLES: usize = 256;
 
 /// Most words on challenges in one message.
 pub const VERDICT_WORDS: usize = 64;
@@ -23,6 +28,7 @@ const ACK: u8 = 2;
 const ASK: u8 = 3;
 const TOLD: u8 = 4;
 const ATTEST: u8 = 5;
+const BUNDLES: u8 = 6;
 const VERDICTS: u8 = 7;
 
 /// A message of the transactions channel.
@@ -34,6 +40,13 @@ pub enum Message {
         id: u64,
         /// The transactions.
         transactions: Vec<(RollupId, Bytes)>,
+    },
+    /// Bundles to hold. `kind u8 = 6 | id u64 | count u32 | bundle *`. Answered as a batch.
+    Bundles {
+        /// Chosen by the sender; the answer names it.
+        id: u64,
+        /// The bundles; at most [`BATCH_BUNDLES`].
+        bundles: Vec<Arc<SignedBundle>>,
     },
     /// Which of a batch's transactions the sender of this message holds.
     /// `kind u8 = 2 | id u64 | count u32 | bitmap`, least significant bit first.
@@ -112,6 +125,15 @@ impl Message {
                 w.u8(*protocol);
                 w.into_bytes()
             }
+            Self::Bundles { id, bundles } => {
+                let bytes: usize = bundles.iter().map(|bundle| bundle.encoded_len()).sum();
+                let mut w = Writer::with_capacity(13 + bytes);
+                w.u8(BUNDLES);
+                w.u64(*id);
+                w.count(bundles.len());
+                bundles.iter().for_each(|bundle| bundle.write(&mut w));
+                w.into_bytes()
+            }
             Self::Attestations { id, attestations } => {
                 let mut w = Writer::default();
                 w.u8(ATTEST);
@@ -158,6 +180,11 @@ impl Message {
                 let attestations = (0..count).map(|_| Attestation::read(&mut r)).collect::<Result<_, _>>()?;
                 Self::Attestations { id, attestations }
             }
+            BUNDLES => {
+                let count = r.count("message.count", BATCH_BUNDLES)?;
+                let bundles = (0..count).map(|_| SignedBundle::read(&mut r).map(Arc::new)).collect::<Result<_, _>>()?;
+                Self::Bundles { id, bundles }
+            }
             VERDICTS => {
                 let count = r.count("message.count", VERDICT_WORDS)?;
                 let words = (0..count).map(|_| VerdictWord::read(&mut r)).collect::<Result<_, _>>()?;
@@ -174,6 +201,8 @@ impl Message {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use switchyard_bridge_core::{Bundle, SignedLeg};
+    use switchyard_primitives::keccak256;
 
     proptest! {
         #[test]
@@ -192,7 +221,18 @@ mod tests {
             };
             let words = Message::Verdicts { id, words: said.into_iter().map(word).collect() };
             prop_assert_eq!(Message::decode(words.encode(), &Limits::default()), Ok(words));
-            let of_batches = [Message::Batch { id, transactions }, Message::Ack { id, held }];
+            let leg = |(rollup, transaction): &(RollupId, Bytes)| SignedLeg {
+                rollup: *rollup,
+                leg: keccak256(transaction),
+                transaction: transaction.clone(),
+            };
+            let transactions: Vec<(RollupId, Bytes)> = transactions;
+            let least = [(RollupId(1), Bytes::new()), (RollupId(2), vec![1].into())];
+            let legs = transactions.iter().chain(&least);
+            let legs = legs.map(leg).take(Bundle::LEGS_MAX).collect();
+            let bundles = vec![Arc::new(SignedBundle { deadline: now_ms, salt: keccak256([protocol]), legs })];
+            let of_batches =
+                [Message::Batch { id, transactions }, Message::Ack { id, held }, Message::Bundles { id, bundles }];
             for message in of_batches.into_iter().chain([Message::Ask { id }, Message::Told { id, now_ms, protocol }]) {
                 prop_assert_eq!(Message::decode(message.encode(), &Limits::default()), Ok(message));
             }

@@ -12,8 +12,8 @@ use switchyard_proto::{hash, v1};
 use tokio::{sync::watch, time::Instant};
 use tonic::transport::{Channel, Endpoint};
 use v1::{
-    block_service_client::BlockServiceClient, sequencer_service_client::SequencerServiceClient,
-    status_service_client::StatusServiceClient,
+    block_service_client::BlockServiceClient, bridge_service_client::BridgeServiceClient,
+    sequencer_service_client::SequencerServiceClient, status_service_client::StatusServiceClient,
 };
 
 /// A dead connection is found within two of these.
@@ -64,6 +64,11 @@ impl Source {
     /// Its way in.
     pub(crate) fn sequencer(&self) -> SequencerServiceClient<Channel> {
         SequencerServiceClient::new(self.channel.clone())
+    }
+
+    /// Its way in for bundles.
+    pub(crate) fn bridge(&self) -> BridgeServiceClient<Channel> {
+        BridgeServiceClient::new(self.channel.clone())
     }
 
     /// How it is.

@@ -1,6 +1,6 @@
-//! `BridgeService`: messages between rollups.
+//! `BridgeService`: messages and bundles between rollups.
 
-use super::{ApiError, api::Api};
+use super::{ApiError, api::Api, bundle};
 use std::sync::Arc;
 use switchyard_primitives::RollupId;
 use switchyard_proto::{fixed, hash, to_bytes, v1};
@@ -32,13 +32,42 @@ impl v1::bridge_service_server::BridgeService for Api {
     ) -> Result<Response<v1::GetDeliveryResponse>, Status> {
         let id = hash("id", &request.into_inner().id).map_err(ApiError::from)?;
         let calls = self.read(move |gateway| gateway.delivery(id)?.ok_or(ApiError::UnknownMessage { id })).await?;
-        let call = |call: crate::OpenCall| v1::Call {
-            rollup_id: call.rollup.0,
-            to: to_bytes(call.to),
-            data: call.data.0,
-            gas: call.gas,
-        };
-        Ok(Response::new(v1::GetDeliveryResponse { calls: calls.into_iter().map(call).collect() }))
+        Ok(Response::new(v1::GetDeliveryResponse { calls: calls.into_iter().map(wire_call).collect() }))
+    }
+
+    async fn submit_bundle(
+        self: Arc<Self>,
+        request: Request<v1::SubmitBundleRequest>,
+    ) -> Result<Response<v1::SubmitBundleResponse>, Status> {
+        Ok(Response::new(self.offer_bundle(request.into_inner()).await?))
+    }
+
+    async fn get_bundle(
+        self: Arc<Self>,
+        request: Request<v1::GetBundleRequest>,
+    ) -> Result<Response<v1::GetBundleResponse>, Status> {
+        let id = hash("id", &request.into_inner().id).map_err(ApiError::from)?;
+        let bundle = Some(self.look_at_bundle(id).await?);
+        Ok(Response::new(v1::GetBundleResponse { bundle }))
+    }
+
+    type WatchBundleStream = bundle::Changes;
+
+    async fn watch_bundle(
+        self: Arc<Self>,
+        request: Request<v1::WatchBundleRequest>,
+    ) -> Result<Response<Self::WatchBundleStream>, Status> {
+        let slot = self.stream_slot()?;
+        Ok(Response::new(self.bundle_changes(request.into_inner(), slot)?))
+    }
+
+    async fn get_settlement(
+        self: Arc<Self>,
+        request: Request<v1::GetSettlementRequest>,
+    ) -> Result<Response<v1::GetSettlementResponse>, Status> {
+        let id = hash("id", &request.into_inner().id).map_err(ApiError::from)?;
+        let calls = self.read(move |gateway| gateway.settlement(id)?.ok_or(ApiError::UnknownBundle { id })).await?;
+        Ok(Response::new(v1::GetSettlementResponse { calls: calls.into_iter().map(wire_call).collect() }))
     }
 
     async fn get_sent(
@@ -62,6 +91,10 @@ impl v1::bridge_service_server::BridgeService for Api {
         let account = self.read(move |gateway| account(gateway, rollup, address)).await?;
         Ok(Response::new(account))
     }
+}
+
+fn wire_call(call: crate::OpenCall) -> v1::Call {
+    v1::Call { rollup_id: call.rollup.0, to: to_bytes(call.to), data: call.data.0, gas: call.gas }
 }
 
 fn account(

@@ -79,6 +79,12 @@ pub enum ApiError {
         /// The id asked for.
         id: B256,
     },
+    /// A bundle that is neither in the log nor waits here, nor was refused here a while ago.
+    #[error("nothing is known here of bundle {id}")]
+    UnknownBundle {
+        /// The id asked for.
+        id: B256,
+    },
     /// As many streams as this server holds are open; end one or try another node.
     #[error("as many streams as this server holds ({limit}) are open")]
     TooManyStreams {
@@ -113,6 +119,7 @@ impl ApiError {
             Self::LevelUnavailable { .. } => "level_unavailable",
             Self::NotExecutedHere(_) => "not_executed_here",
             Self::UnknownMessage { .. } => "unknown_message",
+            Self::UnknownBundle { .. } => "unknown_bundle",
             Self::TooManyStreams { .. } => "too_many_streams",
             Self::WatchTimeout { .. } => "watch_timeout",
             Self::Stopping => Rejection::Unavailable("").code(),
@@ -127,7 +134,8 @@ impl ApiError {
             Self::UnknownRollup(_)
             | Self::AboveTip { .. }
             | Self::EpochNotBegun { .. }
-            | Self::UnknownMessage { .. } => Code::NotFound,
+            | Self::UnknownMessage { .. }
+            | Self::UnknownBundle { .. } => Code::NotFound,
             Self::TooFarAhead { .. } | Self::Pruned { .. } => Code::OutOfRange,
             Self::CertificatePending { .. } | Self::Stopping => Code::Unavailable,
             Self::LevelUnavailable { .. } => Code::Unimplemented,
@@ -152,7 +160,7 @@ impl ApiError {
                 vec![("height", height.to_string()), ("earliest", earliest.to_string())]
             }
             Self::LevelUnavailable { level } => vec![("level", level.to_string())],
-            Self::UnknownMessage { id } => vec![("id", id.to_string())],
+            Self::UnknownMessage { id } | Self::UnknownBundle { id } => vec![("id", id.to_string())],
             Self::TooManyStreams { limit } => vec![("limit", limit.to_string())],
             Self::WatchTimeout { timeout_ms } => vec![("timeout_ms", timeout_ms.to_string())],
         };

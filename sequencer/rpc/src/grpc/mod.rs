@@ -7,6 +7,7 @@
 mod api;
 mod blocks;
 mod bridge;
+mod bundle;
 mod calls;
 mod error;
 mod log;

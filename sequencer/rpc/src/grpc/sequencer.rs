@@ -83,17 +83,10 @@ impl v1::sequencer_service_server::SequencerService for Api {
         if request.until_outcome && self.gateway.evm(key.rollup).is_none() {
             return Err(ApiError::NotExecutedHere(key.rollup).into());
         }
-        let timeout_ms = match request.timeout_ms {
-            0 => WATCH_MS_DEFAULT,
-            ms if ms <= WATCH_MS_MAX => ms,
-            ms => {
-                let description = format!("{ms} is above the limit of {WATCH_MS_MAX}");
-                return Err(ApiError::Field { field: "timeout_ms", description }.into());
-            }
-        };
+        let timeout = watch_timeout(request.timeout_ms)?;
         let slot = self.stream_slot()?;
         let target = Target { level, outcome: request.until_outcome };
-        let watch = Watch::new(self, key, target, Duration::from_millis(timeout_ms.into()), slot);
+        let watch = Watch::new(self, key, target, timeout, slot);
         Ok(Response::new(watch::stream(watch)))
     }
 }
@@ -129,7 +122,24 @@ fn wire_result(result: Result<TxHash, Rejection>) -> v1::SubmitResult {
 }
 
 fn wire_rejection(rejection: &Rejection) -> v1::Rejection {
-    v1::Rejection { code: rejection.code().to_owned(), message: rejection.to_string() }
+    wire_reason(rejection.code(), rejection)
+}
+
+/// Why something is refused: its word, and the reason with its values.
+pub(super) fn wire_reason(code: &str, reason: &impl ToString) -> v1::Rejection {
+    v1::Rejection { code: code.to_owned(), message: reason.to_string() }
+}
+
+/// How long a client wants to watch something.
+pub(super) fn watch_timeout(timeout_ms: u32) -> Result<Duration, ApiError> {
+    match timeout_ms {
+        0 => Ok(Duration::from_millis(WATCH_MS_DEFAULT.into())),
+        ms if ms <= WATCH_MS_MAX => Ok(Duration::from_millis(ms.into())),
+        ms => {
+            let description = format!("{ms} is above the limit of {WATCH_MS_MAX}");
+            Err(ApiError::Field { field: "timeout_ms", description })
+        }
+    }
 }
 
 pub(super) fn wire_status(status: TxStatus) -> v1::TransactionStatus {

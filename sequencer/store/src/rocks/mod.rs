@@ -10,6 +10,7 @@
 //! | `certificates` | height | finality certificate |
 //! | `tx_index` | rollup, transaction hash | height, index |
 //! | `hub_states` | height | what consensus needs of the hub's state after it, where it changed |
+//! | `bridge` | `b`, id | a bundle, as it last changed |
 //! | `bridge` | `s`, height | the bridge's state after it, where it changed |
 //! | | `c`, height | leaves of the hub's accumulator after it |
 //! | | `l`, index | a leaf |
@@ -427,6 +428,10 @@ impl Store for RocksStore {
     fn bridge_node(&self, level: u8, position: u64) -> Result<Option<B256>, StoreError> {
         let row = self.get(Column::Bridge, &bridge::node_key(level, position))?;
         row.map(|row| bridge::node_of(&row)).transpose()
+    }
+
+    fn bridge_bundle(&self, id: &B256) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(Column::Bridge, &bridge::bundle_key(id))
     }
 
     fn prune(&self, height: u64) -> Result<(), StoreError> {

@@ -14,6 +14,7 @@ const ROLLUP_CORE: &str = "switchyard-rollup-core";
 const EVM: &str = "switchyard-rollup-evm";
 const BRIDGE_CORE: &str = "switchyard-bridge-core";
 const CONTRACTS: &str = "switchyard-bridge-contracts";
+const CLIENT: &str = "switchyard-bridge-client";
 const RELAYER: &str = "switchyard-relayer";
 const MEMPOOL: &str = "switchyard-mempool";
 const STORE: &str = "switchyard-store";
@@ -25,7 +26,7 @@ const FUZZ: &str = "switchyard-fuzz";
 const BENCHES: &str = "switchyard-benches";
 
 const CORES: [&str; 5] = [PRIMITIVES, PROTO, CONSENSUS_CORE, ROLLUP_CORE, BRIDGE_CORE];
-const PRODUCT: [&str; 14] = [
+const PRODUCT: [&str; 15] = [
     PRIMITIVES,
     PROTO,
     CONSENSUS_CORE,
@@ -36,6 +37,7 @@ const PRODUCT: [&str; 14] = [
     EVM,
     BRIDGE_CORE,
     CONTRACTS,
+    CLIENT,
     RELAYER,
     MEMPOOL,
     STORE,
@@ -54,6 +56,7 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
         (ENGINE, vec![PRIMITIVES, PROTO, CONSENSUS_CORE, GUARD, NETWORK]),
         (BRIDGE_CORE, vec![PRIMITIVES, CONSENSUS_CORE]),
         (CONTRACTS, vec![PRIMITIVES, BRIDGE_CORE]),
+        (CLIENT, vec![PRIMITIVES, PROTO, BRIDGE_CORE, CONTRACTS]),
         (RELAYER, vec![PRIMITIVES, BRIDGE_CORE, CONTRACTS, ROLLUP_CORE]),
         (ROLLUP_CORE, vec![PRIMITIVES, BRIDGE_CORE]),
         (EVM, vec![PRIMITIVES, BRIDGE_CORE, CONTRACTS, ROLLUP_CORE]),

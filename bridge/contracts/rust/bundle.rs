@@ -1,0 +1,223 @@
+//! The calls of a bundle's legs.
+
+use crate::AtomicVault;
+use alloy::{
+    consensus::{Transaction as _, TxEnvelope},
+    eips::Decodable2718,
+    sol_types::SolCall,
+};
+use alloy_primitives::{B256, Bytes, TxKind, U256};
+use switchyard_bridge_core::{Bundle, Leg, MoveKind, SignedBundle, SignedLeg, predeploys::ATOMIC_VAULT};
+
+/// What a leg's transaction tells the vault when it calls it directly: the bundle, and the leg in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    /// What the bundle's id commits to.
+    pub bundle: Bundle,
+    /// Which leg it is.
+    pub index: u8,
+    /// The leg.
+    pub leg: Leg,
+}
+
+/// Why a leg's transaction says nothing of its bundle, or something else than the bundle does.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LegError {
+    /// It is no encoded transaction.
+    #[error("leg {leg}: not an EIP-2718 transaction")]
+    Transaction {
+        /// The leg's index.
+        leg: usize,
+    },
+    /// It is no call of the vault's `prepare`.
+    #[error("leg {leg}: its transaction does not call the vault's prepare")]
+    NoPrepare {
+        /// The leg's index.
+        leg: usize,
+    },
+    /// Its calldata does not decode.
+    #[error("leg {leg}: {detail}")]
+    Calldata {
+        /// The leg's index.
+        leg: usize,
+        /// Why.
+        detail: String,
+    },
+    /// It names another bundle, place, leg or rollup.
+    #[error("leg {leg}: its transaction names {what}")]
+    Other {
+        /// The leg's index.
+        leg: usize,
+        /// What it names.
+        what: &'static str,
+    },
+    /// Fewer than two, or more than sixteen.
+    #[error("a bundle of {0} legs")]
+    Count(usize),
+}
+
+impl Prepare {
+    /// Legs in order make a bundle; returns each one's call.
+    pub fn all(deadline: u64, salt: B256, legs: Vec<Leg>) -> Vec<Self> {
+        let bundle = Bundle { deadline, salt, legs: legs.iter().map(Leg::hash).collect() };
+        (0..=u8::MAX).zip(legs).map(|(index, leg)| Self { bundle: bundle.clone(), index, leg }).collect()
+    }
+
+    /// Calldata of `AtomicVault.prepare`.
+    pub fn calldata(&self) -> Bytes {
+        let (bundle, leg) = ((&self.bundle).into(), (&self.leg).into());
+        AtomicVault::prepareCall { bundle, index: self.index, leg }.abi_encode().into()
+    }
+
+    /// Coin that goes with the call: the sum of the leg's moves of coin.
+    pub fn value(&self) -> U256 {
+        let coin = self.leg.moves.iter().filter(|m| m.kind == MoveKind::Coin);
+        coin.fold(U256::ZERO, |sum, m| sum.saturating_add(m.amount))
+    }
+
+    /// Reads [`Self::calldata`]; `None` for a call of anything else.
+    fn read(index: usize, data: &[u8]) -> Result<Option<Self>, LegError> {
+        if data.get(..4) != Some(&AtomicVault::prepareCall::SELECTOR) {
+            return Ok(None);
+        }
+        let bad = |detail: String| LegError::Calldata { leg: index, detail };
+        let call = AtomicVault::prepareCall::abi_decode_validate(data).map_err(|e| bad(e.to_string()))?;
+        let leg = Leg::try_from(&call.leg).map_err(|kind| bad(kind.to_string()))?;
+        Ok(Some(Self { bundle: (&call.bundle).into(), index: call.index, leg }))
+    }
+
+    /// What an encoded transaction, leg `index` of some bundle, tells the vault; `None` where it calls another contract, which may call
+    /// the vault in turn.
+    pub fn of_transaction(index: usize, transaction: &[u8]) -> Result<Option<Self>, LegError> {
+        let tx = TxEnvelope::decode_2718_exact(transaction).map_err(|_| LegError::Transaction { leg: index })?;
+        if tx.kind() != TxKind::Call(ATOMIC_VAULT) {
+            return Ok(None);
+        }
+        Self::read(index, tx.input())
+    }
+}
+
+/// Makes a bundle of signed transactions that each call the vault's `prepare`, in the order of the legs.
+pub fn assemble(transactions: Vec<Bytes>) -> Result<SignedBundle, LegError> {
+    let count = transactions.len();
+    if !(Bundle::LEGS_MIN..=Bundle::LEGS_MAX).contains(&count) {
+        return Err(LegError::Count(count));
+    }
+    let mut legs = Vec::with_capacity(count);
+    let mut terms = None;
+    for (index, transaction) in transactions.into_iter().enumerate() {
+        let prepare = Prepare::of_transaction(index, &transaction)?.ok_or(LegError::NoPrepare { leg: index })?;
+        let transaction = switchyard_primitives::Bytes(transaction.0);
+        legs.push(SignedLeg { rollup: prepare.leg.rollup, leg: prepare.leg.hash(), transaction });
+        terms.get_or_insert((prepare.bundle.deadline, prepare.bundle.salt));
+    }
+    let (deadline, salt) = terms.unwrap_or_default();
+    let bundle = SignedBundle { deadline, salt, legs };
+    check(&bundle)?;
+    Ok(bundle)
+}
+
+/// Whether each transaction that calls the vault directly does what the bundle says of its leg: one that does not is a certain abort.
+pub fn check(bundle: &SignedBundle) -> Result<(), LegError> {
+    let id = bundle.record().id();
+    for (index, signed) in bundle.legs.iter().enumerate() {
+        let other = |what| Err(LegError::Other { leg: index, what });
+        let Some(prepare) = Prepare::of_transaction(index, &signed.transaction)? else { continue };
+        if usize::from(prepare.index) != index {
+            return other("another place in the bundle");
+        }
+        if prepare.leg.rollup != signed.rollup {
+            return other("another rollup");
+        }
+        if prepare.leg.hash() != signed.leg {
+            return other("another leg");
+        }
+        if prepare.bundle.id() != id {
+            return other("another bundle");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloy::{
+        consensus::{SignableTransaction, TxEip1559},
+        eips::Encodable2718,
+        primitives::Signature,
+    };
+    use alloy_primitives::{Address, address};
+    use switchyard_bridge_core::{Call, Move};
+    use switchyard_primitives::RollupId;
+
+    fn leg(rollup: u64) -> Leg {
+        let (to, refund) = (Address::repeat_byte(1), Address::repeat_byte(2));
+        let held = Move { kind: MoveKind::Coin, token: Address::ZERO, amount: U256::from(7), to, refund };
+        let token = Move { kind: MoveKind::Erc20, token: Address::repeat_byte(9), ..held };
+        let call = Call { participant: Address::repeat_byte(3), gas_limit: 100_000, data: Bytes::from_static(b"swap") };
+        Leg {
+            rollup: RollupId(rollup),
+            signer: Address::repeat_byte(4),
+            moves: vec![held, token, held],
+            calls: vec![call],
+        }
+    }
+
+    fn transaction(to: Address, prepare: &Prepare) -> Bytes {
+        let tx = TxEip1559 {
+            to: TxKind::Call(to),
+            input: prepare.calldata(),
+            value: prepare.value(),
+            ..TxEip1559::default()
+        };
+        let signature = Signature::test_signature();
+        TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    }
+
+    fn prepared() -> Vec<Prepare> {
+        Prepare::all(90, B256::repeat_byte(8), vec![leg(1), leg(2)])
+    }
+
+    fn signed() -> SignedBundle {
+        assemble(prepared().iter().map(|p| transaction(ATOMIC_VAULT, p)).collect()).unwrap()
+    }
+
+    #[test]
+    fn a_bundle_is_made_of_what_its_transactions_say() {
+        let legs = prepared();
+        let bundle = signed();
+        assert_eq!((bundle.deadline, bundle.salt), (90, B256::repeat_byte(8)));
+        assert_eq!(bundle.record().id(), legs[0].bundle.id());
+        assert_eq!(legs[0].value(), U256::from(14));
+        for (index, leg) in legs.iter().enumerate() {
+            let found = Prepare::of_transaction(index, &bundle.legs[index].transaction).unwrap();
+            assert_eq!(found.as_ref(), Some(leg));
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_says_something_else_is_refused() {
+        let refused = |change: fn(&mut SignedBundle)| {
+            let mut bundle = signed();
+            change(&mut bundle);
+            check(&bundle).unwrap_err().to_string()
+        };
+        assert_eq!(refused(|b| b.legs.swap(0, 1)), "leg 0: its transaction names another place in the bundle");
+        assert_eq!(refused(|b| b.deadline += 1), "leg 0: its transaction names another bundle");
+        assert_eq!(refused(|b| b.legs[0].leg.0[0] ^= 1), "leg 0: its transaction names another leg");
+        assert_eq!(refused(|b| b.legs[1].rollup.0 = 5), "leg 1: its transaction names another rollup");
+        assert_eq!(refused(|b| b.legs[0].transaction = vec![2, 1].into()), "leg 0: not an EIP-2718 transaction");
+    }
+
+    #[test]
+    fn another_contract_may_call_the_vault() {
+        let legs = prepared();
+        let wallet = address!("00000000000000000000000000000000000000aa");
+        let mut bundle = signed();
+        bundle.legs[0].transaction = switchyard_primitives::Bytes(transaction(wallet, &legs[0]).0);
+        assert_eq!(check(&bundle), Ok(()));
+        let raw = bundle.legs.iter().map(|leg| Bytes(leg.transaction.0.clone())).collect();
+        assert_eq!(assemble(raw), Err(LegError::NoPrepare { leg: 0 }));
+    }
+}

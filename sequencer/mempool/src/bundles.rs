@@ -1,0 +1,330 @@
+//! Bundles that wait: all legs of one go into the same block, or none does.
+//!
+//! A bundle's legs are not among the transactions that wait alone, and nothing takes them apart. Each holds its sender's nonce, so
+//! that no other transaction is accepted with it, and its cost. A bundle goes into a block in which each leg has its sender's next
+//! nonce; it leaves by that, or with a reason that [`crate::Mempool::bundle_refusal`] tells for a while.
+
+use crate::{
+    CheckedBundle, Included, Origin, WaitingBundle,
+    state::{DroppedLeg, State, check_sender},
+};
+use alloy_primitives::{Address, B256};
+use lru::LruCache;
+use std::{
+    collections::{BTreeMap, HashMap},
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Instant,
+};
+use switchyard_bridge_core::{BundleRecord, SignedBundle};
+use switchyard_primitives::{Bytes, RollupId, TxKey};
+use switchyard_rollup_core::{Account, BundleRefusal, Rejection, Sequenced};
+
+/// Most bundles that wait.
+pub(crate) const BUNDLES: usize = 4096;
+/// Most bytes of them.
+pub(crate) const BUNDLE_BYTES: usize = 16 << 20;
+/// Most legs of one account on one rollup.
+pub(crate) const SENDER_LEGS: usize = 64;
+/// Reasons for refusing that are remembered.
+const REASONS: NonZeroUsize = NonZeroUsize::new(1 << 13).unwrap();
+
+/// A leg's transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Leg {
+    pub(crate) key: TxKey,
+    pub(crate) sequenced: Sequenced,
+}
+
+/// A bundle that waits.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: B256,
+    pub(crate) record: BundleRecord,
+    /// The record's length in the system rollup's segment.
+    pub(crate) record_len: usize,
+    pub(crate) bundle: Arc<SignedBundle>,
+    pub(crate) legs: Vec<Leg>,
+    bytes: usize,
+    origin: Origin,
+    since: Instant,
+}
+
+/// Those that wait.
+#[derive(Debug)]
+pub(crate) struct Bundles {
+    by_arrival: BTreeMap<u64, Entry>,
+    by_id: HashMap<B256, u64>,
+    /// The bundle of each leg, and which leg it is.
+    by_leg: HashMap<TxKey, (u64, usize)>,
+    by_nonce: BTreeMap<(RollupId, Address, u64), u64>,
+    bytes: usize,
+    refused: LruCache<B256, BundleRefusal>,
+}
+
+impl Default for Bundles {
+    fn default() -> Self {
+        Self {
+            by_arrival: BTreeMap::new(),
+            by_id: HashMap::new(),
+            by_leg: HashMap::new(),
+            by_nonce: BTreeMap::new(),
+            bytes: 0,
+            refused: LruCache::new(REASONS),
+        }
+    }
+}
+
+impl Bundles {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_arrival.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.by_arrival.len()
+    }
+
+    /// Those that wait, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.by_arrival.values()
+    }
+
+    pub(crate) fn get(&self, id: &B256) -> Option<&Entry> {
+        self.by_arrival.get(self.by_id.get(id)?)
+    }
+
+    pub(crate) fn leg(&self, key: &TxKey) -> Option<&Leg> {
+        let (arrival, index) = self.by_leg.get(key)?;
+        self.by_arrival.get(arrival)?.legs.get(*index)
+    }
+
+    /// The transaction of a leg.
+    pub(crate) fn payload(&self, key: &TxKey) -> Option<&Bytes> {
+        let (arrival, index) = self.by_leg.get(key)?;
+        Some(&self.by_arrival.get(arrival)?.bundle.legs.get(*index)?.transaction)
+    }
+
+    /// The bundle that a transaction is a leg of.
+    pub(crate) fn id_of(&self, key: &TxKey) -> Option<B256> {
+        let (arrival, _) = self.by_leg.get(key)?;
+        self.by_arrival.get(arrival).map(|entry| entry.id)
+    }
+
+    /// The bundle of which a leg has a transaction's sender and nonce.
+    pub(crate) fn id_at(&self, rollup: RollupId, tx: &Sequenced) -> Option<B256> {
+        let arrival = self.by_nonce.get(&(rollup, tx.sender, tx.nonce))?;
+        self.by_arrival.get(arrival).map(|entry| entry.id)
+    }
+
+    pub(crate) fn refusal(&self, id: &B256) -> Option<&BundleRefusal> {
+        self.refused.peek(id)
+    }
+
+    pub(crate) fn refuse(&mut self, id: B256, reason: BundleRefusal) {
+        self.refused.put(id, reason);
+    }
+
+    /// Of the bundles of which a block holds a leg: the arrival, and the first such leg.
+    pub(crate) fn held_by(&self, included: &[Included]) -> BTreeMap<u64, usize> {
+        let mut found = BTreeMap::new();
+        if !self.is_empty() {
+            let keys = included.iter().flat_map(|included| {
+                let rollup = included.rollup;
+                included.hashes.iter().map(move |hash| TxKey { rollup, hash: *hash })
+            });
+            for (arrival, leg) in keys.filter_map(|key| self.by_leg.get(&key)) {
+                found.entry(*arrival).or_insert(*leg);
+            }
+        }
+        found
+    }
+
+    fn overdue(&self, height: u64) -> Vec<(u64, u64)> {
+        let deadlines = self.by_arrival.iter().map(|(arrival, entry)| (*arrival, entry.record.deadline));
+        deadlines.filter(|(_, deadline)| *deadline <= height).collect()
+    }
+
+    /// Bundles with legs of an account, with the legs.
+    fn of(&self, rollup: RollupId, sender: Address) -> Vec<(u64, usize, &Sequenced)> {
+        let legs = self.by_nonce.range((rollup, sender, 0)..=(rollup, sender, u64::MAX));
+        let leg = |((_, _, nonce), arrival): (&(RollupId, Address, u64), &u64)| {
+            let legs = self.by_arrival.get(arrival)?.legs.iter().enumerate();
+            let is_it =
+                |leg: &Leg| (leg.key.rollup, leg.sequenced.sender, leg.sequenced.nonce) == (rollup, sender, *nonce);
+            legs.into_iter().find(|(_, leg)| is_it(leg)).map(|(index, leg)| (*arrival, index, &leg.sequenced))
+        };
+        legs.filter_map(leg).collect()
+    }
+
+    pub(crate) fn waiting(&self, older_than: Instant, limit: usize) -> Vec<WaitingBundle> {
+        let old = self.by_arrival.values().take_while(|entry| entry.since <= older_than);
+        let waiting = |entry: &Entry| WaitingBundle { bundle: entry.bundle.clone(), origin: entry.origin };
+        old.take(limit).map(waiting).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn assert_consistent(&self, pools: &BTreeMap<RollupId, crate::pool::Pool>) {
+        assert_eq!(self.by_id.len(), self.by_arrival.len());
+        assert_eq!(self.bytes, self.by_arrival.values().map(|entry| entry.bytes).sum::<usize>());
+        let legs: Vec<&Leg> = self.by_arrival.values().flat_map(|entry| &entry.legs).collect();
+        assert_eq!((self.by_leg.len(), self.by_nonce.len()), (legs.len(), legs.len()));
+        for leg in &legs {
+            let sender = pools[&leg.key.rollup].sender(&leg.sequenced.sender).expect("a sender with a leg");
+            assert!(sender.is_leg(leg.sequenced.nonce));
+        }
+        assert!(self.by_arrival.len() <= BUNDLES && self.bytes <= BUNDLE_BYTES);
+    }
+}
+
+impl State {
+    /// Takes a bundle in; `accounts` are those of its legs' senders.
+    pub(crate) fn insert_bundle(
+        &mut self,
+        checked: CheckedBundle,
+        origin: Origin,
+        now: Instant,
+        accounts: &[Account],
+    ) -> Result<(), BundleRefusal> {
+        let id = checked.id;
+        if self.bundles.get(&id).is_some() {
+            return Err(BundleRefusal::Known(id));
+        }
+        // Else validators that dropped it at different times would keep handing it back to one another.
+        if let (Origin::Gossip, Some(refused)) = (origin, self.bundles.refusal(&id)) {
+            return Err(refused.clone());
+        }
+        let admitted = self.admit_bundle(&checked, accounts);
+        for leg in &checked.legs {
+            if let Some(pool) = self.pools.get_mut(&leg.key.rollup) {
+                pool.settle(leg.sequenced.sender);
+            }
+        }
+        if let Err(refusal) = admitted {
+            if origin == Origin::Local {
+                self.bundles.refuse(id, refusal.clone());
+            }
+            return Err(refusal);
+        }
+        let CheckedBundle { id, record, record_len, bundle, legs } = checked;
+        let (arrival, bytes) = (self.arrive(), bundle.encoded_len());
+        let bundles = &mut self.bundles;
+        bundles.bytes += bytes;
+        bundles.by_id.insert(id, arrival);
+        bundles.refused.pop(&id);
+        for (index, Leg { key, sequenced }) in legs.iter().enumerate() {
+            bundles.by_leg.insert(*key, (arrival, index));
+            bundles.by_nonce.insert((key.rollup, sequenced.sender, sequenced.nonce), arrival);
+        }
+        let entry = Entry { id, record, record_len, bundle, legs, bytes, origin, since: now };
+        bundles.by_arrival.insert(arrival, entry);
+        Ok(())
+    }
+
+    /// Reserves nonces and funds of the legs' senders; all or nothing.
+    fn admit_bundle(&mut self, checked: &CheckedBundle, accounts: &[Account]) -> Result<(), BundleRefusal> {
+        if self.bundles.by_arrival.len() >= BUNDLES {
+            return Err(BundleRefusal::Full("4096 bundles"));
+        }
+        if self.bundles.bytes + checked.bundle.encoded_len() > BUNDLE_BYTES {
+            return Err(BundleRefusal::Full("16 MiB of bundles"));
+        }
+        for (index, (leg, account)) in checked.legs.iter().zip(accounts).enumerate() {
+            if let Err(refusal) = self.admit_leg(index, leg, *account) {
+                for Leg { key, sequenced } in &checked.legs[..index] {
+                    self.free_leg(key.rollup, sequenced);
+                }
+                return Err(refusal);
+            }
+        }
+        Ok(())
+    }
+
+    fn admit_leg(&mut self, index: usize, leg: &Leg, account: Account) -> Result<(), BundleRefusal> {
+        let refused = |reason| BundleRefusal::Leg { leg: index, reason };
+        let Leg { key, sequenced: tx } = leg;
+        if let Some(height) = self.final_at(key) {
+            return Err(BundleRefusal::SentAlone { leg: index, height });
+        }
+        if let Some(known) = self.known(key) {
+            return Err(refused(known));
+        }
+        let limit = self.sender_limit();
+        let unknown = || refused(Rejection::UnknownRollup(key.rollup));
+        let pool = self.pools.get_mut(&key.rollup).ok_or_else(unknown)?;
+        let sender = pool.sender_mut(tx.sender, account);
+        if let Some(by) = sender.at(tx.nonce) {
+            return Err(BundleRefusal::NonceTaken { leg: index, by });
+        }
+        if let Some(id) = self.bundles.id_at(key.rollup, tx) {
+            return Err(refused(Rejection::OfBundle { id }));
+        }
+        if sender.legs() >= SENDER_LEGS {
+            return Err(BundleRefusal::Full("64 legs of one account on one rollup"));
+        }
+        check_sender(pool, tx, account, limit).map_err(refused)?;
+        pool.sender_mut(tx.sender, account).insert_leg(tx.nonce, tx.max_cost);
+        pool.settle(tx.sender);
+        Ok(())
+    }
+
+    fn free_leg(&mut self, rollup: RollupId, tx: &Sequenced) {
+        let Some(pool) = self.pools.get_mut(&rollup) else { return };
+        pool.remove_leg(tx.sender, tx.nonce);
+    }
+
+    fn remove_bundle(&mut self, arrival: u64) -> Option<Entry> {
+        let entry = self.bundles.by_arrival.remove(&arrival)?;
+        self.bundles.by_id.remove(&entry.id);
+        self.bundles.bytes -= entry.bytes;
+        for Leg { key, sequenced } in &entry.legs {
+            self.bundles.by_leg.remove(key);
+            self.bundles.by_nonce.remove(&(key.rollup, sequenced.sender, sequenced.nonce));
+            self.free_leg(key.rollup, sequenced);
+        }
+        Some(entry)
+    }
+
+    pub(crate) fn drop_bundle(&mut self, arrival: u64, reason: BundleRefusal) {
+        let Some(entry) = self.remove_bundle(arrival) else { return };
+        self.bundles.refuse(entry.id, reason);
+        for Leg { key, sequenced } in entry.legs {
+            self.remember_leg(DroppedLeg { key, bundle: entry.id, sequenced });
+        }
+    }
+
+    /// Block `height` holds legs of these bundles. If it holds one whole, with its record, nobody asks for the reason.
+    pub(crate) fn bundles_final(&mut self, height: u64, held: BTreeMap<u64, usize>) {
+        for (arrival, leg) in held {
+            self.drop_bundle(arrival, BundleRefusal::SentAlone { leg, height });
+        }
+        for (arrival, deadline) in self.bundles.overdue(height.saturating_add(1)) {
+            self.drop_bundle(arrival, BundleRefusal::Overdue { deadline });
+        }
+    }
+
+    /// Drops the bundles that an account's state no longer lets in.
+    pub(crate) fn refresh_bundles(&mut self, rollup: RollupId, address: Address, account: Account) {
+        let mut dropped: BTreeMap<u64, BundleRefusal> = BTreeMap::new();
+        for (arrival, leg, tx) in self.bundles.of(rollup, address) {
+            let reason = if tx.nonce < account.nonce {
+                Rejection::NonceTooLow { expected: account.nonce, found: tx.nonce }
+            } else if tx.max_cost > account.balance {
+                Rejection::InsufficientFunds { address, have: account.balance, want: tx.max_cost }
+            } else {
+                continue;
+            };
+            dropped.insert(arrival, BundleRefusal::Leg { leg, reason });
+        }
+        for (arrival, reason) in dropped {
+            self.drop_bundle(arrival, reason);
+        }
+    }
+}
+
+/// Whether the legs of each account on a rollup come in the order of its nonces.
+pub(crate) fn in_order(legs: &[Leg]) -> bool {
+    let mut last: HashMap<(RollupId, Address), u64> = HashMap::new();
+    legs.iter().all(|Leg { key, sequenced: tx }| {
+        last.insert((key.rollup, tx.sender), tx.nonce).is_none_or(|before| before < tx.nonce)
+    })
+}

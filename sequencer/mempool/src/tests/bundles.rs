@@ -1,0 +1,297 @@
+//! Bundles beside transactions that wait alone.
+
+use super::*;
+use crate::bundles::{BUNDLES, SENDER_LEGS};
+use proptest::prelude::*;
+use switchyard_bridge_core::{SignedBundle, SignedLeg};
+use switchyard_rollup_core::BundleRefusal;
+
+const DEADLINE: u64 = 50;
+
+fn bundle_until(deadline: u64, salt: u64, legs: &[(RollupId, Tx)]) -> Arc<SignedBundle> {
+    let leg = |(rollup, tx): &(RollupId, Tx)| SignedLeg {
+        rollup: *rollup,
+        leg: keccak256(tx.bytes()),
+        transaction: tx.bytes(),
+    };
+    let salt = B256::from(U256::from(salt));
+    Arc::new(SignedBundle { deadline, salt, legs: legs.iter().map(leg).collect() })
+}
+
+fn bundle(legs: &[(RollupId, Tx)]) -> Arc<SignedBundle> {
+    bundle_until(DEADLINE, 0, legs)
+}
+
+/// A leg of one sender on each EVM rollup.
+fn pair(sender: u8, nonce: u64) -> [(RollupId, Tx); 2] {
+    [(EVM, Tx::new(sender, nonce)), (OTHER_EVM, Tx::new(sender, nonce))]
+}
+
+fn offer(f: &Fixture, bundle: &Arc<SignedBundle>) -> Result<B256, BundleRefusal> {
+    let checked = f.pool.check_bundle(bundle)?;
+    let id = checked.id();
+    let inserted = f.pool.insert_bundle(checked, Origin::Local, f.start);
+    f.pool.assert_consistent();
+    inserted.map(|()| id)
+}
+
+fn all(_: &B256, _: &BundleRecord) -> bool {
+    true
+}
+
+fn select_within(f: &Fixture, budget: Budget, exclude: &[TxKey]) -> (Vec<Segment>, Vec<B256>) {
+    let selection = f.pool.select(budget, &exclude.iter().copied().collect(), all);
+    let ids = selection.bundles.iter().map(BundleRecord::id).collect();
+    let held: HashSet<(RollupId, B256)> =
+        selection.segments.iter().flat_map(|s| s.hashes.iter().map(|hash| (s.segment.rollup, *hash))).collect();
+    for leg in selection.bundles.iter().flat_map(|bundle| &bundle.legs) {
+        assert!(held.contains(&(leg.rollup, leg.tx)), "a bundle without one of its legs");
+    }
+    (segments(selection), ids)
+}
+
+fn select(f: &Fixture, exclude: &[TxKey]) -> (Vec<Segment>, Vec<B256>) {
+    select_within(f, Budget::from(&Limits::default()), exclude)
+}
+
+fn keys(segments: &[Segment]) -> Vec<TxKey> {
+    segments.iter().flat_map(|s| s.transactions.iter().map(|tx| TxKey::of(s.rollup, tx))).collect()
+}
+
+#[test]
+fn all_legs_go_in_before_what_waits_alone() {
+    let f = Fixture::new();
+    f.add_all(&[Tx::new(1, 0).pays(1000, 1000), Tx::new(2, 1)]);
+    let id = offer(&f, &bundle(&pair(2, 0))).unwrap();
+    let (segments, bundles) = select(&f, &[]);
+    assert_eq!(bundles, [id]);
+    assert_eq!(evm_order(&segments), [(2, 0), (1, 0), (2, 1)]);
+    assert_eq!(segments[1].transactions, [Tx::new(2, 0).bytes()]);
+    // The legs wait for nobody else, and what follows them knows it.
+    assert_eq!(f.pool.get(&Tx::new(2, 0).key(EVM)), Some(Tx::new(2, 0).bytes()));
+    assert_eq!(f.pool.pending_nonce(OTHER_EVM, address(2)), Some(1));
+    assert_eq!(f.add(Tx::new(2, 0)), Err(Rejection::OfBundle { id }));
+    assert_eq!(f.add(Tx::new(2, 0).pays(900, 900)), Err(Rejection::OfBundle { id }));
+}
+
+#[test]
+fn a_bundle_waits_until_each_leg_is_next() {
+    let f = Fixture::new();
+    let id = offer(&f, &bundle(&pair(1, 1))).unwrap();
+    assert_eq!(select(&f, &[]), (vec![], vec![]));
+    f.add_all(&[Tx::new(1, 0)]);
+    assert!(select(&f, &[]).1.is_empty());
+    let other = f.pool.check(OTHER_EVM, &Tx::new(1, 0).bytes()).unwrap();
+    f.pool.insert(other, Origin::Local, f.start).unwrap();
+    // Now both are, behind what comes before them in the same block.
+    let (segments, bundles) = select(&f, &[]);
+    assert_eq!((evm_order(&segments), bundles), (vec![(1, 0), (1, 1)], vec![id]));
+    // What is in flight counts, and a bundle that is goes in no second time.
+    let before = [Tx::new(1, 0).key(EVM), Tx::new(1, 0).key(OTHER_EVM)];
+    assert_eq!(select(&f, &before).1, [id]);
+    assert_eq!(select(&f, &keys(&segments)), (vec![], vec![]));
+}
+
+#[test]
+fn a_final_bundle_leaves_with_its_nonces_counted() {
+    let f = Fixture::new();
+    let id = offer(&f, &bundle(&pair(1, 0))).unwrap();
+    f.add_all(&[Tx::new(1, 1)]);
+    let (segments, _) = select_within(&f, Budget { transactions: 4, ..Budget::from(&Limits::default()) }, &[]);
+    f.finalise(1, &segments[..]);
+    assert!(f.pool.bundle(&id).is_none());
+    assert_eq!(f.pool.bundles(), 0);
+    // Not executed yet: the log is what counts.
+    let late = offer(&f, &bundle_until(DEADLINE, 1, &pair(1, 0)));
+    assert_eq!(late, Err(BundleRefusal::SentAlone { leg: 0, height: 1 }));
+    let used = [(EVM, Tx::new(1, 0).pays(101, 10)), (OTHER_EVM, Tx::new(2, 0))];
+    let reason = Rejection::NonceTooLow { expected: 1, found: 0 };
+    let refused = offer(&f, &bundle(&used));
+    assert!(
+        matches!(&refused, Err(BundleRefusal::Leg { leg: 0, reason: found }) if *found == reason || matches!(found, Rejection::NonceTooLow { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(f.pool.pending_nonce(OTHER_EVM, address(2)), None, "a refused bundle leaves nothing behind");
+}
+
+#[test]
+fn a_leg_that_is_sent_alone_ends_its_bundle() {
+    let f = Fixture::new();
+    let id = offer(&f, &bundle(&pair(1, 0))).unwrap();
+    f.finalise(3, &[Segment { rollup: OTHER_EVM, transactions: vec![Tx::new(1, 0).bytes()] }]);
+    assert_eq!(f.pool.bundle_refusal(&id), Some(BundleRefusal::SentAlone { leg: 1, height: 3 }));
+    assert_eq!(select(&f, &[]), (vec![], vec![]));
+    // The other leg's nonce is free again.
+    f.add_all(&[Tx::new(1, 0)]);
+    let key = Tx::new(1, 0).key(OTHER_EVM);
+    assert_eq!(f.pool.known(&key), Some(Rejection::AlreadyFinal { hash: key.hash, height: 3 }));
+}
+
+#[test]
+fn a_bundle_ends_when_an_account_moves_on_without_it() {
+    let f = Fixture::new();
+    let id = offer(&f, &bundle(&pair(1, 0))).unwrap();
+    // Another validator's block has a transaction with the nonce.
+    let block = f.finalise_txs(1, &[Tx::new(1, 0).pays(500, 20)]);
+    f.execute(1, &block);
+    let reason = Rejection::NonceTooLow { expected: 1, found: 0 };
+    assert_eq!(f.pool.bundle_refusal(&id), Some(BundleRefusal::Leg { leg: 0, reason }));
+
+    let id = offer(&f, &bundle_until(DEADLINE, 2, &pair(2, 0))).unwrap();
+    f.chain.set_account(2, 0, 5);
+    f.pool.on_executed(EVM, 2, [address(2)]);
+    f.pool.assert_consistent();
+    let refusal = f.pool.bundle_refusal(&id);
+    assert!(
+        matches!(refusal, Some(BundleRefusal::Leg { leg: 0, reason: Rejection::InsufficientFunds { .. } })),
+        "{refusal:?}"
+    );
+}
+
+#[test]
+fn a_bundle_ends_before_its_deadline() {
+    let f = Fixture::new();
+    let id = offer(&f, &bundle_until(9, 0, &pair(1, 1))).unwrap();
+    f.finalise(7, &[]);
+    assert!(f.pool.bundle(&id).is_some());
+    // Block 9 can hold it no more, and block 8 is final.
+    f.finalise(8, &[]);
+    assert_eq!(f.pool.bundle_refusal(&id), Some(BundleRefusal::Overdue { deadline: 9 }));
+    assert_eq!(f.pool.bundle_refusal(&id).unwrap().code(), "overdue");
+    f.add_all(&[Tx::new(1, 0), Tx::new(1, 1)]);
+    assert_eq!(f.order(&[]), [(1, 0), (1, 1)]);
+    // Gossip does not bring it back.
+    let again = f.pool.check_bundle(&bundle_until(9, 0, &pair(1, 1))).unwrap();
+    let gossiped = f.pool.insert_bundle(again, Origin::Gossip, f.start);
+    assert_eq!(gossiped, Err(BundleRefusal::Overdue { deadline: 9 }));
+}
+
+#[test]
+fn what_cannot_be_is_refused_and_leaves_nothing_behind() {
+    let f = Fixture::new();
+    f.add_all(&[Tx::new(1, 0)]);
+    let waits = offer(&f, &bundle(&[(OTHER_EVM, Tx::new(1, 0)), (EVM, Tx::new(1, 0).pays(800, 80))]));
+    assert_eq!(waits, Err(BundleRefusal::NonceTaken { leg: 1, by: Tx::new(1, 0).key(EVM).hash }));
+    let alone = offer(&f, &bundle(&[(OTHER_EVM, Tx::new(1, 0)), (EVM, Tx::new(1, 0))]));
+    let hash = Tx::new(1, 0).key(EVM).hash;
+    assert_eq!(alone, Err(BundleRefusal::Leg { leg: 1, reason: Rejection::AlreadyKnown(hash) }));
+    let opaque = offer(&f, &bundle(&[(EVM, Tx::new(2, 0)), (OPAQUE, Tx::new(2, 0))]));
+    assert_eq!(opaque.unwrap_err().to_string(), "malformed bundle: rollup 7 has no accounts to sign legs");
+    let twice = offer(&f, &bundle(&[(EVM, Tx::new(2, 0)), (EVM, Tx::new(2, 0).pays(200, 20))]));
+    assert!(twice.unwrap_err().is_of_the_bytes());
+    let poor = Tx { fee_cap: RICH / 50, ..Tx::new(2, 0) };
+    let unaffordable = offer(
+        &f,
+        &bundle(&[
+            (OTHER_EVM, Tx::new(2, 0)),
+            (EVM, poor),
+            (EVM, Tx { nonce: 1, ..poor }),
+            (EVM, Tx { nonce: 2, ..poor }),
+        ]),
+    );
+    assert_eq!(unaffordable.unwrap_err().code(), "leg");
+    assert_eq!(f.pool.bundles(), 0);
+    for (rollup, sender) in [(OTHER_EVM, 1), (EVM, 2), (OTHER_EVM, 2)] {
+        assert_eq!(f.pool.pending_nonce(rollup, address(sender)), None);
+    }
+    assert!(select(&f, &[]).1.is_empty());
+    let id = offer(&f, &bundle(&pair(3, 0))).unwrap();
+    assert_eq!(offer(&f, &bundle(&pair(3, 0))), Err(BundleRefusal::Known(id)));
+    // Two bundles over the same nonce: the first has it.
+    let reason = Rejection::OfBundle { id };
+    let second = offer(&f, &bundle(&[(EVM, Tx::new(3, 0).pays(900, 90)), (OTHER_EVM, Tx::new(4, 0))]));
+    assert_eq!(second, Err(BundleRefusal::Leg { leg: 0, reason }));
+}
+
+#[test]
+fn as_many_wait_as_may() {
+    let f = Fixture::new();
+    let insert = |sender: u8, nonce, salt| {
+        let checked = f.pool.check_bundle(&bundle_until(DEADLINE, salt, &pair(sender, nonce))).unwrap();
+        f.pool.insert_bundle(checked, Origin::Gossip, f.start)
+    };
+    for nonce in 0..SENDER_LEGS as u64 {
+        insert(0, nonce, nonce).unwrap();
+    }
+    assert_eq!(insert(0, SENDER_LEGS as u64, 0).unwrap_err().code(), "bundles_full");
+    for number in SENDER_LEGS..BUNDLES {
+        insert((number / SENDER_LEGS) as u8, (number % SENDER_LEGS) as u64, number as u64).unwrap();
+    }
+    assert_eq!(insert(200, 0, 0).unwrap_err().code(), "bundles_full");
+    f.pool.assert_consistent();
+    // Each sender's next ones, oldest first; nothing is looked at twice.
+    let (_, bundles) = select(&f, &[]);
+    assert_eq!(bundles.len(), BUNDLES);
+}
+
+#[test]
+fn bundles_take_a_quarter_and_what_is_left() {
+    let f = Fixture::new();
+    for sender in 0..20 {
+        offer(&f, &bundle_until(DEADLINE, sender.into(), &pair(sender, 0))).unwrap();
+    }
+    for sender in 100..130 {
+        f.add_all(&[Tx::new(sender, 0)]);
+    }
+    let count = |transactions| {
+        let budget = Budget { transactions, ..Budget::from(&Limits::default()) };
+        let (segments, bundles) = select_within(&f, budget, &[]);
+        let chosen = segments.iter().map(|s| s.transactions.len()).sum::<usize>();
+        assert!(chosen + bundles.len() <= transactions, "records count");
+        (bundles.len(), chosen - 2 * bundles.len())
+    };
+    // Three places each: two legs and the record.
+    assert_eq!(count(36), (3, 27));
+    assert_eq!(count(60), (10, 30));
+    assert_eq!(count(500), (20, 30));
+    // However small the block, one may go first.
+    assert_eq!(count(4), (1, 1));
+    assert_eq!(count(2), (0, 2));
+}
+
+#[test]
+fn bundles_stay_within_their_part_of_a_rollups_gas() {
+    let f = Fixture::new();
+    *f.chain.gas_limit.lock() = Some(40 * 21);
+    for sender in 0..30 {
+        offer(&f, &bundle_until(DEADLINE, sender.into(), &pair(sender, 0))).unwrap();
+    }
+    for sender in 100..135 {
+        f.add_all(&[Tx::new(sender, 0)]);
+    }
+    let (segments, bundles) = select(&f, &[]);
+    assert_eq!(bundles.len(), 10);
+    assert_eq!(evm_order(&segments).len(), 40);
+}
+
+proptest! {
+    /// Whatever is offered, whole bundles or nothing, each sender's nonces in order, within the budget.
+    #[test]
+    fn a_block_holds_whole_bundles_only(
+        offers in proptest::collection::vec((any::<bool>(), 0u8..4, 0u64..4, 0u8..4, 0u64..4, 30usize..400), 1..40),
+        transactions in 1usize..30, bytes in 100usize..6000,
+    ) {
+        let f = Fixture::new();
+        for (salt, (alone, sender, nonce, other, next, len)) in offers.into_iter().enumerate() {
+            let (first, second) = (Tx { len, ..Tx::new(sender, nonce) }, Tx::new(other, next));
+            if alone {
+                let _ = f.add(first);
+            } else {
+                let _ = offer(&f, &bundle_until(DEADLINE, salt as u64, &[(EVM, first), (OTHER_EVM, second)]));
+            }
+        }
+        let budget = Budget { transactions, bytes, segments: 4 };
+        let (segments, bundles) = select_within(&f, budget, &[]);
+        let records: usize = bundles.len() * (4 + 6 + 40 + 4 + 2 * 72) + if bundles.is_empty() { 0 } else { 12 };
+        let length = 4 + segments.iter().map(Segment::encoded_len).sum::<usize>() + records;
+        prop_assert!(segments.is_empty() || length <= bytes.max(4), "{length} of {bytes}");
+        for segment in &segments {
+            let mut next: HashMap<u8, u64> = HashMap::new();
+            for tx in segment.transactions.iter().filter_map(|bytes| Tx::read(bytes)) {
+                let expected = next.entry(tx.sender).or_default();
+                prop_assert_eq!(tx.nonce, *expected);
+                *expected += 1;
+            }
+        }
+    }
+}

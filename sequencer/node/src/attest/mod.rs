@@ -133,6 +133,7 @@ impl Attest {
             // Alerts compare with what there is from the beginning.
             parts.metrics.certified_height.get_or_create(&(*rollup).into()).set(0);
             parts.metrics.diverged.get_or_create(&(*rollup).into()).set(0);
+            parts.metrics.held.get_or_create(&(*rollup).into()).set(0);
         }
         let state = parts.hub.tip();
         let (mut uncompared, mut looked_at) = (BTreeMap::<_, VecDeque<_>>::new(), 0);
@@ -176,6 +177,7 @@ impl Attest {
         for rollup in self.uncompared.keys().copied().collect::<Vec<_>>() {
             self.compare(rollup)?;
         }
+        self.show_held();
         self.prove();
         self.challenge()?;
         self.judge()?;

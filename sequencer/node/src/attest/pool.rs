@@ -21,6 +21,9 @@ use tokio::sync::watch;
 
 /// So many of a rollup's blocks above the newest certified one are collected; operators attest no further.
 pub const WINDOW: u64 = 128;
+/// So many of a rollup's blocks below the newest certified one are remembered with their signatures: who then says something else
+/// has contradicted itself.
+const KEPT: u64 = 32;
 /// Votes that one operator may have waiting here, over all rollups: a checkpoint with more of them is the first to go.
 const VOTES_PER_OPERATOR: usize = 64 * 1024;
 /// Bytes of one certificate, give or take a checkpoint with its votes.
@@ -111,7 +114,7 @@ impl Pool {
             return self.refused("not_an_operator");
         };
         // Before the first certificate any block may be it.
-        let is_due = next.is_none_or(|next| (next..next.saturating_add(WINDOW)).contains(&number));
+        let is_due = next.is_none_or(|next| (next.saturating_sub(KEPT)..next.saturating_add(WINDOW)).contains(&number));
         if !is_due {
             // An honest operator's comes too late now and then.
             return;
@@ -122,12 +125,14 @@ impl Pool {
         let mut waiting = self.waiting.lock();
         let Waiting { slots, votes: counts } = &mut *waiting;
         slots.retain(|(rollup, number), slot| {
-            let keep = bridge.next_number(*rollup).is_some_and(|next| next.is_none_or(|next| *number >= next));
-            if !keep {
-                slot.forget(counts);
+            let Some(Some(next)) = bridge.next_number(*rollup) else { return true };
+            if *number < next {
+                slot.forget_votes(counts);
             }
-            keep
+            number.saturating_add(KEPT) >= next
         });
+        // Of what is certified nothing but signatures is kept.
+        let votes = if next.is_some_and(|next| number < next) { Vec::new() } else { votes };
         if next.is_none() && slots.range((rollup, 0)..=(rollup, u64::MAX)).count() as u64 >= WINDOW {
             return self.refused("full");
         }
@@ -239,13 +244,15 @@ impl Pool {
 }
 
 impl Slot {
-    fn forget(&self, counts: &mut HashMap<B256, usize>) {
-        for candidate in self.candidates.values() {
+    /// Forgets the votes, which are certified; what was signed stays.
+    fn forget_votes(&mut self, counts: &mut HashMap<B256, usize>) {
+        for candidate in self.candidates.values_mut() {
             for operator in candidate.signatures.keys() {
                 if let Some(count) = counts.get_mut(operator) {
                     *count = count.saturating_sub(candidate.votes.len());
                 }
             }
+            candidate.votes = Arc::default();
         }
     }
 }

@@ -190,6 +190,15 @@ impl Attest {
         }
     }
 
+    /// Shows which rollups are held back.
+    pub(super) fn show_held(&self) {
+        let state = self.parts.hub.tip();
+        for rollup in self.parts.chains.keys() {
+            let held = state.bridge().and_then(|bridge| bridge.held(&state, *rollup));
+            self.parts.metrics.held.get_or_create(&(*rollup).into()).set(held.is_some().into());
+        }
+    }
+
     /// Judges what others have challenged, and says so until there is a verdict. Blocking.
     pub(super) fn judge(&mut self) -> Result<(), AttestError> {
         let Some(operator) = &self.parts.operator else { return Ok(()) };

@@ -5,6 +5,7 @@
 
 mod arrows;
 mod clocks;
+mod disputes;
 mod faults;
 mod full_disk;
 mod late;

@@ -19,7 +19,7 @@ use crate::{
 };
 use alloy_primitives::B256;
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -218,8 +218,14 @@ impl Attest {
                 self.parts.metrics.certified_height.get_or_create(&rollup.into()).set(gauge(certified.number));
                 continue;
             }
-            if let Entry::Vacant(entry) = self.diverged.entry(rollup) {
-                entry.insert(Diverged { leaf, certified, own: own.checkpoint, challenge: Step::New });
+            let found = Diverged { leaf, certified, own: own.checkpoint, challenge: Step::New };
+            let before = self.diverged.get(&rollup).map(|diverged| &diverged.challenge);
+            let is_first = before.is_none();
+            // What comes later is challenged only where that is done with what came before.
+            if is_first || matches!(before, Some(Step::Given)) {
+                self.diverged.insert(rollup, found);
+            }
+            if is_first {
                 self.parts.metrics.diverged.get_or_create(&rollup.into()).set(1);
                 let evidence = keep_evidence(&self.parts.evidence, &certified, &own.checkpoint);
                 tracing::error!(

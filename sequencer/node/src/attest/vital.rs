@@ -5,11 +5,12 @@ use crate::ingest::wire::{Message, VERDICT_WORDS};
 use alloy_primitives::{B256, keccak256};
 use std::{
     collections::BTreeMap,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 use switchyard_bridge_core::{
-    BridgeRecord, BridgeState, CHALLENGE_WITHIN, Challenge, Checkpoint, Dispute, Evidence, Held, Signed, SystemState,
-    VerdictWord, signers_hash,
+    BridgeRecord, BridgeState, CHALLENGE_WITHIN, Challenge, Checkpoint, Dispute, Evidence, Held, Ruling, Signed,
+    SystemState, VerdictWord, signers_hash,
 };
 use switchyard_consensus_engine::To;
 use switchyard_consensus_guard::{Kind, Position, Statement};
@@ -34,7 +35,7 @@ pub(super) enum Step {
     New,
     /// It was submitted.
     Sent(Box<Challenge>, Instant),
-    /// There will be none.
+    /// There will be none, or no other.
     Given,
 }
 
@@ -103,26 +104,33 @@ impl Attest {
         let Some(operator) = &self.parts.operator else { return Ok(()) };
         let state = self.parts.hub.tip();
         let Some(bridge) = state.bridge() else { return Ok(()) };
-        if !is_vital(bridge, &state, &operator.identity) {
-            return Ok(());
-        }
-        let now = Instant::now();
+        let (height, now) = (state.next_height(), Instant::now());
+        let is_vital = is_vital(bridge, &state, &operator.identity);
         let mut steps = Vec::new();
         for (rollup, diverged) in &self.diverged {
             let place = (*rollup, diverged.certified.number);
-            let is_disputed = bridge.disputes().any(|d| (d.certified.rollup, d.certified.number) == place);
-            let step = match &diverged.challenge {
-                Step::New if is_disputed => continue,
-                Step::New => match self.made(diverged)? {
+            let dispute = bridge.disputes().find(|d| (d.certified.rollup, d.certified.number) == place);
+            let step = match (&diverged.challenge, dispute) {
+                (Step::Given, _) => continue,
+                (_, Some(Dispute { ruling: Some(Ruling { is_right: true, .. }), .. })) => {
+                    self.overrule(*rollup);
+                    Step::Given
+                }
+                (_, Some(dispute)) if dispute.is_open(height) || dispute.ruling.is_some() => continue,
+                (_, Some(_)) => Step::Given,
+                (Step::New, None) if !is_vital => continue,
+                (Step::New, None) if self.overruled(*rollup).exists() => Step::Given,
+                (Step::New, None) => match self.made(diverged)? {
                     Some(challenge) => Step::Sent(Box::new(challenge), now),
                     None => Step::Given,
                 },
-                Step::Sent(..) | Step::Given if is_disputed => continue,
-                Step::Sent(challenge, _) if challenge.height + CHALLENGE_WITHIN < state.next_height() => Step::Given,
-                Step::Sent(challenge, sent) if now.duration_since(*sent) >= CHALLENGE_AGAIN_AFTER => {
+                (Step::Sent(challenge, _), None) if challenge.height.saturating_add(CHALLENGE_WITHIN) < height => {
+                    Step::Given
+                }
+                (Step::Sent(challenge, sent), None) if now.duration_since(*sent) >= CHALLENGE_AGAIN_AFTER => {
                     Step::Sent(challenge.clone(), now)
                 }
-                Step::Sent(..) | Step::Given => continue,
+                (Step::Sent(..), None) => continue,
             };
             if let Step::Sent(challenge, _) = &step {
                 self.parts.records.send(&BridgeRecord::Challenge((**challenge).clone()));
@@ -135,6 +143,24 @@ impl Attest {
             }
         }
         Ok(())
+    }
+
+    /// The file that says that this node was found wrong about a rollup: while it is there, nothing of the rollup is challenged.
+    fn overruled(&self, rollup: RollupId) -> PathBuf {
+        self.parts.evidence.join(format!("rollup-{rollup}-overruled"))
+    }
+
+    fn overrule(&self, rollup: RollupId) {
+        let path = self.overruled(rollup);
+        tracing::error!(
+            %rollup,
+            path = %path.display(),
+            "VITAL has found right what this node computes otherwise: its state of the rollup is wrong. Nothing of it is challenged while \
+             this file is there"
+        );
+        if let Err(error) = std::fs::create_dir_all(&self.parts.evidence).and_then(|()| std::fs::write(&path, [])) {
+            tracing::error!(%error, path = %path.display(), "not written: after a restart the rollup is challenged again");
+        }
     }
 
     /// The challenge of a certified checkpoint, signed; none where it is too late, or where the guard refuses.

@@ -22,8 +22,8 @@ pub(super) struct Chain {
     rollup: RollupId,
     head: Mutex<Arc<ExecutedBlock>>,
     attested: AtomicU64,
-    /// The block whose state is another one here than it should be.
-    wrong: Option<u64>,
+    /// Blocks whose state is another one here than it should be.
+    wrong: Vec<u64>,
 }
 
 /// What comes out of right execution.
@@ -40,7 +40,7 @@ fn block(number: u64) -> Arc<ExecutedBlock> {
 }
 
 impl Chain {
-    pub(super) fn new(rollup: RollupId, wrong: Option<u64>) -> Arc<Self> {
+    pub(super) fn new(rollup: RollupId, wrong: Vec<u64>) -> Arc<Self> {
         Arc::new(Self { rollup, head: Mutex::new(block(0)), attested: AtomicU64::new(0), wrong })
     }
 
@@ -68,7 +68,7 @@ impl EvmChain for Chain {
     }
     fn checkpoint(&self, number: u64) -> Result<Option<Attestable>, EvmError> {
         let right = right(self.rollup, number);
-        let is_wrong = self.wrong == Some(number);
+        let is_wrong = self.wrong.contains(&number);
         let checkpoint = if is_wrong { Checkpoint { state_root: B256::repeat_byte(0x66), ..right } } else { right };
         Ok((number <= self.head().header.number).then_some(Attestable { checkpoint, votes: vec![] }))
     }

@@ -19,7 +19,7 @@ struct Member {
     attest: Attest,
     channel: Detached,
     records: mpsc::Receiver<Bytes>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// Validators with a stake of 100 each, all of them operators; each runs both rollups.
@@ -30,12 +30,15 @@ struct Network {
     newest: Block,
 }
 
-fn member(i: u8, hub: &SystemState, wrong: Option<(RollupId, u64)>) -> Member {
+/// What operator `.0` computes wrong: rollup, block.
+type Wrong = (u8, RollupId, u64);
+
+fn member(i: u8, hub: &SystemState, wrong: &[Wrong]) -> Member {
     let store = Arc::new(MemoryStore::new(Header::genesis(NETWORK, 0, B256::ZERO)));
     let hub = HubStates::open(store.clone(), NETWORK, hub.clone()).unwrap();
     let metrics = Arc::new(Metrics::default());
     let pool = Arc::new(Pool::new(hub.clone(), metrics.clone()));
-    let wrong_in = |rollup| wrong.filter(|(wrong, _)| *wrong == rollup).map(|(_, number)| number);
+    let wrong_in = |rollup| wrong.iter().filter(|w| (w.0, w.1) == (i, rollup)).map(|w| w.2).collect();
     let chains: BTreeMap<_, _> = [A, B].into_iter().map(|id| (id, Chain::new(id, wrong_in(id)))).collect();
     let (handle, channel) = GossipHandle::detached(256 << 10);
     let (sender, records) = Records::new();
@@ -56,12 +59,12 @@ fn member(i: u8, hub: &SystemState, wrong: Option<(RollupId, u64)>) -> Member {
         evidence: folder.path().join("evidence"),
         metrics: metrics.clone(),
     });
-    Member { identity: identity(i), store, hub, pool, metrics, chains, attest, channel, records, _folder: folder }
+    Member { identity: identity(i), store, hub, pool, metrics, chains, attest, channel, records, folder }
 }
 
 impl Network {
     /// Operator `i` serves the rollups of `serves[i - 1]`, and computes something wrong where `wrong` says so.
-    fn new(serves: &[&[RollupId]], wrong: &[(u8, RollupId, u64)]) -> Self {
+    fn new(serves: &[&[RollupId]], wrong: &[Wrong]) -> Self {
         let rules = EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 };
         let registered = |i: u8| {
             let bls = bls_public_key(&secret(i)).unwrap();
@@ -76,8 +79,7 @@ impl Network {
         let operators = (1..).zip(serves).map(founder).collect();
         let founding = Founding { rollups: BTreeMap::from([(A, 71), (B, 72)]), operators };
         let state = SystemState::new(hub, Arc::new(founding)).unwrap();
-        let wrong_of = |i| wrong.iter().find(|(who, _, _)| *who == i).map(|(_, rollup, number)| (*rollup, *number));
-        let members = (1..=count).map(|i| member(i, &state, wrong_of(i))).collect();
+        let members = (1..=count).map(|i| member(i, &state, wrong)).collect();
         let newest = Block::genesis(Header::genesis(NETWORK, 0, B256::ZERO));
         Self { members, waiting: Vec::new(), newest }
     }
@@ -197,7 +199,7 @@ fn a_quorum_that_lies_about_one_state_root_is_challenged_held_back_and_cut() {
 #[test]
 fn who_challenges_what_is_right_loses_a_little_and_the_others_nothing() {
     let all: &[RollupId] = &[A, B];
-    let mut network = Network::new(&[all; 4], &[(4, A, 3)]);
+    let mut network = Network::new(&[all; 4], &[(4, A, 3), (4, A, 6)]);
     network.until(|n| n.stakes() != [100; 4]);
     assert_eq!((network.stakes(), network.held(A)), (vec![100, 100, 100, 93], None));
     let certified = |n: &Network| n.state().bridge().unwrap().rollups()[&A].certified.unwrap().checkpoint.number;
@@ -205,6 +207,7 @@ fn who_challenges_what_is_right_loses_a_little_and_the_others_nothing() {
     network.until(|n| certified(n) > before + 5);
     assert_eq!(network.stakes(), [100, 100, 100, 93], "once");
     assert_eq!((network.diverged(3), network.diverged(0)), (1, 0));
+    assert!(network.members[3].folder.path().join("evidence/rollup-1-overruled").exists());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use switchyard_bridge_core::{
     Attestation, AttestationConflict, BridgeRecord, Challenge, Checkpoint, Evidence, Signed, signers_hash,
 };
 use switchyard_node::{
-    config::Endpoints,
+    config::{Config, Endpoints},
     keys::{NodeKeys, read_bls},
 };
 use switchyard_primitives::{Block, RollupId};
@@ -51,7 +51,7 @@ async fn until(node: &Endpoints, is_so: impl Fn(&GetSettleableResponse) -> bool)
 
 /// An operator: its identity, and what it signs checkpoints with.
 fn operator(testnet: &Testnet, index: usize) -> (B256, [u8; 32]) {
-    let config = testnet.dir().config(index).unwrap();
+    let config = Config::load(&testnet.dir().validator(index).config).unwrap();
     let identity = NodeKeys::load(&config.keys.unwrap()).unwrap().identity_public();
     (identity, *read_bls(config.operator.unwrap().key()).unwrap())
 }

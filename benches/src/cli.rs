@@ -33,6 +33,8 @@ enum Command {
     Engine(crate::engine::EngineArguments),
     /// A new follower of a running local network: how fast it copies and executes the log
     Sync(crate::sync::SyncArguments),
+    /// Atomic bundles of two legs over two rollups of a running local network
+    Bundles(crate::bundles::BundlesArguments),
     /// The same transfers on one anvil process, to compare with
     Anvil(crate::anvil::AnvilArguments),
 }
@@ -140,6 +142,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Load(arguments) => load(arguments).await,
         Command::Engine(arguments) => crate::engine::run(arguments).await,
         Command::Sync(arguments) => crate::sync::run(arguments).await.map(|()| 0),
+        Command::Bundles(arguments) => crate::bundles::run(arguments).await,
         Command::Anvil(arguments) => crate::anvil::run(arguments).await,
     }
 }

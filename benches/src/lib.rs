@@ -2,6 +2,7 @@
 //! are in `benches/`.
 
 pub mod anvil;
+pub mod bundles;
 pub mod cli;
 pub mod engine;
 pub mod evm;

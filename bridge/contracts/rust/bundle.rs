@@ -90,10 +90,12 @@ impl Prepare {
     /// the vault in turn.
     pub fn of_transaction(index: usize, transaction: &[u8]) -> Result<Option<Self>, LegError> {
         let tx = TxEnvelope::decode_2718_exact(transaction).map_err(|_| LegError::Transaction { leg: index })?;
-        if tx.kind() != TxKind::Call(ATOMIC_VAULT) {
-            return Ok(None);
-        }
-        Self::read(index, tx.input())
+        Self::of(index, &tx)
+    }
+
+    /// [`Self::of_transaction`] of one that is decoded.
+    pub fn of(index: usize, tx: &TxEnvelope) -> Result<Option<Self>, LegError> {
+        if tx.kind() == TxKind::Call(ATOMIC_VAULT) { Self::read(index, tx.input()) } else { Ok(None) }
     }
 }
 

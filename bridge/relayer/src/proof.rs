@@ -1,6 +1,6 @@
 //! What the contracts are shown.
 
-use crate::{Failed, Hub as HubLog, Registered};
+use crate::{Failed, Hub as HubLog, Registered, settle::Verdict};
 use alloy::sol_types::SolCall;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use switchyard_bridge_contracts::{AtomicVault, Hub, Inbox, Prepare};
@@ -161,26 +161,30 @@ fn items(terms: &Prepare, held: u16) -> (u16, u64) {
     (chosen, gas)
 }
 
-/// Brings a decision, whether and at which hub height a bundle is committed, to the vault that holds a leg; none if the anchor has not
-/// seen it.
+/// Brings what the hub says of a leg to the vault that holds it; none if the anchor has not seen it.
 pub(crate) fn settle_call(
     hub: &dyn HubLog,
     rollup: RollupId,
     terms: &Prepare,
-    (committed, height): (bool, u64),
+    verdict: Verdict,
     held: u16,
     leaf: u64,
     anchor: &Anchor,
 ) -> Result<Option<Delivery>, Failed> {
     let Some(proof) = anchor.proof(hub, leaf)? else { return Ok(None) };
     let (items, gas) = items(terms, held);
+    // `AtomicVault.Decision`.
+    let (decision, height) = match verdict {
+        Verdict::Decided { committed, height } => (u8::from(committed), height),
+        Verdict::Released => (2, 0),
+    };
     let proof =
         AtomicVault::HubProof { anchor: proof.anchor, index: proof.index, count: proof.count, path: proof.path };
     let data = AtomicVault::settleCall {
         bundle: (&terms.bundle).into(),
         index: terms.index,
         leg: (&terms.leg).into(),
-        decision: u8::from(committed),
+        decision,
         height,
         proof,
         items,

@@ -13,9 +13,10 @@ use alloy_primitives::{Address, Bytes as AlloyBytes, FixedBytes, TxKind, U256};
 use alloy_rlp::{Encodable, encode};
 use prost::Message as _;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use switchyard_bridge_core::{
     Attestation, Ballot, BridgeRecord, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint, HubLeaf, LegRecord,
-    OperatorChange, OperatorKind, Vote,
+    OperatorChange, OperatorKind, SignedBundle, SignedLeg, Vote,
 };
 use switchyard_consensus_core::{
     keys,
@@ -130,6 +131,15 @@ impl Seeds {
         self.add("hub_state", "protocol_3", genesis.system_state().expect("a genesis").encode());
         self.kind("store_records", "leaf", 3, HubLeaf::Checkpoint(checkpoint).encode());
         let attestations = vec![Attestation { operator: identity, checkpoint, votes, signature }];
+        let leg = |rollup, transaction: &'static [u8]| SignedLeg {
+            rollup: RollupId(rollup),
+            leg: B256::repeat_byte(rollup.to_le_bytes()[0]),
+            transaction: transaction.into(),
+        };
+        let bundle =
+            SignedBundle { deadline: 90, salt: B256::repeat_byte(5), legs: vec![leg(1, b"one"), leg(2, b"other")] };
+        let bundles = Message::Bundles { id: 9, bundles: vec![Arc::new(bundle)] };
+        self.add("gossip_message", "bundles", bundles.encode().to_vec());
         self.add("gossip_message", "attestations", Message::Attestations { id: 0, attestations }.encode().to_vec());
     }
 
@@ -171,6 +181,8 @@ impl Seeds {
         self.bridge();
         self.kind("exchange_message", "whole", 1, block.encode());
         self.kind("exchange_message", "compact", 2, CompactBlock::of(&block).encode());
+        let carried = [&1u32.to_be_bytes()[..], &6u32.to_be_bytes(), b"record", &CompactBlock::of(&block).encode()];
+        self.kind("exchange_message", "carrying", 5, carried.concat());
         let request = [block.hash().as_slice(), &5u32.to_be_bytes(), &[0b10110]].concat();
         self.kind("exchange_message", "request", 3, request);
         let answer = [&block.hash()[..], &2u32.to_be_bytes(), &1u32.to_be_bytes(), b"a", &0u32.to_be_bytes()];

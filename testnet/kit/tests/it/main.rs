@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod arrows;
+mod bundles;
 mod clocks;
 mod faults;
 mod full_disk;

@@ -102,11 +102,11 @@ compat: setup ## the contracts; wallets' libraries, Foundry and an independent e
 	dir=$$(mktemp -d)
 	end() { "$$testnet" down --dir "$$dir" && rm -rf "$$dir"; }
 	trap end EXIT
-	"$$testnet" up --detach --base-port 0 --dir "$$dir" >/dev/null
+	"$$testnet" up --detach --no-demo --base-port 0 --dir "$$dir" >/dev/null
 	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
 	npm test --silent -- "$$dir/endpoints.json" </dev/null
 	end
-	"$$testnet" up --detach --base-port 0 --dir "$$dir" --one-second >/dev/null
+	"$$testnet" up --detach --no-demo --base-port 0 --dir "$$dir" --one-second >/dev/null
 	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
 	npm test --silent -- "$$dir/endpoints.json" pending engine </dev/null
 

@@ -9,6 +9,7 @@ pub mod evm;
 pub mod follow;
 pub mod ledger;
 pub mod load;
+pub mod messages;
 pub mod pace;
 pub mod payload;
 pub mod raw;

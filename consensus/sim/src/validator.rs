@@ -35,6 +35,7 @@ use switchyard_node::{
     ingest::{Ingest, IngestParts, Timing},
     machine::Machine,
     metrics::Metrics,
+    records::Records,
 };
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{Admission, Applied, Driver, DriverError, Sealing, SegmentInput};
@@ -272,6 +273,8 @@ impl Validator {
                 mempool: pool.clone(),
                 tip: announce,
                 metrics: metrics.clone(),
+                // Nobody takes them: the simulation's stake is changed by its own records.
+                records: Records::new().0,
                 keep_from: Box::new(|_| 0),
             };
             let finalizing = context.child("finalizer").spawn({

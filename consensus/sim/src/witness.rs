@@ -124,7 +124,7 @@ impl Witness {
             EngineEvent::Fault(fault) => {
                 self.event(time_ms, validator, &format!("fault {fault:?}"));
                 let _ = self.tell(|w| {
-                    let Some(place) = w.places.iter().position(|identity| *identity == fault.validator) else {
+                    let Some(place) = w.places.iter().position(|identity| *identity == fault.0.validator()) else {
                         return check::violated("guard", format!("{fault:?} names no validator"));
                     };
                     w.guard.fault(place, !w.byzantine.contains(&place))

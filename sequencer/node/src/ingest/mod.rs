@@ -394,6 +394,11 @@ impl Ingest {
                         self.pool.add(attestation);
                     }
                 }
+                Ok(Message::Verdicts { words, .. }) if judge.is_none() => {
+                    for word in words.into_iter().filter(|word| word.operator == from) {
+                        self.pool.add_verdict(word);
+                    }
+                }
                 // Questions and answers concern one node, and are sent to it.
                 Ok(_) => {
                     if let Some(judge) = judge {

@@ -6,6 +6,7 @@
 mod arrows;
 mod bundles;
 mod clocks;
+mod disputes;
 mod faults;
 mod full_disk;
 mod late;

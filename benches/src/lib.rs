@@ -7,6 +7,7 @@ pub mod engine;
 pub mod evm;
 pub mod follow;
 pub mod ledger;
+pub mod line;
 pub mod load;
 pub mod pace;
 pub mod payload;

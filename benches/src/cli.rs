@@ -35,6 +35,8 @@ enum Command {
     Sync(crate::sync::SyncArguments),
     /// Atomic bundles of two legs over two rollups of a running local network
     Bundles(crate::bundles::BundlesArguments),
+    /// Messages between two rollups of a running local network: a backlog, and live ones
+    Messages(crate::messages::MessagesArguments),
     /// The same transfers on one anvil process, to compare with
     Anvil(crate::anvil::AnvilArguments),
 }
@@ -143,6 +145,7 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Engine(arguments) => crate::engine::run(arguments).await,
         Command::Sync(arguments) => crate::sync::run(arguments).await.map(|()| 0),
         Command::Bundles(arguments) => crate::bundles::run(arguments).await,
+        Command::Messages(arguments) => crate::messages::run(arguments).await,
         Command::Anvil(arguments) => crate::anvil::run(arguments).await,
     }
 }

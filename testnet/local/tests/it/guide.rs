@@ -9,7 +9,7 @@ use std::{
 use switchyard_testnet_local::{accounts::ACCOUNTS, find_binary};
 
 #[path = "../../../../bridge/client/examples/swap.rs"]
-#[allow(dead_code, reason = "its own main is not called")]
+#[allow(dead_code, unreachable_pub, reason = "a program of its own")]
 mod swap;
 
 /// A block of code: its language, the file that it is, and its text.

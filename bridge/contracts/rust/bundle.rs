@@ -86,6 +86,11 @@ impl Prepare {
         Ok(Some(Self { bundle: (&call.bundle).into(), index: call.index, leg }))
     }
 
+    /// What calldata tells the vault, whichever contract it is for; `None` where it is nothing that the vault understands.
+    pub(crate) fn of_input(data: &[u8]) -> Option<Self> {
+        Self::read(0, data).ok()?
+    }
+
     /// What an encoded transaction, leg `index` of some bundle, tells the vault; `None` where it calls another contract, which may call
     /// the vault in turn.
     pub fn of_transaction(index: usize, transaction: &[u8]) -> Result<Option<Self>, LegError> {

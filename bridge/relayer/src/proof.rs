@@ -161,13 +161,21 @@ fn items(terms: &Prepare, held: u16) -> (u16, u64) {
     (chosen, gas)
 }
 
-/// Brings a decision, whether and at which hub height a bundle is committed, to the vault that holds a leg; none if the anchor has not
-/// seen it.
+/// What the hub says of a leg that its vault holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Whether its bundle is committed, and the hub height at which that was decided.
+    Decided { committed: bool, height: u64 },
+    /// It was prepared outside its bundle.
+    Released,
+}
+
+/// Brings what the hub says to the vault that holds a leg; none if the anchor has not seen it.
 pub(crate) fn settle_call(
     hub: &dyn HubLog,
     rollup: RollupId,
     terms: &Prepare,
-    (committed, height): (bool, u64),
+    verdict: Verdict,
     held: u16,
     leaf: u64,
     anchor: &Anchor,
@@ -176,11 +184,16 @@ pub(crate) fn settle_call(
     let (items, gas) = items(terms, held);
     let proof =
         AtomicVault::HubProof { anchor: proof.anchor, index: proof.index, count: proof.count, path: proof.path };
+    // `AtomicVault.Decision`.
+    let (decision, height) = match verdict {
+        Verdict::Decided { committed, height } => (u8::from(committed), height),
+        Verdict::Released => (2, 0),
+    };
     let data = AtomicVault::settleCall {
         bundle: (&terms.bundle).into(),
         index: terms.index,
         leg: (&terms.leg).into(),
-        decision: u8::from(committed),
+        decision,
         height,
         proof,
         items,

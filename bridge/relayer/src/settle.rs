@@ -1,6 +1,9 @@
 //! Bundles: how far they have come, and bringing the hub's decisions to the vaults.
 
-use crate::{Anchor, Delivery, Failed, Hub, proof};
+use crate::{
+    Anchor, Delivery, Failed, Hub,
+    proof::{self, Verdict},
+};
 use alloy_primitives::{B256, U256, keccak256};
 use std::{
     collections::BTreeMap,
@@ -94,6 +97,16 @@ pub fn settlement(
     Ok(Some(calls))
 }
 
+/// What anyone can send to have a leg given back that was prepared outside its bundle; `leaf` is the index of the hub's leaf that
+/// releases it. None where its vault does not hold it, or the rollup has not seen the leaf.
+pub fn release(hub: &dyn Hub, chain: &dyn EvmChain, terms: &Prepare, leaf: u64) -> Result<Option<Delivery>, Failed> {
+    let rollup = terms.leg.rollup;
+    let vault = vault_state(chain, rollup, &terms.bundle.id(), terms.index)?;
+    let anchor = Anchor::newest(hub, chain)?.filter(|_| vault.state == LegState::Prepared);
+    let call = anchor.map(|anchor| proof::settle_call(hub, rollup, terms, Verdict::Released, vault.held, leaf, &anchor));
+    Ok(call.transpose()?.flatten())
+}
+
 /// The index of a decision's leaf, which the hub block of a height has added.
 fn decision_leaf(hub: &dyn Hub, id: &B256, height: u64) -> Result<Option<u64>, Failed> {
     for index in hub.count_at(height.saturating_sub(1))?..hub.count_at(height)? {
@@ -139,7 +152,8 @@ impl Waiting {
     ) -> Result<Option<Delivery>, Failed> {
         match vault.state {
             LegState::Prepared => {
-                proof::settle_call(hub, rollup, &self.terms, (self.committed, self.height), vault.held, leaf, anchor)
+                let verdict = Verdict::Decided { committed: self.committed, height: self.height };
+                proof::settle_call(hub, rollup, &self.terms, verdict, vault.held, leaf, anchor)
             }
             LegState::Committed | LegState::Aborted if vault.held != 0 => {
                 Ok(Some(proof::retry_call(rollup, &self.terms, vault.held)))

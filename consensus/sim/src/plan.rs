@@ -1,12 +1,13 @@
 //! What a seed decides: who takes part, who is faulty, and what goes wrong when.
 
 use crate::{
+    bundles::Intent,
     byzantine::Behaviour,
     network::{Disorder, Link},
     operators::Edit,
     run::rng_for,
     validator::Settings,
-    world::Shape,
+    world::{EVMS, Shape},
 };
 use commonware_utils::NZU64;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -62,6 +63,8 @@ pub enum Action {
     },
     /// The operators want the stake table to change.
     Edit(Edit),
+    /// Parties sign a bundle.
+    Bundle(Intent),
 }
 
 /// A run, before it has begun.
@@ -126,7 +129,7 @@ impl Plan {
             seats.shuffle(&mut rng);
             let count = rng.random_range(1..=(validators - 1) / 3);
             for seat in &seats[..count] {
-                plan.byzantine.insert(*seat, Behaviour::ALL[rng.random_range(0..Behaviour::ALL.len())]);
+                plan.byzantine.insert(*seat, Behaviour::ALL[rng.random_range(0..Behaviour::PLAIN)]);
             }
         }
         if crashes {
@@ -154,6 +157,10 @@ impl Plan {
         if rng.random_range(0..4) == 0 {
             plan.stake(&mut rng);
         }
+        let mut rng = rng_for(seed, "bridge");
+        if rng.random_range(0..4) == 0 {
+            plan.bridge(&mut rng);
+        }
         // Stable, so that what was planned first for a moment happens first.
         plan.actions.sort_by_key(|(at, _)| *at);
         plan
@@ -167,6 +174,17 @@ impl Plan {
     /// All validators that there may be.
     pub fn places(&self) -> usize {
         self.settings.len()
+    }
+
+    /// A calm run of validators that are operators of all EVM rollups too, in which parties sign a bundle each half second.
+    pub fn calm_with_bundles(seed: u64, validators: usize, intents: &[Intent]) -> Self {
+        let mut plan = Self::calm(seed, validators);
+        plan.bridge(&mut rng_for(seed, "bridge"));
+        plan.shape.attesters = EVMS.into_iter().map(|rollup| (rollup, (0..validators).collect())).collect();
+        plan.actions.retain(|(_, action)| !matches!(action, Action::Bundle(_)));
+        plan.actions.extend((1..).zip(intents).map(|(second, intent)| (second * 500, Action::Bundle(*intent))));
+        plan.actions.sort_by_key(|(at, _)| *at);
+        plan
     }
 
     /// A calm run in which the stake table changes.
@@ -250,6 +268,32 @@ impl Plan {
         // What changes takes two epochs to be in force.
         for settings in &mut self.settings {
             settings.pace.heartbeat_ms = 300;
+        }
+    }
+
+    /// The network has two or three EVM rollups that make checkpoints, which all validators execute. Who attests each is a matter of
+    /// chance: all, or so few that one who is away is one too many.
+    fn bridge(&mut self, rng: &mut StdRng) {
+        let founders = self.founders();
+        for rollup in &EVMS[..rng.random_range(2..=EVMS.len())] {
+            let mut places: Vec<usize> = (0..founders).collect();
+            places.shuffle(rng);
+            places.truncate([founders, founders, 3][rng.random_range(0..3)]);
+            self.shape.attesters.insert(*rollup, places.into_iter().collect());
+        }
+        for behaviour in self.byzantine.values_mut() {
+            if rng.random_range(0..3) == 0 {
+                *behaviour = Behaviour::Tearing;
+            }
+        }
+        for settings in &mut self.settings {
+            settings.executes = true;
+            settings.pace.heartbeat_ms = 300;
+        }
+        for _ in 0..rng.random_range(3..9) {
+            let intent = Intent::ALL[rng.random_range(0..Intent::ALL.len())];
+            let intent = if rng.random_range(0..2) == 0 { Intent::Sound } else { intent };
+            self.actions.push((rng.random_range(100..FAULTS_MS), Action::Bundle(intent)));
         }
     }
 

@@ -7,10 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Instant,
 };
-use switchyard_consensus_sim::{
-    plan::Plan,
-    run::{Seen, run},
-};
+use switchyard_consensus_sim::{plan::Plan, run::run, seen::Seen};
 
 /// Runs a simulated network once for each seed.
 #[derive(Parser)]
@@ -70,7 +67,7 @@ fn main() -> ExitCode {
     let seen = total.into_inner();
     println!(
         "{seeds} seeds from {from}: {} blocks, {} simulated seconds; {} crashes, {} cut links, {} liars, {} seats caught; {} \
-         transactions accepted, {} rollup blocks; {} records, {} committees that are not the one before, {} epochs; in {:?}",
+         transactions accepted, {} rollup blocks, {} of them certified, {} bundles committed and {} aborted, {} legs settled; {} records, {} committees that are not the one before, {} epochs; in {:?}",
         seen.blocks,
         seen.time_ms / 1000,
         seen.crashes,
@@ -79,6 +76,10 @@ fn main() -> ExitCode {
         seen.caught,
         seen.accepted,
         seen.derived,
+        seen.certified,
+        seen.bundles.0,
+        seen.bundles.1,
+        seen.settled,
         seen.records,
         seen.committees,
         seen.followed,

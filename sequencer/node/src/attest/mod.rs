@@ -139,7 +139,7 @@ impl Attest {
         while !stop.is_cancelled() {
             self.parts.tip.mark_unchanged();
             self.parts.closed.mark_unchanged();
-            self.round()?;
+            self.round(Instant::now())?;
             let (tip, closed) = (&mut self.parts.tip, &mut self.parts.closed);
             let more = runtime.block_on(async {
                 tokio::select! {
@@ -157,12 +157,12 @@ impl Attest {
     }
 
     /// Compares what was certified since the last round, and attests what is new. Blocking.
-    pub fn round(&mut self) -> Result<(), AttestError> {
+    pub fn round(&mut self, now: Instant) -> Result<(), AttestError> {
         self.read_certified()?;
         for rollup in self.uncompared.keys().copied().collect::<Vec<_>>() {
             self.compare(rollup)?;
         }
-        self.attest()
+        self.attest(now)
     }
 
     fn read_certified(&mut self) -> Result<(), AttestError> {
@@ -218,7 +218,7 @@ impl Attest {
         Ok(())
     }
 
-    fn attest(&mut self) -> Result<(), AttestError> {
+    fn attest(&mut self, now: Instant) -> Result<(), AttestError> {
         let Some(operator) = &self.parts.operator else { return Ok(()) };
         let state = self.parts.hub.tip();
         let Some(bridge) = state.bridge() else { return Ok(()) };
@@ -236,7 +236,6 @@ impl Attest {
                 Some(next) => next,
                 None => first_number(&**chain, head).map_err(failed)?,
             };
-            let now = Instant::now();
             let begun = Said { next, up_to: next.saturating_sub(1), since: now };
             let said = self.said.entry(*rollup).or_insert(begun);
             if said.next != next {

@@ -33,6 +33,10 @@ enum Command {
     Engine(crate::engine::EngineArguments),
     /// A new follower of a running local network: how fast it copies and executes the log
     Sync(crate::sync::SyncArguments),
+    /// Atomic bundles of two legs over two rollups of a running local network
+    Bundles(crate::bundles::BundlesArguments),
+    /// Messages between two rollups of a running local network: a backlog, and live ones
+    Messages(crate::messages::MessagesArguments),
     /// The same transfers on one anvil process, to compare with
     Anvil(crate::anvil::AnvilArguments),
 }
@@ -140,6 +144,8 @@ async fn run(cli: Cli) -> Result<u8> {
         Command::Load(arguments) => load(arguments).await,
         Command::Engine(arguments) => crate::engine::run(arguments).await,
         Command::Sync(arguments) => crate::sync::run(arguments).await.map(|()| 0),
+        Command::Bundles(arguments) => crate::bundles::run(arguments).await,
+        Command::Messages(arguments) => crate::messages::run(arguments).await,
         Command::Anvil(arguments) => crate::anvil::run(arguments).await,
     }
 }

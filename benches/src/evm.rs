@@ -145,7 +145,7 @@ fn is_passing(message: &str) -> bool {
 }
 
 /// Gives every account an equal part of what the funded accounts own, and waits until it has it.
-async fn fund(rpc: &Rpc, chain_id: u64, keys: &[PrivateKeySigner]) -> Result<()> {
+pub(crate) async fn fund(rpc: &Rpc, chain_id: u64, keys: &[PrivateKeySigner]) -> Result<()> {
     let ether = |n: u64| U256::from(n) * U256::from(10).pow(U256::from(18));
     let share = keys.len().div_ceil(ACCOUNTS.len());
     let mut value = ether(BALANCE_ETHER);

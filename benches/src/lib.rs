@@ -2,12 +2,14 @@
 //! are in `benches/`.
 
 pub mod anvil;
+pub mod bundles;
 pub mod cli;
 pub mod engine;
 pub mod evm;
 pub mod follow;
 pub mod ledger;
 pub mod load;
+pub mod messages;
 pub mod pace;
 pub mod payload;
 pub mod raw;

@@ -125,7 +125,8 @@ impl Target {
         BlockServiceClient::new(self.channel(index)).max_decoding_message_size(usize::MAX)
     }
 
-    fn channel(&self, index: usize) -> Channel {
+    /// The connection to validator `index`, counted around.
+    pub fn channel(&self, index: usize) -> Channel {
         // `open` refuses a network without validators.
         self.channels[index % self.channels.len()].clone()
     }

@@ -5,12 +5,14 @@
 
 mod bundle;
 mod error;
+mod transfer;
 mod wallet;
 
 pub use bundle::{BundleDraft, submit_request};
 pub use error::ClientError;
 pub use switchyard_bridge_contracts::{Prepare, bundle::assemble};
 pub use switchyard_bridge_core::{Call as Participant, Leg, Move, MoveKind, SignedBundle, SignedLeg};
+pub use transfer::Transfer;
 pub use wallet::{Account, Call, Tx, sign};
 
 use alloy::signers::local::PrivateKeySigner;

@@ -86,19 +86,16 @@ impl Prepare {
         Ok(Some(Self { bundle: (&call.bundle).into(), index: call.index, leg }))
     }
 
-    /// What calldata tells the vault, whichever contract it is for; `None` where it is nothing that the vault understands.
-    pub(crate) fn of_input(data: &[u8]) -> Option<Self> {
-        Self::read(0, data).ok()?
-    }
-
     /// What an encoded transaction, leg `index` of some bundle, tells the vault; `None` where it calls another contract, which may call
     /// the vault in turn.
     pub fn of_transaction(index: usize, transaction: &[u8]) -> Result<Option<Self>, LegError> {
         let tx = TxEnvelope::decode_2718_exact(transaction).map_err(|_| LegError::Transaction { leg: index })?;
-        if tx.kind() != TxKind::Call(ATOMIC_VAULT) {
-            return Ok(None);
-        }
-        Self::read(index, tx.input())
+        Self::of(index, &tx)
+    }
+
+    /// [`Self::of_transaction`] of one that is decoded.
+    pub fn of(index: usize, tx: &TxEnvelope) -> Result<Option<Self>, LegError> {
+        if tx.kind() == TxKind::Call(ATOMIC_VAULT) { Self::read(index, tx.input()) } else { Ok(None) }
     }
 }
 

@@ -88,7 +88,8 @@ impl Ledger {
                 TxKind::Create => sender.create(transaction.nonce()),
             };
             self.touched.extend([sender, recipient]);
-            let prepare = Prepare::of_input(transaction.input());
+            // One that does not decode prepares nothing.
+            let prepare = Prepare::of(0, transaction).ok().flatten();
             for log in receipt.logs().iter().filter(|log| log.address == ATOMIC_VAULT) {
                 self.log(log, prepare.as_ref());
             }

@@ -148,6 +148,67 @@ pub enum BridgeError {
         /// The leg's index.
         leg: usize,
     },
+    /// It has contradicted itself, as was proven: it lost all of its stake then, and never has any again.
+    #[error("{identity} was proven to contradict itself: its stake is gone, and it gets none any more")]
+    Fallen {
+        /// The identity.
+        identity: B256,
+    },
+    /// Only operators with stake that are not leaving may challenge.
+    #[error("{identity} is no operator with stake that stays, so it cannot challenge")]
+    NotVital {
+        /// The identity.
+        identity: B256,
+    },
+    /// The two checkpoints of a challenge are the same, or of different blocks.
+    #[error("rollup {rollup}: the challenge of block {number} names no other checkpoint of it")]
+    NothingChallenged {
+        /// The rollup.
+        rollup: RollupId,
+        /// The rollup block.
+        number: u64,
+    },
+    /// What is challenged was not certified so, or too long ago.
+    #[error(
+        "rollup {rollup}: block {number} was not certified by hub block {certified_at} with these signers, or not in the \
+         last 512 blocks"
+    )]
+    NotChallengeable {
+        /// The rollup.
+        rollup: RollupId,
+        /// The rollup block.
+        number: u64,
+        /// The hub block that the challenge names.
+        certified_at: u64,
+    },
+    /// It was challenged before, or follows from a block that was found wrong.
+    #[error("rollup {rollup}: block {number} was challenged already, or a block before it was found wrong")]
+    Challenged {
+        /// The rollup.
+        rollup: RollupId,
+        /// The rollup block.
+        number: u64,
+    },
+    /// A challenger has one challenge at a time, and rests after one that was not decided.
+    #[error("{identity} has a challenge that is not decided, or rests after one")]
+    Busy {
+        /// The identity.
+        identity: B256,
+    },
+    /// As many challenges as the hub remembers.
+    #[error("as many challenges, or signers in them, as the hub remembers")]
+    ChallengesFull,
+    /// Nothing is to be decided.
+    #[error("rollup {rollup}: no challenge of block {number} waits for a verdict")]
+    NoChallenge {
+        /// The rollup.
+        rollup: RollupId,
+        /// The rollup block.
+        number: u64,
+    },
+    /// A block brings few verdicts.
+    #[error("more than 4 verdicts in one block")]
+    TooManyVerdicts,
     /// The accumulator has no room.
     #[error(transparent)]
     Accumulator(#[from] crate::AccumulatorFull),

@@ -1,6 +1,9 @@
 //! The records of the system rollup that are the bridge's.
 
-use crate::{attestation::Certificate, bundles::BundleRecord, operator::OperatorChange};
+use crate::{
+    attestation::Certificate, bundles::BundleRecord, challenge::Challenge, challenge::Verdict, evidence::Evidence,
+    operator::OperatorChange,
+};
 use switchyard_consensus_core::record::Record;
 use switchyard_primitives::{Bytes, DecodeError, Reader, Writer};
 
@@ -13,6 +16,12 @@ pub enum BridgeRecord {
     Certificate(Certificate),
     /// Kind 18. Made by the block's proposer of what was submitted.
     Bundle(BundleRecord),
+    /// Kind 19.
+    Evidence(Evidence),
+    /// Kind 20.
+    Challenge(Challenge),
+    /// Kind 21. Made by the block's proposer.
+    Verdict(Verdict),
 }
 
 /// The lowest kind of the bridge's records; those below are [`Record`]'s.
@@ -24,9 +33,10 @@ impl BridgeRecord {
         matches!(bytes, [Record::VERSION, kind, ..] if *kind >= KINDS_FROM)
     }
 
-    /// Whether bytes are a record that only a block's proposer makes: a certificate or a bundle, if they are a record at all.
+    /// Whether bytes are a record that only a block's proposer makes: a certificate, a bundle or a verdict, if they are a record
+    /// at all.
     pub fn is_proposers(bytes: &[u8]) -> bool {
-        matches!(bytes, [Record::VERSION, 17 | 18, ..])
+        matches!(bytes, [Record::VERSION, 17 | 18 | 21, ..])
     }
 
     /// Whether bytes are a bundle, if they are a record at all.
@@ -39,7 +49,7 @@ impl BridgeRecord {
         matches!(bytes, [Record::VERSION, 17, ..])
     }
 
-    /// `version u8 | kind u8 | body`: `docs/specs/checkpoints.md`.
+    /// `version u8 | kind u8 | body`: `docs/specs/checkpoints.md`, `docs/specs/challenges.md`.
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::default();
         w.u8(Record::VERSION);
@@ -56,6 +66,18 @@ impl BridgeRecord {
                 w.u8(18);
                 bundle.write(&mut w);
             }
+            Self::Evidence(evidence) => {
+                w.u8(19);
+                evidence.write(&mut w);
+            }
+            Self::Challenge(challenge) => {
+                w.u8(20);
+                challenge.write(&mut w);
+            }
+            Self::Verdict(verdict) => {
+                w.u8(21);
+                verdict.write(&mut w);
+            }
         }
         w.into_bytes()
     }
@@ -71,6 +93,9 @@ impl BridgeRecord {
             16 => Self::Operator(OperatorChange::read(&mut r)?),
             17 => Self::Certificate(Certificate::read(&mut r)?),
             18 => Self::Bundle(BundleRecord::read(&mut r)?),
+            19 => Self::Evidence(Evidence::read(&mut r)?),
+            20 => Self::Challenge(Challenge::read(&mut r)?),
+            21 => Self::Verdict(Verdict::read(&mut r)?),
             _ => return Err(DecodeError::Invalid { field: "record.kind", reason: "unknown" }),
         };
         r.finish()?;

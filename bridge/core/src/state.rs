@@ -4,9 +4,11 @@
 
 use crate::{
     Accumulator, AccumulatorFull, Attestation, BridgeError, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint,
-    HubBundle, HubLeaf, NodeId, Operator, OperatorChange, OperatorKind, Vote,
+    Cut, HubBundle, HubLeaf, NodeId, Operator, OperatorChange, OperatorKind, Signed, Vote,
     bundles::{Bundles, Effect},
+    disputes::Disputes,
     operator::read_rollups,
+    signers_hash,
     system::Founding,
     votes_root,
 };
@@ -39,14 +41,17 @@ pub struct Rollup {
 /// The bridge's state after a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgeState {
-    operators: Arc<BTreeMap<B256, Operator>>,
+    pub(crate) operators: Arc<BTreeMap<B256, Operator>>,
     rollups: Arc<BTreeMap<RollupId, Rollup>>,
     bundles: Arc<Bundles>,
+    pub(crate) disputes: Arc<Disputes>,
     tree: Accumulator,
     /// Leaves that the newest block has added, with the full nodes that they made: of these the tree forgets all but the edge.
-    added: Added,
+    pub(crate) added: Added,
     /// Whether the block that is being followed has brought a certificate.
     certified: bool,
+    /// Verdicts that it has brought.
+    pub(crate) verdicts: usize,
     /// Transactions that are legs in the block that is being followed.
     legs: BTreeSet<(RollupId, TxHash)>,
     root: B256,
@@ -61,6 +66,8 @@ pub struct Added {
     pub nodes: Vec<(NodeId, B256)>,
     /// Bundles that were included or decided.
     pub bundles: Vec<(B256, HubBundle)>,
+    /// Whose stake was cut.
+    pub cuts: Vec<Cut>,
 }
 
 /// The transactions of a block, by rollup and hash.
@@ -75,9 +82,11 @@ impl BridgeState {
             operators: Arc::new(founding.operators.clone()),
             rollups: Arc::default(),
             bundles: Arc::default(),
+            disputes: Arc::default(),
             tree: Accumulator::default(),
             added: Added::default(),
             certified: false,
+            verdicts: 0,
             legs: BTreeSet::new(),
             root: B256::ZERO,
         };
@@ -143,6 +152,7 @@ impl BridgeState {
     pub(crate) fn open_block(&mut self) {
         self.added = Added::default();
         self.certified = false;
+        self.verdicts = 0;
         self.legs.clear();
     }
 
@@ -217,14 +227,17 @@ impl BridgeState {
         if std::mem::replace(&mut self.certified, true) {
             return Err(BridgeError::SecondCertificate);
         }
-        let mut statements = Vec::with_capacity(certificate.entries.len());
+        let count = certificate.entries.len();
+        let (mut statements, mut noted) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut rollups = BTreeMap::clone(&self.rollups);
         let height = hub.next_height();
         for entry in &certificate.entries {
             let rollup = rollups.get_mut(&entry.checkpoint.rollup);
             let rollup = rollup.ok_or(BridgeError::Rollup { rollup: entry.checkpoint.rollup })?;
             check_order(rollup, &entry.checkpoint, height)?;
-            statements.push(self.signed(hub, entry)?);
+            let (signed, message, keys) = self.signed(hub, entry)?;
+            statements.push((message, keys));
+            noted.push((entry.checkpoint.rollup, signed));
             let index = self.append(HubLeaf::Checkpoint(entry.checkpoint))?;
             rollup.certified = Some(Certified { checkpoint: entry.checkpoint, index });
             self.count(entry.checkpoint.rollup, &entry.votes, height)?;
@@ -233,15 +246,16 @@ impl BridgeState {
             return Err(BridgeError::Signature);
         }
         self.rollups = Arc::new(rollups);
+        self.note_signed(height, &noted);
         Ok(())
     }
 
-    /// What the signers of an entry have signed, and with which keys, if they are a quorum.
+    /// Who has signed an entry, as it is kept; what they have signed, and with which keys, if they are a quorum.
     fn signed(
         &self,
         hub: &HubState,
         entry: &CertifiedCheckpoint,
-    ) -> Result<(Vec<u8>, Vec<FixedBytes<48>>), BridgeError> {
+    ) -> Result<(Signed, Vec<u8>, Vec<FixedBytes<48>>), BridgeError> {
         let CertifiedCheckpoint { checkpoint, votes, signers } = entry;
         let Checkpoint { rollup, number, .. } = *checkpoint;
         if votes_root(votes) != checkpoint.votes_root {
@@ -254,15 +268,17 @@ impl BridgeState {
         }
         let total = attesters.iter().map(|(_, _, stake)| u128::from(*stake)).sum();
         let signed = signers.signers().filter_map(|i| attesters.get(usize::try_from(i).ok()?));
-        let (mut keys, mut found) = (Vec::with_capacity(expected), 0);
-        for (_, bls, stake) in signed {
+        let (mut identities, mut keys, mut found) = (Vec::with_capacity(expected), Vec::with_capacity(expected), 0);
+        for (identity, bls, stake) in signed {
+            identities.push(*identity);
             keys.push(*bls);
             found += u128::from(*stake);
         }
         if !Self::is_quorum(found, total) {
             return Err(BridgeError::Quorum { rollup, found, total });
         }
-        Ok((Attestation::message(hub.network(), checkpoint), keys))
+        let signed = Signed { checkpoint: checkpoint.hash(), signers: signers_hash(&identities) };
+        Ok((signed, Attestation::message(hub.network(), checkpoint), keys))
     }
 
     /// Whether the block of a height may include a bundle, whatever else is in it.
@@ -344,7 +360,8 @@ impl BridgeState {
             self.decide(id, false, height)?;
         }
         let forgets = self.bundles.len() > 0 && Arc::make_mut(&mut self.bundles).forget(height);
-        let changed = changed || forgets || !overdue.is_empty();
+        let lapses = self.forget_disputes(height);
+        let changed = changed || forgets || lapses || !overdue.is_empty();
         let is_gone = |operator: &Operator| operator.gone_at.is_some_and(|gone_at| gone_at <= height);
         if self.operators.values().any(is_gone) {
             let mut operators = BTreeMap::clone(&self.operators);
@@ -386,6 +403,7 @@ impl BridgeState {
             }
         }
         self.bundles.write(w);
+        self.disputes.write(w);
         self.tree.write(w);
     }
 
@@ -424,9 +442,11 @@ impl BridgeState {
             operators: Arc::new(operators),
             rollups: Arc::new(rollups),
             bundles: Arc::new(Bundles::read(r)?),
+            disputes: Arc::new(Disputes::read(r)?),
             tree: Accumulator::read(r)?,
             added: Added::default(),
             certified: false,
+            verdicts: 0,
             legs: BTreeSet::new(),
             root: B256::ZERO,
         };

@@ -1,13 +1,16 @@
 //! All of the hub's state: what consensus needs of it, and the bridge.
 
-use crate::{BridgeError, BridgeRecord, BridgeState, Operator, SystemError, state::Contents};
+use crate::{
+    BridgeError, BridgeRecord, BridgeState, CertifiedCheckpoint, Checkpoint, Cut, Operator, SystemError, justice::Cuts,
+    state::Contents,
+};
 use std::{collections::BTreeMap, ops::Deref, sync::Arc};
 use switchyard_consensus_core::{
     HubState,
     record::{Record, RecordError},
     stake::RECORDS_PER_BLOCK,
 };
-use switchyard_primitives::{B256, Block, DecodeError, Header, Reader, RollupId, Writer, keccak256};
+use switchyard_primitives::{B256, Block, Bytes, DecodeError, Header, Reader, RollupId, Writer, keccak256};
 
 /// The protocol version with which the bridge begins.
 pub const BRIDGE_FROM: u8 = 3;
@@ -111,6 +114,27 @@ impl SystemState {
         Ok(Arc::new(state))
     }
 
+    /// What the records of the next block, which is valid, certify: each checkpoint with who has signed it, ascending.
+    pub fn certified_by(&self, records: &[Bytes]) -> Vec<(Checkpoint, Vec<B256>)> {
+        let mut draft = self.draft();
+        for record in records {
+            if let Ok(BridgeRecord::Certificate(certificate)) = BridgeRecord::decode(record)
+                && let Some(bridge) = draft.0.bridge()
+            {
+                let signers = |entry: &CertifiedCheckpoint| {
+                    let attesters = bridge.attesters(&draft.0.hub, entry.checkpoint.rollup);
+                    let signed = entry.signers.signers().filter_map(|i| attesters.get(usize::try_from(i).ok()?));
+                    signed.map(|(identity, _, _)| *identity).collect()
+                };
+                return certificate.entries.iter().map(|entry| (entry.checkpoint, signers(entry))).collect();
+            }
+            if draft.add(record).is_err() {
+                break;
+            }
+        }
+        Vec::new()
+    }
+
     /// The next block's records, to be put together one by one.
     pub fn draft(&self) -> Draft {
         let mut state = self.clone();
@@ -127,14 +151,37 @@ impl SystemState {
     fn apply(&mut self, record: &[u8], contents: Option<&Contents>) -> Result<(), SystemError> {
         if !BridgeRecord::is_one(record) {
             let record = Record::decode(record).map_err(RecordError::from)?;
+            if let Some(bridge) = &self.bridge {
+                bridge.admits(&record)?;
+            }
             return Ok(self.hub.apply(&record)?);
         }
         let protocol = self.hub.protocol();
         let bridge = self.bridge.as_mut().ok_or(BridgeError::Protocol { protocol })?;
+        let mut cuts = Cuts::new();
         match BridgeRecord::decode(record).map_err(BridgeError::from)? {
             BridgeRecord::Operator(change) => bridge.change(&self.hub, &change)?,
             BridgeRecord::Certificate(certificate) => bridge.certify(&self.hub, &certificate)?,
             BridgeRecord::Bundle(bundle) => bridge.include(&self.hub, &bundle, contents)?,
+            BridgeRecord::Evidence(evidence) => cuts = bridge.convict(&self.hub, &evidence)?,
+            BridgeRecord::Challenge(challenge) => bridge.challenge(&self.hub, &challenge)?,
+            BridgeRecord::Verdict(verdict) => cuts = bridge.rule(&self.hub, &verdict)?,
+        }
+        self.cut(cuts)
+    }
+
+    /// Cuts stakes in the table.
+    fn cut(&mut self, cuts: Cuts) -> Result<(), SystemError> {
+        if cuts.is_empty() {
+            return Ok(());
+        }
+        let stake = |identity| self.hub.validators().get(&identity).map_or(0, |v| v.stake);
+        let cuts =
+            cuts.into_iter().map(|(identity, offence)| Cut { identity, offence, amount: offence.cut(stake(identity)) });
+        let cuts: Vec<Cut> = cuts.collect();
+        self.hub.cut(cuts.iter().map(|cut| (cut.identity, cut.amount)))?;
+        if let Some(bridge) = &mut self.bridge {
+            bridge.added.cuts.extend(cuts);
         }
         Ok(())
     }
@@ -165,7 +212,7 @@ impl SystemState {
 
     /// Reads [`Self::encode`]'s layout.
     pub fn decode(network: B256, founding: Arc<Founding>, bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut r = Reader::new(switchyard_primitives::Bytes::copy_from_slice(bytes));
+        let mut r = Reader::new(Bytes::copy_from_slice(bytes));
         let hub = HubState::read(network, &mut r)?;
         let bridge = if hub.protocol() >= BRIDGE_FROM { Some(BridgeState::read(&mut r)?) } else { None };
         r.finish()?;

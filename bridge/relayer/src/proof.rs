@@ -1,6 +1,6 @@
 //! What the contracts are shown.
 
-use crate::{Failed, Hub as HubLog, Registered};
+use crate::{Failed, Hub as HubLog, Registered, settle::Verdict};
 use alloy::sol_types::SolCall;
 use alloy_primitives::{Address, B256, Bytes, U256};
 use switchyard_bridge_contracts::{AtomicVault, Hub, Inbox, Prepare};
@@ -161,16 +161,7 @@ fn items(terms: &Prepare, held: u16) -> (u16, u64) {
     (chosen, gas)
 }
 
-/// What the hub says of a leg that its vault holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// Whether its bundle is committed, and the hub height at which that was decided.
-    Decided { committed: bool, height: u64 },
-    /// It was prepared outside its bundle.
-    Released,
-}
-
-/// Brings what the hub says to the vault that holds a leg; none if the anchor has not seen it.
+/// Brings what the hub says of a leg to the vault that holds it; none if the anchor has not seen it.
 pub(crate) fn settle_call(
     hub: &dyn HubLog,
     rollup: RollupId,
@@ -182,13 +173,13 @@ pub(crate) fn settle_call(
 ) -> Result<Option<Delivery>, Failed> {
     let Some(proof) = anchor.proof(hub, leaf)? else { return Ok(None) };
     let (items, gas) = items(terms, held);
-    let proof =
-        AtomicVault::HubProof { anchor: proof.anchor, index: proof.index, count: proof.count, path: proof.path };
     // `AtomicVault.Decision`.
     let (decision, height) = match verdict {
         Verdict::Decided { committed, height } => (u8::from(committed), height),
         Verdict::Released => (2, 0),
     };
+    let proof =
+        AtomicVault::HubProof { anchor: proof.anchor, index: proof.index, count: proof.count, path: proof.path };
     let data = AtomicVault::settleCall {
         bundle: (&terms.bundle).into(),
         index: terms.index,

@@ -200,7 +200,7 @@ impl Side {
             self.deliver(parts, *source, runtime)?;
         }
         self.refund(runtime)?;
-        self.settling.scan(&*parts.hub, delay)?;
+        self.settling.scan(&*parts.hub, &*self.chain, delay)?;
         let room = WINDOW.saturating_sub(self.desk.len());
         let (settlements, unseen) = self.settling.due(&*parts.hub, &*self.chain, anchor.as_ref(), room)?;
         blind |= unseen;

@@ -1,9 +1,6 @@
 //! Bundles: how far they have come, and bringing the hub's decisions to the vaults.
 
-use crate::{
-    Anchor, Delivery, Failed, Hub,
-    proof::{self, Verdict},
-};
+use crate::{Anchor, Delivery, Failed, Hub, proof};
 use alloy_primitives::{B256, U256, keccak256};
 use std::{
     collections::BTreeMap,
@@ -88,7 +85,7 @@ pub fn settlement(
     for (index, (leg, transaction)) in (0u8..).zip(on_hub.record.legs.iter().zip(&on_hub.transactions)) {
         let Some(chain) = chains.get(&leg.rollup) else { continue };
         let Some(terms) = terms(index, transaction.as_ref()) else { continue };
-        let waiting = Waiting::new(terms, committed, height, on_hub.bundle.included);
+        let waiting = Waiting::new(terms, Verdict::Decided { committed, height }, on_hub.bundle.included);
         let vault = vault_state(&**chain, leg.rollup, &id, index)?;
         if let Some(anchor) = Anchor::newest(hub, &**chain)? {
             calls.extend(waiting.call(hub, leg.rollup, leaf, vault, &anchor)?);
@@ -102,8 +99,8 @@ pub fn settlement(
 pub fn release(hub: &dyn Hub, chain: &dyn EvmChain, terms: &Prepare, leaf: u64) -> Result<Option<Delivery>, Failed> {
     let rollup = terms.leg.rollup;
     let vault = vault_state(chain, rollup, &terms.bundle.id(), terms.index)?;
-    let anchor = Anchor::newest(hub, chain)?.filter(|_| vault.state == LegState::Prepared);
-    let call = anchor.map(|anchor| proof::settle_call(hub, rollup, terms, Verdict::Released, vault.held, leaf, &anchor));
+    let waiting = Waiting::new(terms.clone(), Verdict::Released, 0);
+    let call = Anchor::newest(hub, chain)?.map(|anchor| waiting.call(hub, rollup, leaf, vault, &anchor));
     Ok(call.transpose()?.flatten())
 }
 
@@ -123,13 +120,42 @@ fn terms(index: u8, transaction: Option<&Bytes>) -> Option<Prepare> {
     (prepare.index == index).then_some(prepare)
 }
 
-/// A leg that is decided.
+/// The terms of a leg that was prepared outside its bundle, whose release is a leaf of the hub: from the rollup's block whose certified
+/// checkpoint told of it, the leaf of which comes before.
+fn stray_terms(
+    hub: &dyn Hub,
+    chain: &dyn EvmChain,
+    rollup: RollupId,
+    leaf: u64,
+    (bundle, leg): (B256, u8),
+) -> Result<Option<Prepare>, Failed> {
+    for index in (leaf.saturating_sub(SCAN_MAX)..leaf).rev() {
+        let Some(HubLeaf::Checkpoint(checkpoint)) = hub.leaf(index)? else { continue };
+        if checkpoint.rollup != rollup {
+            continue;
+        }
+        let block = chain.block_by_number(checkpoint.number);
+        let Some(block) = block.map_err(|source| Failed::Rollup { rollup, source })? else { return Ok(None) };
+        let mut prepared = block.transactions.iter().filter_map(|tx| Prepare::of(usize::from(leg), tx).ok()?);
+        return Ok(prepared.find(|prepare| prepare.index == leg && prepare.bundle.id() == bundle));
+    }
+    Ok(None)
+}
+
+/// What the hub says of a leg.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Verdict {
+    /// Its bundle is decided, in the block of this height.
+    Decided { committed: bool, height: u64 },
+    /// It was prepared outside its bundle.
+    Released,
+}
+
+/// A leg that is decided or released.
 #[derive(Clone, Debug)]
 struct Waiting {
     terms: Prepare,
-    committed: bool,
-    /// Of the decision.
-    height: u64,
+    verdict: Verdict,
     /// Of the hub block that holds the leg.
     included: u64,
     attempts: u32,
@@ -137,8 +163,8 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn new(terms: Prepare, committed: bool, height: u64, included: u64) -> Self {
-        Self { terms, committed, height, included, attempts: 0, not_before: None }
+    fn new(terms: Prepare, verdict: Verdict, included: u64) -> Self {
+        Self { terms, verdict, included, attempts: 0, not_before: None }
     }
 
     /// What brings the leg further; none where nothing does, or the anchor has not seen the decision.
@@ -151,10 +177,7 @@ impl Waiting {
         anchor: &Anchor,
     ) -> Result<Option<Delivery>, Failed> {
         match vault.state {
-            LegState::Prepared => {
-                let verdict = Verdict::Decided { committed: self.committed, height: self.height };
-                proof::settle_call(hub, rollup, &self.terms, verdict, vault.held, leaf, anchor)
-            }
+            LegState::Prepared => proof::settle_call(hub, rollup, &self.terms, self.verdict, vault.held, leaf, anchor),
             LegState::Committed | LegState::Aborted if vault.held != 0 => {
                 Ok(Some(proof::retry_call(rollup, &self.terms, vault.held)))
             }
@@ -186,29 +209,40 @@ impl Settling {
     }
 
     /// Looks at the hub's newer leaves.
-    pub(crate) fn scan(&mut self, hub: &dyn Hub, delay: Duration) -> Result<(), Failed> {
+    pub(crate) fn scan(&mut self, hub: &dyn Hub, chain: &dyn EvmChain, delay: Duration) -> Result<(), Failed> {
         let mut index = match self.scanned {
             Some(scanned) => scanned,
             None => hub.recent()?,
         };
         let end = hub.leaves().min(index.saturating_add(SCAN_MAX));
         while index < end && self.waiting.len() < WAITING_MAX {
-            if let Some(HubLeaf::Decision { bundle, committed, height }) = hub.leaf(index)?
-                && let Some(OnHub { bundle, record, transactions }) = hub.bundle(&bundle)?
-            {
-                for (leg, (of, transaction)) in (0u8..).zip(record.legs.iter().zip(&transactions)) {
-                    if let Some(terms) = terms(leg, transaction.as_ref()).filter(|_| of.rollup == self.rollup) {
-                        let mut waiting = Waiting::new(terms, committed, height, bundle.included);
-                        waiting.not_before = Instant::now().checked_add(delay).filter(|_| !delay.is_zero());
-                        self.waiting.insert((index, leg), waiting);
-                    }
-                }
+            for (leg, waiting) in self.told(hub, chain, index)? {
+                let not_before = Instant::now().checked_add(delay).filter(|_| !delay.is_zero());
+                self.waiting.insert((index, leg), Waiting { not_before, ..waiting });
             }
             index += 1;
             self.scanned = Some(index);
         }
         self.scanned = Some(index);
         Ok(())
+    }
+
+    /// The legs here that a leaf is about.
+    fn told(&self, hub: &dyn Hub, chain: &dyn EvmChain, index: u64) -> Result<Vec<(u8, Waiting)>, Failed> {
+        Ok(match hub.leaf(index)? {
+            Some(HubLeaf::Decision { bundle, committed, height }) => {
+                let Some(OnHub { bundle, record, transactions }) = hub.bundle(&bundle)? else { return Ok(Vec::new()) };
+                let legs = (0u8..).zip(record.legs.iter().zip(&transactions));
+                let here = legs.filter(|(_, (leg, _))| leg.rollup == self.rollup);
+                let waiting = |terms| Waiting::new(terms, Verdict::Decided { committed, height }, bundle.included);
+                here.filter_map(|(leg, (_, tx))| Some((leg, waiting(terms(leg, tx.as_ref())?)))).collect()
+            }
+            Some(HubLeaf::Release { bundle, rollup, leg }) if rollup == self.rollup => {
+                let terms = stray_terms(hub, chain, rollup, index, (bundle, leg))?;
+                terms.map(|terms| (leg, Waiting::new(terms, Verdict::Released, 0))).into_iter().collect()
+            }
+            _ => Vec::new(),
+        })
     }
 
     /// Up to `limit` calls that are due, half of them for the newest decisions, and whether some wait for the rollup to see more

@@ -1,6 +1,6 @@
 //! Between a consensus engine and the node: who fills and judges proposals, and what comes out.
 
-use crate::{Committee, SeatError, SeatSet};
+use crate::{Committee, SeatError, SeatSet, VoteConflict};
 use futures::stream::BoxStream;
 use std::{future::Future, net::SocketAddr, sync::Arc};
 use switchyard_primitives::{B256, Block, BlockError, Bytes, FinalityCertificate, TxKey};
@@ -125,18 +125,9 @@ pub enum EngineEvent {
     Fault(Fault),
 }
 
-/// A validator has signed two things that exclude each other.
+/// A validator has signed two things that exclude each other; the signatures have been checked.
 #[derive(Clone, Debug)]
-pub struct Fault {
-    /// The validator's identity.
-    pub validator: B256,
-    /// The epoch in which it had a seat.
-    pub epoch: u64,
-    /// What it did.
-    pub kind: FaultKind,
-    /// The view in which it did it.
-    pub view: u64,
-}
+pub struct Fault(pub VoteConflict);
 
 /// Kinds of provable misbehaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 
 pub mod allot;
 mod committee;
+mod conflict;
 pub mod engine;
 pub mod keys;
 mod light;
@@ -13,6 +14,7 @@ mod verify;
 mod vote;
 
 pub use committee::{Committee, Member, seat_of, seat_tweak};
+pub use conflict::VoteConflict;
 pub use light::{LightClient, LightError};
 pub use stake::{EpochRules, HubState};
 

@@ -330,6 +330,18 @@ impl HubState {
         self.replace(validators)
     }
 
+    /// Takes so much of each one's stake, as far as it has so much, in the next block. Seats that are allotted already stay; the
+    /// next snapshot sees what is left.
+    pub fn cut(&mut self, cuts: impl IntoIterator<Item = (B256, u64)>) -> Result<(), RecordError> {
+        let mut validators = BTreeMap::clone(&self.validators);
+        for (identity, amount) in cuts {
+            if let Some(found) = validators.get_mut(&identity) {
+                found.stake = found.stake.saturating_sub(amount);
+            }
+        }
+        self.replace(validators)
+    }
+
     /// Puts a table in place from which seats can be allotted.
     fn replace(&mut self, validators: BTreeMap<B256, Registration>) -> Result<(), RecordError> {
         if validators.values().all(|v| v.stake == 0) {

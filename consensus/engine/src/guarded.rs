@@ -126,8 +126,8 @@ impl Tweak {
     }
 }
 
-/// None for a payload that is no hash, of which the engine has none.
-fn vote<D: Digest>(subject: &Subject<'_, D>) -> Option<Vote> {
+/// What a vote says. None for a payload that is no hash, of which the engine has none.
+pub(crate) fn vote<D: Digest>(subject: &Subject<'_, D>) -> Option<Vote> {
     let proposal = |p: &commonware_consensus::simplex::types::Proposal<D>| {
         let (epoch, view, parent_view) = (p.round.epoch().get(), p.round.view().get(), p.parent.get());
         Some(Proposal { epoch, view, parent_view, block: B256::try_from(p.payload.as_ref()).ok()? })

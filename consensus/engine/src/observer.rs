@@ -1,14 +1,22 @@
 //! Watches what simplex reports: the view, and validators that contradict themselves.
 
-use crate::{Activity, Scheme};
+use crate::{Activity, Scheme, guarded};
 use commonware_actor::Feedback;
-use commonware_consensus::{Reporter, Viewable as _, simplex::types::Attributable as _, types::Round};
-use commonware_cryptography::certificate::Signers;
+use commonware_codec::{Copying, Encode, Error, Read as _};
+use commonware_consensus::{
+    Reporter,
+    simplex::types::{Attributable as _, Finalize, Notarize, Nullify, Subject},
+    types::{Participant, Round},
+};
+use commonware_cryptography::{
+    certificate::{Attestation, Signers},
+    keccak256::Digest,
+};
 use commonware_parallel::Sequential;
 use commonware_utils::sync::Mutex;
 use rand_core::CryptoRng;
 use std::sync::Arc;
-use switchyard_consensus_core::{Committee, Fault, FaultKind};
+use switchyard_consensus_core::{Committee, Fault, Vote, VoteConflict};
 use switchyard_consensus_guard::Kind;
 use tokio::sync::{mpsc, watch};
 use tracing::error;
@@ -73,19 +81,55 @@ impl<R, G: CryptoRng> Observer<R, G> {
         if !activity.verified() && !activity.verify(&mut *self.rng.lock(), &self.scheme, &Sequential) {
             return;
         }
-        let (seat, kind, view) = match activity {
-            Activity::ConflictingNotarize(e) => (e.signer(), FaultKind::ConflictingNotarize, e.view()),
-            Activity::ConflictingFinalize(e) => (e.signer(), FaultKind::ConflictingFinalize, e.view()),
-            Activity::NullifyFinalize(e) => (e.signer(), FaultKind::NullifyFinalize, e.view()),
-            _ => return,
-        };
+        let Ok((seat, [first, second])) = votes(activity) else { return };
         // A validator's further seats say what its first seat says: once is enough.
         let Some((member, 0)) = self.committee.owner(seat.get()) else { return };
-        let (validator, epoch) = (member.seat.identity, self.committee.epoch());
-        let fault = Fault { validator, epoch, kind, view: view.get() };
-        error!(?fault, "a validator has signed what no honest one signs");
+        let (Some((first, by_first)), Some((second, by_second))) = (first, second) else { return };
+        let conflict = VoteConflict::new(member.seat.identity, (first, &by_first), (second, &by_second));
+        let Some(conflict) = conflict else { return };
+        error!(?conflict, "a validator has signed what no honest one signs");
         // Never waits: consensus must not depend on how fast the node reads. The log line remains where it is full.
-        let _ = self.faults.try_send(fault);
+        let _ = self.faults.try_send(Fault(conflict));
+    }
+}
+
+/// A vote with its signature.
+type Signed = Option<(Vote, [u8; 96])>;
+
+fn signed(subject: &Subject<'_, Digest>, by: &Attestation<Scheme>) -> Signed {
+    let signature = by.signature.get()?.encode();
+    Some((guarded::vote(subject)?, signature.as_ref().try_into().ok()?))
+}
+
+fn notarize(vote: &Notarize<Scheme, Digest>) -> Signed {
+    signed(&Subject::Notarize { proposal: &vote.proposal }, &vote.attestation)
+}
+
+fn finalize(vote: &Finalize<Scheme, Digest>) -> Signed {
+    signed(&Subject::Finalize { proposal: &vote.proposal }, &vote.attestation)
+}
+
+/// The seat that evidence is about, and its two votes. The library shows them in the evidence's encoding only: one after the other.
+fn votes(evidence: &Activity) -> Result<(Participant, [Signed; 2]), Error> {
+    match evidence {
+        Activity::ConflictingNotarize(e) => {
+            let bytes = e.encode();
+            let mut r = Copying(bytes.as_ref());
+            Ok((e.signer(), [notarize(&Notarize::read_cfg(&mut r, &())?), notarize(&Notarize::read_cfg(&mut r, &())?)]))
+        }
+        Activity::ConflictingFinalize(e) => {
+            let bytes = e.encode();
+            let mut r = Copying(bytes.as_ref());
+            Ok((e.signer(), [finalize(&Finalize::read_cfg(&mut r, &())?), finalize(&Finalize::read_cfg(&mut r, &())?)]))
+        }
+        Activity::NullifyFinalize(e) => {
+            let bytes = e.encode();
+            let mut r = Copying(bytes.as_ref());
+            let nullify = Nullify::<Scheme>::read_cfg(&mut r, &())?;
+            let nullify = signed(&Subject::Nullify { round: nullify.round }, &nullify.attestation);
+            Ok((e.signer(), [nullify, finalize(&Finalize::read_cfg(&mut r, &())?)]))
+        }
+        _ => Err(Error::Invalid("evidence", "no evidence")),
     }
 }
 
@@ -113,7 +157,7 @@ mod tests {
     };
     use commonware_runtime::{Runner as _, Supervisor as _, tokio::Runner};
     use commonware_utils::{non_empty, ordered::BiMap};
-    use switchyard_consensus_core::{Seat, keys::bls_public_key, namespace};
+    use switchyard_consensus_core::{FaultKind, Seat, keys::bls_public_key, namespace};
     use switchyard_consensus_network::to_b256;
     use switchyard_primitives::B256;
 
@@ -216,7 +260,7 @@ mod tests {
         let committee = committee();
         let (member, _) = committee.owner(schemes()[2].me().unwrap().index().get()).unwrap();
         let seat = member.seat.identity;
-        let told: Vec<_> = faults.iter().map(|f| (f.validator, f.kind, f.view)).collect();
+        let told: Vec<_> = faults.iter().map(|Fault(f)| (f.validator(), f.kind(), f.round().1)).collect();
         assert_eq!(
             told,
             [
@@ -225,6 +269,8 @@ mod tests {
                 (seat, FaultKind::NullifyFinalize, 8),
             ]
         );
+        // Proof without the library.
+        assert!(faults.iter().all(|Fault(conflict)| conflict.holds(B256::ZERO, member.seat.bls)));
     }
 
     #[test]

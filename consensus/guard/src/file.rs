@@ -26,6 +26,7 @@ const CHECKSUM: usize = 4;
 /// Kinds of the entries that are low-water marks instead of statements.
 const MARK_CONSENSUS: u8 = 0x81;
 const MARK_CHECKPOINTS: u8 = 0x82;
+const MARK_DISPUTES: u8 = 0x83;
 /// The digest of a mark above which there is no slot; zero in others.
 const NO_SLOT: B256 = B256::repeat_byte(0xff);
 /// What a disk writes at once.
@@ -143,6 +144,7 @@ fn mark_entry(family: Family, scope: u64, low: Option<Position>) -> Vec<u8> {
     let kind = match family {
         Family::Consensus => MARK_CONSENSUS,
         Family::Checkpoints => MARK_CHECKPOINTS,
+        Family::Disputes => MARK_DISPUTES,
     };
     match low {
         Some(low) => entry(kind, scope, low, B256::ZERO),
@@ -161,6 +163,7 @@ fn replay(history: &mut History, bytes: &[u8]) -> Result<(), String> {
     let family = match kind {
         MARK_CONSENSUS => Some(Family::Consensus),
         MARK_CHECKPOINTS => Some(Family::Checkpoints),
+        MARK_DISPUTES => Some(Family::Disputes),
         _ => None,
     };
     if let Some(family) = family {

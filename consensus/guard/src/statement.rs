@@ -17,6 +17,10 @@ pub enum Kind {
     Finalize = 3,
     /// An operator's attestation of a rollup's checkpoint.
     Checkpoint = 4,
+    /// An operator's challenge of a certified checkpoint.
+    Challenge = 5,
+    /// A VITAL operator's word on a challenged checkpoint.
+    Verdict = 6,
 }
 
 /// Kinds that share slots and a low-water mark.
@@ -27,16 +31,20 @@ pub enum Family {
     Consensus,
     /// Attestations; slots are a rollup's blocks.
     Checkpoints,
+    /// Challenges and verdicts; slots are a rollup's blocks.
+    Disputes,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 4] = [Self::Notarize, Self::Nullify, Self::Finalize, Self::Checkpoint];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Notarize, Self::Nullify, Self::Finalize, Self::Checkpoint, Self::Challenge, Self::Verdict];
 
     /// The family that the kind belongs to.
     pub const fn family(self) -> Family {
         match self {
             Self::Notarize | Self::Nullify | Self::Finalize => Family::Consensus,
             Self::Checkpoint => Family::Checkpoints,
+            Self::Challenge | Self::Verdict => Family::Disputes,
         }
     }
 
@@ -45,7 +53,7 @@ impl Kind {
         match self {
             Self::Nullify => Some(Self::Finalize),
             Self::Finalize => Some(Self::Nullify),
-            Self::Notarize | Self::Checkpoint => None,
+            Self::Notarize | Self::Checkpoint | Self::Challenge | Self::Verdict => None,
         }
     }
 }
@@ -57,6 +65,8 @@ impl fmt::Display for Kind {
             Self::Nullify => "nullify",
             Self::Finalize => "finalize",
             Self::Checkpoint => "checkpoint",
+            Self::Challenge => "challenge",
+            Self::Verdict => "verdict",
         })
     }
 }
@@ -65,9 +75,9 @@ impl fmt::Display for Kind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
-    /// The epoch of a vote; 0 for a checkpoint.
+    /// The epoch of a vote; else 0.
     pub epoch: u64,
-    /// The view of a vote, the block number of a checkpoint.
+    /// The view of a vote, the block number of a checkpoint or of what is said of it.
     pub number: u64,
 }
 
@@ -92,7 +102,7 @@ impl fmt::Display for Position {
 pub struct Statement {
     /// Of which kind.
     pub kind: Kind,
-    /// The rollup of a checkpoint; 0 for votes.
+    /// The rollup of a checkpoint or of what is said of it; 0 for votes.
     pub scope: u64,
     /// About which slot.
     pub position: Position,

@@ -1,11 +1,6 @@
 //! Parties of bundles: they sign legs, hand the bundles to validators until the log holds them, and some of them cheat.
 
-use crate::{
-    rollups::transaction,
-    run::rng_for,
-    validator::Life,
-    witness::Witness,
-};
+use crate::{rollups::transaction, run::rng_for, validator::Life, witness::Witness};
 use alloy::{
     primitives::{Address, B256, Bytes, U256, keccak256},
     signers::local::PrivateKeySigner,
@@ -40,15 +35,8 @@ pub enum Intent {
 
 impl Intent {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::Sound,
-        Self::WrongValue,
-        Self::OutOfGas,
-        Self::Replaced,
-        Self::Alone,
-        Self::Rival,
-        Self::Hasty,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Sound, Self::WrongValue, Self::OutOfGas, Self::Replaced, Self::Alone, Self::Rival, Self::Hasty];
 }
 
 /// Accounts that sign legs, each of them one nonce of one bundle.

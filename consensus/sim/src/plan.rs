@@ -13,6 +13,7 @@ use commonware_utils::NZU64;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 use switchyard_node::config;
+use switchyard_primitives::RollupId;
 
 /// Something that happens at its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,13 @@ pub enum Action {
     Edit(Edit),
     /// Parties sign a bundle.
     Bundle(Intent),
+    /// A rollup stands still, or goes on.
+    Halt {
+        /// Which.
+        rollup: RollupId,
+        /// Whether it stands still from now on.
+        halted: bool,
+    },
 }
 
 /// A run, before it has begun.
@@ -103,6 +111,15 @@ impl Plan {
 
     /// The plan of a seed.
     pub fn new(seed: u64) -> Self {
+        Self::made(seed, false)
+    }
+
+    /// The plan of a seed, with a bridge in any case.
+    pub fn with_bridge(seed: u64) -> Self {
+        Self::made(seed, true)
+    }
+
+    fn made(seed: u64, bridge: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let validators = *[4, 4, 4, 5, 7].get(rng.random_range(0..5)).expect("in range");
         let mut plan = Self {
@@ -158,7 +175,7 @@ impl Plan {
             plan.stake(&mut rng);
         }
         let mut rng = rng_for(seed, "bridge");
-        if rng.random_range(0..4) == 0 {
+        if rng.random_range(0..5) == 0 || bridge {
             plan.bridge(&mut rng);
         }
         // Stable, so that what was planned first for a moment happens first.
@@ -181,7 +198,7 @@ impl Plan {
         let mut plan = Self::calm(seed, validators);
         plan.bridge(&mut rng_for(seed, "bridge"));
         plan.shape.attesters = EVMS.into_iter().map(|rollup| (rollup, (0..validators).collect())).collect();
-        plan.actions.retain(|(_, action)| !matches!(action, Action::Bundle(_)));
+        plan.actions.retain(|(_, action)| !matches!(action, Action::Bundle(_) | Action::Halt { .. }));
         plan.actions.extend((1..).zip(intents).map(|(second, intent)| (second * 500, Action::Bundle(*intent))));
         plan.actions.sort_by_key(|(at, _)| *at);
         plan
@@ -289,6 +306,12 @@ impl Plan {
         for settings in &mut self.settings {
             settings.executes = true;
             settings.pace.heartbeat_ms = 300;
+        }
+        if rng.random_range(0..3) == 0 {
+            let (rollup, at) = (EVMS[rng.random_range(0..2)], rng.random_range(200..FAULTS_MS));
+            let until = at + rng.random_range(500..8_000);
+            self.actions.push((at, Action::Halt { rollup, halted: true }));
+            self.actions.push((until, Action::Halt { rollup, halted: false }));
         }
         for _ in 0..rng.random_range(3..9) {
             let intent = Intent::ALL[rng.random_range(0..Intent::ALL.len())];

@@ -21,15 +21,18 @@ use std::{
 };
 use switchyard_mempool::Mempool;
 use switchyard_node::{
-    attest::{Attest, AttestParts, Operator},
+    attest::{Attest, AttestParts, Operator, Pool},
     executor::Executor,
     hub::HubStates,
     machine::Machine,
     metrics::Metrics,
+    records::Records,
 };
 use switchyard_primitives::RollupId;
-use switchyard_rollup_core::{Applied, Driver, DriverError, Sealing, SegmentInput,
-    evm::{EvmChain, EvmError}};
+use switchyard_rollup_core::{
+    Applied, Driver, DriverError, Sealing, SegmentInput,
+    evm::{EvmChain, EvmError},
+};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup, prague_system_contracts};
 use switchyard_rpc::HubTip;
 use switchyard_store::Store;
@@ -126,6 +129,8 @@ fn genesis(world: &World, rollup: RollupId) -> Value {
 pub struct Running {
     /// The validator.
     pub index: usize,
+    /// The network.
+    pub world: Arc<World>,
     /// Told of what it derives.
     pub witness: Arc<Witness>,
     /// Its view of the hub's state.
@@ -136,6 +141,8 @@ pub struct Running {
     pub mempool: Arc<Mempool>,
     /// Its durable tip.
     pub tip: watch::Receiver<HubTip>,
+    /// Where operators' words are collected.
+    pub pool: Arc<Pool>,
     /// Its operator, if it has one.
     pub operator: Option<Operator>,
     /// Where it keeps what it finds certified and has not computed.
@@ -165,8 +172,9 @@ impl Running {
                 next: Arc::new(AtomicU64::new(0)),
                 metrics: self.metrics.clone(),
             };
-            let tip = self.tip.clone();
-            tasks.push(context.child("executor").spawn(move |_| execute(executor, tip)));
+            let (tip, halted) = (self.tip.clone(), self.world.halted.clone());
+            let halted = move || halted.lock().contains(&rollup);
+            tasks.push(context.child("executor").spawn(move |_| execute(executor, tip, halted)));
         }
         if self.hub.tip().bridge().is_some() {
             let attest = Attest::new(AttestParts {
@@ -176,6 +184,9 @@ impl Running {
                 tip: self.tip.clone(),
                 closed: closed.subscribe(),
                 operator: self.operator,
+                pool: self.pool,
+                // Nobody takes them: the simulation's stake is changed by its own records.
+                records: Records::new().0,
                 evidence: self.evidence,
                 metrics: self.metrics,
             });
@@ -217,9 +228,13 @@ async fn run_attest(
     }
 }
 
-async fn execute<D: Driver>(mut executor: Executor<D>, mut tip: watch::Receiver<HubTip>) -> String {
+async fn execute<D: Driver>(
+    mut executor: Executor<D>,
+    mut tip: watch::Receiver<HubTip>,
+    halted: impl Fn() -> bool,
+) -> String {
     loop {
-        if let Err(error) = executor.catch_up(|| false) {
+        if let Err(error) = executor.catch_up(&halted) {
             return format!("execution: {error}");
         }
         if tip.changed().await.is_err() {

@@ -313,6 +313,14 @@ impl Run {
                 }
                 self.operators.want(edit);
             }
+            Action::Halt { rollup, halted } => {
+                let mut halts = self.world.halted.lock();
+                if halted {
+                    halts.insert(rollup)
+                } else {
+                    halts.remove(&rollup)
+                };
+            }
             Action::Bundle(intent) => {
                 let mut height = 0;
                 self.witness.tell(|w| height = w.agreement.height() + 1);
@@ -426,6 +434,7 @@ impl Run {
         for (from, to) in pairs(plan.places()) {
             self.fabric.set(from, to, Some(plan.link)).await;
         }
+        self.world.halted.lock().clear();
         let mut before = 0;
         self.witness.tell(|w| before = w.agreement.height());
         for place in 0..plan.places() {

@@ -37,6 +37,7 @@ use switchyard_node::{
     ingest::{Ingest, IngestParts, Timing},
     machine::Machine,
     metrics::Metrics,
+    records::Records,
     relay::Log,
 };
 use switchyard_primitives::RollupId;
@@ -204,8 +205,7 @@ impl Validator {
         let (announce, tip) = watch::channel(HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms });
         let (waiting, waiting_out) = watch::channel(0);
         let open = |rollup: &RollupId| OpenRollup::new(&self.world, *rollup, &self.folder);
-        let opened: Vec<OpenRollup> =
-            self.world.evms.iter().filter(|_| self.settings.executes).map(open).collect();
+        let opened: Vec<OpenRollup> = self.world.evms.iter().filter(|_| self.settings.executes).map(open).collect();
         let system: Arc<dyn Admission> = Arc::new(SystemAdmission(hub.clone()));
         let others = [(OPAQUE, None), (RollupId::SYSTEM, Some(system))];
         let evms = self.world.evms.iter().map(|id| {
@@ -283,6 +283,8 @@ impl Validator {
                 mempool: pool.clone(),
                 tip: announce,
                 metrics: metrics.clone(),
+                // Nobody takes them: the simulation's stake is changed by its own records.
+                records: Records::new().0,
                 keep_from: Box::new(|_| 0),
             };
             let finalizing = context.child("finalizer").spawn({
@@ -294,15 +296,17 @@ impl Validator {
                 secret: Zeroizing::new(world.secrets[index].operator),
                 guard,
                 gossip: gossip.sender,
-                pool: attested,
+                pool: attested.clone(),
             });
             let running = Running {
                 index,
+                world,
                 witness: witness.clone(),
                 hub: view,
                 store,
                 mempool: pool,
                 tip,
+                pool: attested,
                 operator,
                 evidence,
                 metrics,

@@ -14,8 +14,8 @@ use crate::{
         guard::Guard,
         once::Once,
     },
-    trace::Trace,
     rollups::funds,
+    trace::Trace,
     world::World,
 };
 use alloy::primitives::{Address, U256};
@@ -146,7 +146,7 @@ impl Witness {
             EngineEvent::Fault(fault) => {
                 self.event(time_ms, validator, &format!("fault {fault:?}"));
                 let _ = self.tell(|w| {
-                    let Some(place) = w.places.iter().position(|identity| *identity == fault.validator) else {
+                    let Some(place) = w.places.iter().position(|identity| *identity == fault.0.validator()) else {
                         return check::violated("guard", format!("{fault:?} names no validator"));
                     };
                     w.guard.fault(place, !w.byzantine.contains(&place))

@@ -1,6 +1,7 @@
 //! What all validators of a simulated network agree on, and their keys.
 
 use commonware_cryptography::ed25519::PublicKey;
+use parking_lot::Mutex;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -86,6 +87,8 @@ pub struct World {
     pub limits: Limits,
     /// The rollups with an embedded EVM.
     pub evms: Vec<RollupId>,
+    /// Those that stand still at the moment: nobody executes them.
+    pub halted: Arc<Mutex<BTreeSet<RollupId>>>,
 }
 
 impl World {
@@ -119,7 +122,8 @@ impl World {
         let founding = founding(shape, &secrets, &validators);
         let hub = SystemState::new(hub, Arc::new(founding)).expect("a few rollups");
         let genesis = Header::genesis(network, 0, seats.hash());
-        Self { network, secrets, validators, founders, seats, epochs, genesis, hub, limits, evms }
+        let halted = Arc::default();
+        Self { network, secrets, validators, founders, seats, epochs, genesis, hub, limits, evms, halted }
     }
 
     /// The validators' ed25519 keys, by place.

@@ -113,13 +113,13 @@ struct Above {
     state: Arc<SystemState>,
 }
 
-/// What a proposal holds of operators' signatures: the record, and the state with it.
+/// What a proposal holds of operators' signatures: the records, and the state with them.
 struct Certified {
-    record: Bytes,
+    records: Vec<Bytes>,
     draft: Draft,
 }
 
-/// Puts a block's system segment together: the certificate, the records of the bundles whose legs were selected, and of those that
+/// Puts a block's system segment together: the certificate and the verdicts, the records of the bundles whose legs were selected, and of those that
 /// were submitted the ones that the state allows, one after the other. The others' segments as they are.
 fn segments(
     state: &SystemState,
@@ -128,14 +128,14 @@ fn segments(
 ) -> Result<Vec<Selected>, SystemError> {
     let is_system = |selected: &Selected| selected.segment.rollup == RollupId::SYSTEM;
     let candidates = selected.iter().position(is_system).map(|place| selected.remove(place).segment.transactions);
-    let (certificate, mut draft) = match certified {
-        Some(Certified { record, draft }) => (Some(record), draft),
-        None => (None, state.draft()),
+    let (records, mut draft) = match certified {
+        Some(Certified { records, draft }) => (records, draft),
+        None => (Vec::new(), state.draft()),
     };
     let bundles: Vec<Bytes> = bundles.into_iter().map(|bundle| BridgeRecord::Bundle(bundle).encode()).collect();
     bundles.iter().try_for_each(|record| draft.add(record))?;
     let admissible = candidates.map_or_else(Vec::new, |candidates| draft.admissible(candidates));
-    let transactions: Vec<Bytes> = certificate.into_iter().chain(bundles).chain(admissible).collect();
+    let transactions: Vec<Bytes> = records.into_iter().chain(bundles).chain(admissible).collect();
     if !transactions.is_empty() {
         let hashes = transactions.iter().map(keccak256).collect();
         // Segments are in the order of their rollups, and this is the first.
@@ -234,23 +234,33 @@ impl Inner {
         selected.inspect_err(|error| tracing::error!(%error, "selecting transactions failed")).ok()
     }
 
-    /// The certificate that a block on `state` brings, if operators have signed one; off the async threads.
+    /// The certificate and the verdicts that a block on `state` brings, if operators have signed some; off the async threads.
     async fn certify(self: &Arc<Self>, state: &Arc<SystemState>) -> Option<Certified> {
         let (inner, state) = (self.clone(), state.clone());
         let certified = blocking(&*self.parts.machine, move || {
             let pool = &inner.parts.pool;
-            let certificate = pool.certificate(&state, inner.parts.rules.limits.transaction_bytes)?;
-            let (record, mut draft) = (attest::record(certificate.clone()), state.draft());
-            match draft.add(&record) {
-                Ok(()) => Some(Certified { record, draft }),
+            let (mut records, mut draft) = (Vec::new(), state.draft());
+            let mut add = |record: Bytes| match draft.add(&record) {
+                Ok(()) => {
+                    records.push(record);
+                    false
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "operators' signatures make no certificate");
-                    if error == SystemError::Bridge(BridgeError::Signature) {
-                        pool.sift(&state, &certificate);
-                    }
-                    None
+                    tracing::warn!(%error, "operators' signatures make no record");
+                    error == SystemError::Bridge(BridgeError::Signature)
+                }
+            };
+            if let Some(certificate) = pool.certificate(&state, inner.parts.rules.limits.transaction_bytes)
+                && add(attest::record(certificate.clone()))
+            {
+                pool.sift(&state, &certificate);
+            }
+            for verdict in pool.verdicts(&state) {
+                if add(BridgeRecord::Verdict(verdict.clone()).encode()) {
+                    pool.sift_verdict(&state, &verdict);
                 }
             }
+            (!records.is_empty()).then_some(Certified { records, draft })
         });
         certified.await.inspect_err(|error| tracing::error!(%error, "making a certificate failed")).ok()?
     }
@@ -326,7 +336,8 @@ impl BlockBuilder for HubBuilder {
             waiting.mark_unchanged();
             ready.mark_unchanged();
             let certified = inner.certify(&state).await;
-            let budget = certified.as_ref().map_or(budget, |certified| less(budget, certified.record.len()));
+            let records = certified.iter().flat_map(|certified| &certified.records);
+            let budget = records.fold(budget, |budget, record| less(budget, record.len()));
             let selected = inner.select(&state, &excluded, budget).await?;
             let bytes: usize = selected.segments.iter().map(|s| s.segment.encoded_len()).sum();
             if due || bytes >= rules.limits.body_bytes / BUSY_PART {

@@ -4,9 +4,11 @@ use crate::{
     hub::{HubError, HubStates},
     machine::{Machine as _, Tokio},
     metrics::{Metrics, ReasonLabel, gauge},
+    records::Records,
 };
 use std::sync::Arc;
-use switchyard_consensus_core::{EngineEvent, FaultKind, HubState, record::Activation};
+use switchyard_bridge_core::{BridgeRecord, Evidence};
+use switchyard_consensus_core::{EngineEvent, Fault, FaultKind, HubState, record::Activation};
 use switchyard_mempool::{Included, Mempool};
 use switchyard_primitives::{Block, FinalityCertificate, Segment};
 use switchyard_rpc::HubTip;
@@ -28,6 +30,8 @@ pub struct Finalizer {
     pub tip: watch::Sender<HubTip>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Where evidence goes.
+    pub records: Records,
     /// The lowest hub height that retention must keep, given the durable tip.
     pub keep_from: Box<dyn Fn(u64) -> u64 + Send>,
 }
@@ -56,15 +60,16 @@ impl Finalizer {
             EngineEvent::Tip { view, .. } => {
                 self.metrics.view.set(gauge(view));
             }
-            EngineEvent::Fault(fault) => {
-                let reason = match fault.kind {
+            EngineEvent::Fault(Fault(conflict)) => {
+                let reason = match conflict.kind() {
                     FaultKind::ConflictingNotarize => "conflicting_notarize",
                     FaultKind::ConflictingFinalize => "conflicting_finalize",
                     FaultKind::NullifyFinalize => "nullify_finalize",
                 };
                 self.metrics.faults.get_or_create(&ReasonLabel { reason }).inc();
-                let (epoch, view) = (fault.epoch, fault.view);
-                tracing::error!(validator = %fault.validator, epoch, view, reason, "a validator signed a contradiction");
+                let (epoch, view) = conflict.round();
+                tracing::error!(validator = %conflict.validator(), epoch, view, reason, "a validator signed a contradiction");
+                self.records.send(&BridgeRecord::Evidence(Evidence::Votes(conflict)));
             }
         }
         Ok(())
@@ -83,6 +88,9 @@ impl Finalizer {
             }
             if epoch_ends || state.upgrade() != self.hub.tip().upgrade() {
                 self.tell_upgrade(&state);
+            }
+            for cut in state.bridge().into_iter().flat_map(|bridge| &bridge.added().cuts) {
+                tracing::error!(identity = %cut.identity, offence = ?cut.offence, amount = cut.amount, "stake is cut");
             }
             self.hub.advance(state);
         }

@@ -202,6 +202,19 @@ impl HubStates {
         Ok(if is_it { Kept::State(bytes) } else { Kept::Forgotten })
     }
 
+    /// The state after the block of a height; none where not all of it is kept. Blocking.
+    pub fn state_at(&self, height: u64) -> Result<Option<SystemState>, HubError> {
+        let state = match self.encoded_at(height)? {
+            Kept::Genesis => Some(self.0.genesis.clone()),
+            Kept::State(bytes) => {
+                let state = SystemState::decode(self.0.network, self.founding().clone(), &bytes);
+                Some(state.map_err(|e| HubError::Corrupt { height, detail: e.to_string() })?)
+            }
+            Kept::Forgotten => None,
+        };
+        Ok(state.and_then(|state| state.unchanged_until(height.saturating_add(1))))
+    }
+
     /// Makes a state the tip's, once its block is in the store.
     pub fn advance(&self, state: Arc<SystemState>) {
         self.0.states.lock().tip = state;
@@ -310,7 +323,8 @@ pub struct SystemAdmission(pub HubStates);
 impl Admission for SystemAdmission {
     fn inspect(&self, payload: &Bytes) -> Result<Option<Sequenced>, Rejection> {
         if BridgeRecord::is_proposers(payload) {
-            return Err(Rejection::Record("certificates and bundles are records of those who propose blocks".into()));
+            let text = "certificates, bundles and verdicts are records of those who propose blocks";
+            return Err(Rejection::Record(text.into()));
         }
         match self.0.tip().draft().add(payload) {
             Err(error) if error.is_malformed() => Err(Rejection::Malformed(error.to_string())),

@@ -23,6 +23,7 @@ pub mod node;
 mod opened;
 pub mod operate;
 pub mod prepare;
+pub mod records;
 pub mod relay;
 mod servers;
 pub mod signer;

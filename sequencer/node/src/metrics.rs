@@ -104,6 +104,8 @@ pub struct Metrics {
     pub certified_height: Family<RollupLabel, Gauge>,
     /// 1 for a rollup of which something else was certified than was computed here.
     pub diverged: Family<RollupLabel, Gauge>,
+    /// 1 for a rollup of which nothing may be settled.
+    pub held: Family<RollupLabel, Gauge>,
     /// Attestations of operators that were not taken, by reason.
     pub attestations_refused: Family<ReasonLabel, Counter>,
     /// Proposals of others that this validator did not vote for, by rule.
@@ -179,6 +181,7 @@ impl Default for Metrics {
             bundles_refused: register!("bundles_refused", "Refused bundles", Family::default()),
             certified_height: register!("certified_height", "Newest certified rollup block", Family::default()),
             diverged: register!("diverged", "1 if another block was certified than computed", Family::default()),
+            held: register!("held", "1 while nothing of a rollup may be settled", Family::default()),
             attestations_refused: register!("attestations_refused", "Attestations not taken", Family::default()),
             invalid_blocks: register!("invalid_blocks", "Proposals not voted for", Family::default()),
             faults: register!("faults", "Provable misbehaviour seen", Family::default()),

@@ -16,6 +16,7 @@ use crate::{
     machine::Tokio,
     metrics::{Metrics, gauge},
     opened::{OpenOperator, OpenRollup, Opened},
+    records::{self, Records},
     relay::{Log, Way},
     servers::Listeners,
     sync::{self, Begin, Sources, Sync, SyncParts, SyncStatus, Timing},
@@ -133,7 +134,8 @@ impl Node {
         let chains: BTreeMap<_, _> =
             rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
         let (mut threads, progress) = shared.executors(rollups)?;
-        threads.push(shared.attest(&opened, chains.clone(), operator)?);
+        let (records, own_records) = Records::new();
+        threads.push(shared.attest(&opened, chains.clone(), operator, records.clone())?);
         shared.keep_gauges(feed.clone(), opened.hub.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
@@ -141,6 +143,7 @@ impl Node {
             mempool: shared.mempool.clone(),
             tip: announce,
             metrics: shared.metrics.clone(),
+            records,
             keep_from: keep_from(&opened, progress),
         };
         threads.push(shared.thread("finalizer".into(), move || Ok(finalizer.run(events)?))?);
@@ -156,6 +159,7 @@ impl Node {
             log: Log { hub: opened.hub.clone(), store: shared.store.clone() },
             errors,
         });
+        shared.task("own records", records::submit(own_records, gateway.clone()));
         if let Some(relayer) = shared.relay(&opened, chains, gateway.clone())? {
             threads.push(relayer);
         }
@@ -338,6 +342,7 @@ impl Shared {
         opened: &Opened,
         chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
         operator: Option<Operator>,
+        records: Records,
     ) -> Result<JoinHandle<()>, NodeError> {
         let attest = Attest::new(AttestParts {
             hub: opened.hub.clone(),
@@ -346,6 +351,8 @@ impl Shared {
             tip: self.tip.clone(),
             closed: self.closed.subscribe(),
             operator,
+            pool: self.pool.clone(),
+            records,
             evidence: opened.config.evidence_dir(),
             metrics: self.metrics.clone(),
         });

@@ -184,7 +184,8 @@ pub(crate) fn gossip_message(input: &[u8]) -> bool {
         | wire::Message::Bundles { .. }
         | wire::Message::Ask { .. }
         | wire::Message::Told { .. }
-        | wire::Message::Attestations { .. } => same(input, Some(encoded)),
+        | wire::Message::Attestations { .. }
+        | wire::Message::Verdicts { .. } => same(input, Some(encoded)),
         // Bits past the last flag are not looked at.
         wire::Message::Ack { .. } => {
             assert_eq!(wire::Message::decode(encoded, &limits), Ok(message));

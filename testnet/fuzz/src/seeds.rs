@@ -13,12 +13,14 @@ use alloy_primitives::{Address, Bytes as AlloyBytes, FixedBytes, TxKind, U256};
 use alloy_rlp::{Encodable, encode};
 use prost::Message as _;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use switchyard_bridge_core::{
-    Attestation, Ballot, BridgeRecord, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint, HubLeaf, LegRecord,
-    OperatorChange, OperatorKind, Vote,
+    Attestation, AttestationConflict, Ballot, BridgeRecord, BundleRecord, Certificate, CertifiedCheckpoint, Challenge,
+    Checkpoint, Evidence, HubLeaf, LegRecord, OperatorChange, OperatorKind, Signed, SignedBundle, SignedLeg, Verdict,
+    VerdictWord, Vote, signers_hash,
 };
 use switchyard_consensus_core::{
-    keys,
+    Proposal, Vote as ConsensusVote, VoteConflict, keys,
     keys::bls_public_key,
     record::{Activation, Change, Record, StakeChange, Update, UpdateKind, Upgrade},
 };
@@ -126,11 +128,61 @@ impl Seeds {
         let leg = |rollup| LegRecord { rollup: RollupId(rollup), leg: hash, tx: B256::repeat_byte(6) };
         let bundle = BundleRecord { deadline: 9, salt: hash, legs: vec![leg(1), leg(8)] };
         self.add("system_record", "bundle", BridgeRecord::Bundle(bundle).encode().to_vec());
+        self.disputes(checkpoint);
         let genesis = Genesis { protocol: 3, ..genesis() };
         self.add("hub_state", "protocol_3", genesis.system_state().expect("a genesis").encode());
         self.kind("store_records", "leaf", 3, HubLeaf::Checkpoint(checkpoint).encode());
         let attestations = vec![Attestation { operator: identity, checkpoint, votes, signature }];
+        let leg = |rollup, transaction: &'static [u8]| SignedLeg {
+            rollup: RollupId(rollup),
+            leg: B256::repeat_byte(rollup.to_le_bytes()[0]),
+            transaction: transaction.into(),
+        };
+        let bundle =
+            SignedBundle { deadline: 90, salt: B256::repeat_byte(5), legs: vec![leg(1, b"one"), leg(2, b"other")] };
+        let bundles = Message::Bundles { id: 9, bundles: vec![Arc::new(bundle)] };
+        self.add("gossip_message", "bundles", bundles.encode().to_vec());
         self.add("gossip_message", "attestations", Message::Attestations { id: 0, attestations }.encode().to_vec());
+    }
+
+    /// Records that cut stake, and what leads to them.
+    fn disputes(&mut self, checkpoint: Checkpoint) {
+        let (operator, signature) = (B256::repeat_byte(1), [9; 96]);
+        let own = Checkpoint { state_root: B256::repeat_byte(8), ..checkpoint };
+        let secret = keys::bls_secret_from_entropy(&[1; 32]).expect("a secret");
+        let word = |checkpoint| {
+            Attestation::sign(B256::ZERO, operator, checkpoint, vec![], &secret).expect("a secret's signature")
+        };
+        let conflict = AttestationConflict::new(&word(checkpoint), &word(own)).expect("they differ");
+        let vote = |block| {
+            let vote = ConsensusVote::Notarize(Proposal { epoch: 1, view: 2, parent_view: 1, block });
+            (vote, keys::sign_vote(&secret, &vote.message(B256::ZERO)).expect("a secret's signature"))
+        };
+        let ((a, by_a), (b, by_b)) = (vote(B256::ZERO), vote(operator));
+        let votes = VoteConflict::new(operator, (a, &by_a), (b, &by_b)).expect("they differ");
+        let signers = vec![operator, B256::repeat_byte(2)];
+        let signed = Signed { checkpoint: checkpoint.hash(), signers: signers_hash(&signers) };
+        let challenge = Challenge {
+            height: 3,
+            entries: vec![signed],
+            certified: checkpoint,
+            own,
+            signers,
+            challenger: B256::repeat_byte(3),
+            signature,
+        };
+        let words = vec![VerdictWord { operator, challenge: challenge.id(), is_right: false, signature }];
+        let (rollup, number) = (checkpoint.rollup, checkpoint.number);
+        let verdict = Verdict { rollup, number, is_right: true, signers: SignerBitmap::new(4, [0, 1, 3]), signature };
+        for (name, record) in [
+            ("attestations", BridgeRecord::Evidence(Evidence::Attestations(conflict))),
+            ("votes", BridgeRecord::Evidence(Evidence::Votes(votes))),
+            ("challenge", BridgeRecord::Challenge(challenge)),
+            ("verdict", BridgeRecord::Verdict(verdict)),
+        ] {
+            self.add("system_record", name, record.encode().to_vec());
+        }
+        self.add("gossip_message", "verdicts", Message::Verdicts { id: 0, words }.encode().to_vec());
     }
 
     fn consensus(&mut self) {
@@ -171,6 +223,8 @@ impl Seeds {
         self.bridge();
         self.kind("exchange_message", "whole", 1, block.encode());
         self.kind("exchange_message", "compact", 2, CompactBlock::of(&block).encode());
+        let carried = [&1u32.to_be_bytes()[..], &6u32.to_be_bytes(), b"record", &CompactBlock::of(&block).encode()];
+        self.kind("exchange_message", "carrying", 5, carried.concat());
         let request = [block.hash().as_slice(), &5u32.to_be_bytes(), &[0b10110]].concat();
         self.kind("exchange_message", "request", 3, request);
         let answer = [&block.hash()[..], &2u32.to_be_bytes(), &1u32.to_be_bytes(), b"a", &0u32.to_be_bytes()];
@@ -214,7 +268,13 @@ impl Seeds {
         };
         let votes = [body(0x81, [0, 0, 9], 0), body(1, [0, 0, 9], 1), body(3, [0, 0, 9], 1), body(2, [0, 0, 10], 2)];
         let checkpoints = [body(0x82, [7, 0, 3], 0), body(4, [7, 0, 3], 5), body(0x82, [8, 0, 0], 0xff)];
-        for (name, entries) in [("votes", votes.concat()), ("checkpoints", checkpoints.concat()), ("empty", vec![])] {
+        let disputes = [body(0x83, [7, 0, 3], 0), body(5, [7, 0, 3], 5), body(6, [7, 0, 3], 6)];
+        for (name, entries) in [
+            ("votes", votes.concat()),
+            ("checkpoints", checkpoints.concat()),
+            ("disputes", disputes.concat()),
+            ("empty", vec![]),
+        ] {
             self.add("sign_record", name, guard::record_of(&entries));
             self.add("sign_record_entries", name, entries);
         }

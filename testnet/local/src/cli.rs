@@ -4,6 +4,7 @@ use crate::{
     Error,
     accounts::{ACCOUNTS, BALANCE_ETHER},
     client::Client,
+    demo::demo,
     dir::{NetworkDir, Options, Ports},
     network::{READY_TIMEOUT, Testnet, check_ports, refuse_running, stop},
     process::exec_in_session,
@@ -53,6 +54,8 @@ enum Command {
     Endpoints(Show),
     /// How every validator is doing; fails if one is down or they disagree
     Status(Show),
+    /// Show a swap between two rollups and a transfer that is refunded, each stage with its time
+    Demo(Dir),
     /// Run a command in a session of its own
     #[command(hide = true)]
     InSession {
@@ -74,6 +77,9 @@ struct Up {
     /// Return once every server answers; the validators go on running
     #[arg(long)]
     detach: bool,
+    /// Show no swap and no transfer once every server answers
+    #[arg(long)]
+    no_demo: bool,
     /// First of the ports to listen on; 0 takes free ones [default: 7100, or those the network had before]
     #[arg(long)]
     base_port: Option<u16>,
@@ -141,6 +147,10 @@ async fn run(cli: Cli) -> Result<u8, Error> {
             }
             Ok(u8::from(!status.ok))
         }
+        Command::Demo(Dir { dir }) => {
+            show(&NetworkDir::open(&dir)?).await?;
+            Ok(0)
+        }
         // Handled before the runtime was made.
         Command::InSession { .. } => Ok(1),
     }
@@ -168,6 +178,18 @@ async fn up(arguments: &Up) -> Result<u8, Error> {
         None => return finish(&mut testnet, &mut signals).await,
     }
     print_endpoints(&endpoints(testnet.dir())?);
+    if !arguments.no_demo {
+        let shown = tokio::select! {
+            shown = show(testnet.dir()) => shown,
+            () = signals.next() => return finish(&mut testnet, &mut signals).await,
+        };
+        if let Err(e) = shown {
+            say(format!(
+                "\n{e}\nthe network is up; `switchyard testnet demo --dir {}` tries again",
+                arguments.dir.dir.display()
+            ));
+        }
+    }
     if arguments.detach {
         say(format!("\nstop it with: switchyard testnet down --dir {}", arguments.dir.dir.display()));
         testnet.detach();
@@ -261,6 +283,13 @@ async fn start(testnet: &mut Testnet) -> Result<(), Error> {
         say(format!("{}validator {index} answers", if terminal { "\r\x1b[K" } else { "" }));
     }
     Ok(())
+}
+
+/// A swap and a transfer through the first validator that runs.
+async fn show(dir: &NetworkDir) -> Result<(), Error> {
+    let all = endpoints(dir)?.validators;
+    let first = all.first().ok_or_else(|| Error::Stopped { dir: dir.root().to_path_buf() })?;
+    demo(&first.endpoints, &Client::new(), &mut |line| say(line)).await
 }
 
 /// Draws the live view until a signal comes.

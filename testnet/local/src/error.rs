@@ -1,5 +1,6 @@
 //! What can go wrong with a local network.
 
+use crate::DemoError;
 use std::{io, path::PathBuf};
 
 /// Why a local network cannot be made, started or reached.
@@ -163,6 +164,23 @@ pub enum Error {
         url: String,
         /// What it said.
         detail: String,
+    },
+    /// No validator to ask.
+    #[error("no validator of the network in {0} runs; start it with `switchyard testnet up --dir {0}`", dir.display())]
+    Stopped {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Fewer than two rollups with accounts.
+    #[error("the network has fewer than two EVM rollups")]
+    NoRollups,
+    /// A part of what a network shows of itself.
+    #[error("the {what}: {source}")]
+    Demo {
+        /// Which one.
+        what: &'static str,
+        /// Why.
+        source: DemoError,
     },
 }
 

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod cli;
 mod client;
+mod demo;
 mod dir;
 mod error;
 mod histogram;
@@ -14,6 +15,7 @@ mod status;
 mod view;
 
 pub use client::Client;
+pub use demo::{DemoError, demo};
 pub use dir::{NetworkDir, Options, Ports, VALIDATORS_MAX, ValidatorFiles};
 pub use error::Error;
 pub use histogram::Histogram;

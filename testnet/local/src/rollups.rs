@@ -91,7 +91,7 @@ fn alloc(rollup: RollupId) -> Value {
 }
 
 /// In wei.
-fn ether(amount: u64) -> U256 {
+pub(crate) fn ether(amount: u64) -> U256 {
     U256::from(amount) * U256::from(10).pow(U256::from(18))
 }
 

@@ -4,6 +4,8 @@
 
 mod atomic;
 mod bundles;
+mod challenges;
+mod honest;
 mod messages;
 mod state;
 

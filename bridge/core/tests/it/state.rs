@@ -24,7 +24,7 @@ pub(crate) const A: RollupId = RollupId(1);
 pub(crate) const B: RollupId = RollupId(2);
 pub(crate) const EPOCH: u64 = 4;
 
-fn secret(i: u8) -> [u8; 32] {
+pub(crate) fn secret(i: u8) -> [u8; 32] {
     bls_secret_from_entropy(&[i; 32]).unwrap()
 }
 
@@ -34,11 +34,11 @@ pub(crate) fn identity(i: u8) -> B256 {
 }
 
 /// What a validator attests with.
-fn operator_secret(i: u8) -> [u8; 32] {
+pub(crate) fn operator_secret(i: u8) -> [u8; 32] {
     secret(100 + i)
 }
 
-fn hub(stakes: &[u64], protocol: u8) -> HubState {
+pub(crate) fn hub(stakes: &[u64], protocol: u8) -> HubState {
     let rules = EpochRules { blocks: NonZeroU64::new(EPOCH).unwrap(), seats_per_validator: 1 };
     let registered = |(i, stake): (u8, &u64)| {
         let bls = bls_public_key(&secret(i)).unwrap();
@@ -248,7 +248,7 @@ fn a_draft_takes_what_the_block_may_hold_and_forgets_what_it_refuses() {
     assert_eq!(refusal(follow(&state, reversed)), BridgeError::Operators { rollup: A, expected: 2, found: 4 });
 }
 
-fn change(i: u8, serial: u64, kind: OperatorKind) -> Bytes {
+pub(crate) fn change(i: u8, serial: u64, kind: OperatorKind) -> Bytes {
     BridgeRecord::Operator(OperatorChange::sign(NETWORK, identity(i), serial, kind, &secret(i)).unwrap()).encode()
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 use switchyard_consensus_core::BlockBuilder;
-use switchyard_primitives::{B256, Bytes, CompactBlock, FillError, Limits, TxKey};
+use switchyard_primitives::{B256, Bytes, CompactBlock, FillError, Limits, RollupId, TxKey};
 use tracing::debug;
 
 /// What became of a message, for the metrics.
@@ -68,9 +68,12 @@ impl<B: BlockBuilder> Desk<B> {
         let whole = block.encoded().len();
         if whole >= self.compact_from_bytes {
             let compact = CompactBlock::of(block.block());
+            let system = block.block().segments().iter().filter(|segment| segment.rollup == RollupId::SYSTEM);
+            let carried: Vec<Bytes> = system.flat_map(|segment| segment.transactions.iter().cloned()).collect();
+            let bytes: usize = carried.iter().map(|tx| 4 + tx.len()).sum();
             // Names of tiny transactions are longer than the transactions.
-            if compact.encoded_len() < whole {
-                return Message::Compact(compact);
+            if compact.encoded_len() + bytes < whole {
+                return Message::Compact { block: compact, carried };
             }
         }
         Message::Whole(block.clone())
@@ -88,7 +91,7 @@ impl<B: BlockBuilder> Desk<B> {
                 self.cache.lock().insert(peer, &block);
                 (Outcome::Whole, None)
             }
-            Ok(Message::Compact(compact)) => self.fill(peer, compact),
+            Ok(Message::Compact { block, carried }) => self.fill(peer, block, carried),
             Ok(Message::Request { block, wanted }) => self.answer(peer, block, &wanted),
             Ok(Message::Answer { block, transactions }) => (self.complete(peer, block, transactions), None),
             Err(error) => {
@@ -99,7 +102,7 @@ impl<B: BlockBuilder> Desk<B> {
         }
     }
 
-    fn fill(&mut self, peer: &PublicKey, compact: CompactBlock) -> (Outcome, Option<Message>) {
+    fn fill(&mut self, peer: &PublicKey, compact: CompactBlock, carried: Vec<Bytes>) -> (Outcome, Option<Message>) {
         let hash = compact.header().hash();
         let found = self.cache.lock().find(&digest(hash));
         if let Some(block) = found {
@@ -110,8 +113,21 @@ impl<B: BlockBuilder> Desk<B> {
             return (Outcome::Stale, None);
         }
         let keys: Vec<TxKey> = compact.keys().collect();
-        let held = self.builder.held(&keys);
+        let mut held = self.builder.held(&keys);
         debug_assert_eq!(held.len(), keys.len());
+        if !carried.is_empty() {
+            let system = keys.iter().zip(&mut held).filter(|(key, _)| key.rollup == RollupId::SYSTEM);
+            let mut carried = carried.into_iter();
+            for (key, slot) in system {
+                *slot = carried.next().filter(|tx| TxKey::of(key.rollup, tx) == *key);
+                if slot.is_none() {
+                    return (Outcome::Malformed, None);
+                }
+            }
+            if carried.next().is_some() {
+                return (Outcome::Malformed, None);
+            }
+        }
         let partial = Partial { hash, compact, held };
         let wanted: Vec<bool> = partial.held.iter().map(Option::is_none).collect();
         if wanted.contains(&true) {

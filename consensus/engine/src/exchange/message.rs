@@ -8,6 +8,7 @@ const WHOLE: u8 = 1;
 const COMPACT: u8 = 2;
 const REQUEST: u8 = 3;
 const ANSWER: u8 = 4;
+const CARRYING: u8 = 5;
 
 /// What a message takes besides a block's bytes, at the most.
 pub(crate) const ENVELOPE_BYTES: usize = 64;
@@ -18,7 +19,12 @@ pub(crate) enum Message {
     /// A block with everything in it.
     Whole(HubBlock),
     /// A block that names its transactions.
-    Compact(CompactBlock),
+    Compact {
+        /// The block.
+        block: CompactBlock,
+        /// Those of the system rollup, in order, all or none: a proposer's own records are in nobody else's mempool.
+        carried: Vec<Bytes>,
+    },
     /// The transactions of a block that was named and that the sender of this message lacks.
     Request {
         /// The block.
@@ -36,13 +42,21 @@ pub(crate) enum Message {
 }
 
 impl Message {
-    /// `kind u8`, then for a whole block its encoding, for a compact one its layout, for a request
-    /// `block 32 | count u32 | bitmap` (least significant bit first), for an answer `block 32 | count u32 | (length u32 |
-    /// bytes)*`.
+    /// `kind u8`, then for a whole block its encoding, for a compact one its layout, or `count u32 | (length u32 | bytes)*` and its
+    /// layout where it carries something, for a request `block 32 | count u32 | bitmap` (least significant bit first), for an answer
+    /// `block 32 | count u32 | (length u32 | bytes)*`.
     pub(crate) fn encode(&self) -> IoBufs {
         match self {
             Self::Whole(block) => vec![IoBuf::from(&[WHOLE]), IoBuf::from(block.encoded().clone())].into(),
-            Self::Compact(block) => vec![IoBuf::from(&[COMPACT]), IoBuf::from(block.encode())].into(),
+            Self::Compact { block, carried } if carried.is_empty() => {
+                vec![IoBuf::from(&[COMPACT]), IoBuf::from(block.encode())].into()
+            }
+            Self::Compact { block, carried } => {
+                let mut w = Writer::with_capacity(1 + transactions_len(carried));
+                w.u8(CARRYING);
+                write_transactions(&mut w, carried);
+                vec![IoBuf::from(w.into_vec()), IoBuf::from(block.encode())].into()
+            }
             Self::Request { block, wanted } => {
                 let mut w = Writer::with_capacity(37 + wanted.len().div_ceil(8));
                 w.u8(REQUEST);
@@ -52,15 +66,10 @@ impl Message {
                 w.into_vec().into()
             }
             Self::Answer { block, transactions } => {
-                let bytes: usize = transactions.iter().map(|tx| 4 + tx.len()).sum();
-                let mut w = Writer::with_capacity(37 + bytes);
+                let mut w = Writer::with_capacity(33 + transactions_len(transactions));
                 w.u8(ANSWER);
                 w.raw(block.as_slice());
-                w.count(transactions.len());
-                for tx in transactions {
-                    w.count(tx.len());
-                    w.raw(tx);
-                }
+                write_transactions(&mut w, transactions);
                 w.into_vec().into()
             }
         }
@@ -74,7 +83,16 @@ impl Message {
         let body = bytes.slice(1..);
         match kind {
             WHOLE => HubBlock::decode_all(body, limits).map(Self::Whole),
-            COMPACT => CompactBlock::decode(body.into(), limits).map(Self::Compact),
+            COMPACT => read_compact(body.into(), Vec::new(), limits),
+            CARRYING => {
+                let mut r = Reader::new(body.into());
+                let carried = read_transactions(&mut r, limits)?;
+                if carried.is_empty() {
+                    return Err(DecodeError::Invalid { field: "compact.carried", reason: "nothing" });
+                }
+                let rest = r.bytes("compact", r.remaining())?;
+                read_compact(rest, carried, limits)
+            }
             REQUEST => read_request(Reader::new(body.into()), limits),
             ANSWER => read_answer(Reader::new(body.into()), limits),
             value => Err(DecodeError::Version { field: "message", value }),
@@ -90,16 +108,37 @@ fn read_request(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> 
     Ok(Message::Request { block, wanted })
 }
 
+fn read_compact(bytes: Bytes, carried: Vec<Bytes>, limits: &Limits) -> Result<Message, DecodeError> {
+    Ok(Message::Compact { block: CompactBlock::decode(bytes, limits)?, carried })
+}
+
 fn read_answer(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> {
     let block = r.b256("answer.block")?;
-    let count = r.count("answer.count", limits.transactions)?;
-    let mut transactions = Vec::with_capacity(count.min(r.remaining() / 4));
-    for _ in 0..count {
-        let len = r.count("answer.length", limits.transaction_bytes)?;
-        transactions.push(r.bytes("answer.transaction", len)?);
-    }
+    let transactions = read_transactions(&mut r, limits)?;
     r.finish()?;
     Ok(Message::Answer { block, transactions })
+}
+
+fn transactions_len(transactions: &[Bytes]) -> usize {
+    4 + transactions.iter().map(|tx| 4 + tx.len()).sum::<usize>()
+}
+
+fn write_transactions(w: &mut Writer, transactions: &[Bytes]) {
+    w.count(transactions.len());
+    for tx in transactions {
+        w.count(tx.len());
+        w.raw(tx);
+    }
+}
+
+fn read_transactions(r: &mut Reader, limits: &Limits) -> Result<Vec<Bytes>, DecodeError> {
+    let count = r.count("transactions.count", limits.transactions)?;
+    let mut transactions = Vec::with_capacity(count.min(r.remaining() / 4));
+    for _ in 0..count {
+        let len = r.count("transactions.length", limits.transaction_bytes)?;
+        transactions.push(r.bytes("transaction", len)?);
+    }
+    Ok(transactions)
 }
 
 /// For `testnet/fuzz`: a message decoded and encoded again.
@@ -129,7 +168,8 @@ mod tests {
             let compact = CompactBlock::of(&block);
             for message in [
                 Message::Whole(HubBlock::new(block)),
-                Message::Compact(compact),
+                Message::Compact { block: compact.clone(), carried: Vec::new() },
+                Message::Compact { block: compact, carried: txs.clone() },
                 Message::Request { block: hash, wanted },
                 Message::Answer { block: hash, transactions: txs },
             ] {

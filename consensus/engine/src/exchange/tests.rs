@@ -91,10 +91,33 @@ fn a_large_block_is_filled_from_what_is_held() {
     let txs = transactions(0, 10);
     let proposed = block(1, &txs);
     let announced = Node::holding(&[]).propose(0, &proposed);
-    assert!(matches!(announced, Message::Compact(_)));
+    assert!(matches!(&announced, Message::Compact { carried, .. } if carried.is_empty()));
     let mut other = Node::holding(&txs);
     assert!(matches!(other.receive(0, &announced), (Outcome::Filled, None)));
     assert!(other.has(&proposed));
+}
+
+#[test]
+fn the_records_of_a_proposer_travel_with_its_block() {
+    let (txs, records) = (transactions(0, 10), transactions(50, 2));
+    let header = Header { height: 1, ..Header::genesis(B256::ZERO, 0, B256::ZERO) };
+    let system = Segment { rollup: RollupId::SYSTEM, transactions: records.clone() };
+    let segments = vec![system, Segment { rollup: ROLLUP, transactions: txs.clone() }];
+    let proposed = HubBlock::sealed(Block::new(header, segments));
+    let announced = Node::holding(&[]).propose(0, &proposed);
+    let Message::Compact { block, carried } = announced.clone() else { panic!("{announced:?}") };
+    assert_eq!(carried, records);
+    let mut other = Node::holding(&txs);
+    assert!(matches!(other.receive(0, &announced), (Outcome::Filled, None)));
+    assert!(other.has(&proposed));
+
+    // Others than the block has, too few, or too many.
+    for carried in [transactions(60, 2), transactions(50, 1), transactions(50, 3)] {
+        let lie = Message::Compact { block: block.clone(), carried };
+        let mut other = Node::holding(&txs);
+        assert!(matches!(other.receive(0, &lie), (Outcome::Malformed, None)));
+        assert!(!other.has(&proposed));
+    }
 }
 
 #[test]
@@ -191,7 +214,8 @@ fn a_block_that_names_more_than_fits_holds_on_to_nothing() {
     // The header lies about the length, or it would be refused at once.
     let mut lying = Block::clone(block(1, &named).inner().block());
     lying.header.body_bytes = 4000;
-    let announced = Message::Compact(switchyard_primitives::CompactBlock::of(&lying));
+    let compact = switchyard_primitives::CompactBlock::of(&lying);
+    let announced = Message::Compact { block: compact, carried: Vec::new() };
     assert!(matches!(Node::holding(&[big]).receive(0, &announced), (Outcome::Malformed, None)));
 }
 

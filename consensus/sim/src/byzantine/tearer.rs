@@ -144,11 +144,8 @@ impl Tearer {
             parts.records.push(self.old[old].clone());
             return;
         }
-        let leg = |rollup: &RollupId| LegRecord {
-            rollup: *rollup,
-            leg: B256::repeat_byte(3),
-            tx: B256::repeat_byte(4),
-        };
+        let leg =
+            |rollup: &RollupId| LegRecord { rollup: *rollup, leg: B256::repeat_byte(3), tx: B256::repeat_byte(4) };
         let deadline = height + self.rng.random_range(0..9);
         let legs = [&self.evms[..], &self.evms[..]].concat().iter().take(2).map(leg).collect();
         parts.records.push(BridgeRecord::Bundle(BundleRecord { deadline, salt: B256::ZERO, legs }).encode());
@@ -191,8 +188,10 @@ mod tests {
         let world = World::new(&Shape { attesters, ..Shape::equals(4) }, Limits::default());
         let state = Arc::new(world.hub.clone());
         let header = state.stamp(Header { height: 1, ..world.genesis });
-        let legs: Vec<Segment> =
-            EVMS.into_iter().map(|rollup| Segment { rollup, transactions: vec![rollup.0.to_be_bytes().to_vec().into()] }).collect();
+        let legs: Vec<Segment> = EVMS
+            .into_iter()
+            .map(|rollup| Segment { rollup, transactions: vec![rollup.0.to_be_bytes().to_vec().into()] })
+            .collect();
         let leg = |s: &Segment| LegRecord { rollup: s.rollup, leg: B256::ZERO, tx: keccak256(&s.transactions[0]) };
         let bundle = BundleRecord { deadline: 9, salt: B256::ZERO, legs: legs.iter().map(leg).collect() };
         let bundle = BridgeRecord::Bundle(bundle).encode();
@@ -203,8 +202,9 @@ mod tests {
             parts.into_block(&Block::new(header, Vec::new()))
         };
         let mut errors = HashSet::new();
-        for (sound, seed) in
-            [block(&[&certificate, &bundle]), block(&[])].iter().flat_map(|block| (0..90).map(move |seed| (block, seed)))
+        for (sound, seed) in [block(&[&certificate, &bundle]), block(&[])]
+            .iter()
+            .flat_map(|block| (0..90).map(move |seed| (block, seed)))
         {
             assert!(state.follow(sound).is_ok());
             let torn = Tearer::new(world.evms.clone(), seed).tear(sound);

@@ -52,7 +52,8 @@ impl Attested {
     fn certified(&mut self, height: u64, entry: &CertifiedCheckpoint, derivation: &Derivation) -> Verdict {
         let CertifiedCheckpoint { checkpoint, votes, .. } = entry;
         let Checkpoint { rollup, number, hub_height, .. } = *checkpoint;
-        let wrong = |what: String| violated("attested", format!("block {height}, rollup {rollup} block {number}: {what}"));
+        let wrong =
+            |what: String| violated("attested", format!("block {height}, rollup {rollup} block {number}: {what}"));
         let before = self.newest.insert(rollup, *checkpoint);
         // Empty blocks aside, a rollup that is attested from its genesis on is certified from its first block on.
         let (expected, least) = before.map_or((1, 0), |before| (before.number + 1, before.hub_height));

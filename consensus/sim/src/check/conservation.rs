@@ -49,8 +49,10 @@ impl Conservation {
         };
         *newest = number;
         let rows = block.transactions.iter().zip(&block.senders).zip(&block.receipts);
-        ledger
-            .block(&block.header, rows.map(|((transaction, sender), receipt)| Row { transaction, sender: *sender, receipt }));
+        ledger.block(
+            &block.header,
+            rows.map(|((transaction, sender), receipt)| Row { transaction, sender: *sender, receipt }),
+        );
         match ledger.check(balance) {
             Ok(Ok(())) => {}
             Ok(Err(unbalanced)) => return wrong(unbalanced.to_string()),
@@ -116,7 +118,8 @@ impl Conservation {
                         Err(error) => return wrong(error.to_string()),
                     };
                     if has != due {
-                        let leg = format!("rollup {rollup}, leg {index} of {id}, committed {committed}, ended {ended:?}");
+                        let leg =
+                            format!("rollup {rollup}, leg {index} of {id}, committed {committed}, ended {ended:?}");
                         return wrong(format!("{leg}: {account} has {has}, due is {due}"));
                     }
                 }

@@ -2,20 +2,24 @@
 //! node has computed itself.
 //!
 //! Every node compares: `safe` follows, and a rollup of which something else was certified than what came out here is
-//! diverged, which the operator of this node never attests again. Ordering waits for none of this.
+//! diverged: the operator of this node challenges that, and attests nothing of the rollup unless VITAL finds the certified one
+//! wrong. Ordering waits for none of this.
 
 mod pool;
+mod verdicts;
+mod vital;
 
 pub use pool::{Pool, WINDOW, record};
 
 use crate::{
-    hub::HubStates,
+    hub::{HubError, HubStates},
     ingest::wire::{ATTESTATION_BYTES, ATTESTATIONS, Message},
     metrics::{Metrics, gauge},
+    records::Records,
 };
 use alloy_primitives::B256;
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -29,6 +33,7 @@ use switchyard_rpc::HubTip;
 use switchyard_store::{Store, StoreError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use vital::{Diverged, Judged, Step};
 use zeroize::Zeroizing;
 
 /// What is not certified for so long is sent again: a message may have been lost.
@@ -64,6 +69,10 @@ pub struct AttestParts {
     pub closed: watch::Receiver<u64>,
     /// None where this node attests nothing.
     pub operator: Option<Operator>,
+    /// Where operators' words are collected.
+    pub pool: Arc<Pool>,
+    /// The way into the log for challenges and evidence.
+    pub records: Records,
     /// Where evidence of divergence is kept.
     pub evidence: PathBuf,
     /// What is counted.
@@ -84,6 +93,9 @@ pub enum AttestError {
         /// Why.
         source: EvmError,
     },
+    /// The hub's state could not be read.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// A leaf of the hub's accumulator does not decode.
     #[error("the hub's accumulator: leaf {index} is damaged")]
     Leaf {
@@ -97,9 +109,10 @@ pub struct Attest {
     parts: AttestParts,
     /// Leaves of the hub's accumulator that were looked at.
     looked_at: u64,
-    /// What was certified of rollups that run here and is ahead of their execution, oldest first.
-    uncompared: BTreeMap<RollupId, VecDeque<Checkpoint>>,
-    diverged: BTreeSet<RollupId>,
+    /// What was certified of rollups that run here and is ahead of their execution, with its leaf, oldest first.
+    uncompared: BTreeMap<RollupId, VecDeque<(u64, Checkpoint)>>,
+    diverged: BTreeMap<RollupId, Diverged>,
+    judged: Judged,
     /// The last number said of each rollup, and since when nothing of it was certified.
     said: BTreeMap<RollupId, Said>,
     /// What was not signed last of each rollup: said once.
@@ -120,18 +133,18 @@ impl Attest {
             // Alerts compare with what there is from the beginning.
             parts.metrics.certified_height.get_or_create(&(*rollup).into()).set(0);
             parts.metrics.diverged.get_or_create(&(*rollup).into()).set(0);
+            parts.metrics.held.get_or_create(&(*rollup).into()).set(0);
         }
         let state = parts.hub.tip();
         let (mut uncompared, mut looked_at) = (BTreeMap::<_, VecDeque<_>>::new(), 0);
         if let Some(bridge) = state.bridge() {
             looked_at = bridge.tree().count();
-            let certified =
-                bridge.rollups().iter().filter_map(|(id, rollup)| Some((*id, rollup.certified?.checkpoint)));
+            let certified = bridge.rollups().iter().filter_map(|(id, rollup)| Some((*id, rollup.certified?)));
             let here = certified.filter(|(id, _)| parts.chains.contains_key(id));
-            uncompared = here.map(|(id, checkpoint)| (id, VecDeque::from([checkpoint]))).collect();
+            uncompared = here.map(|(id, c)| (id, VecDeque::from([(c.index, c.checkpoint)]))).collect();
         }
-        let (diverged, said, unsigned) = (BTreeSet::new(), BTreeMap::new(), BTreeMap::new());
-        Self { parts, looked_at, uncompared, diverged, said, unsigned }
+        let (diverged, judged) = (BTreeMap::new(), Judged::new());
+        Self { parts, looked_at, uncompared, diverged, judged, said: BTreeMap::new(), unsigned: BTreeMap::new() }
     }
 
     /// Runs until cancelled. Blocking: on a thread of its own, with `runtime` to wait on.
@@ -156,12 +169,18 @@ impl Attest {
         Ok(())
     }
 
-    /// Compares what was certified since the last round, and attests what is new. Blocking.
+    /// Compares what was certified since the last round, challenges what is wrong, judges what is challenged, and attests what is
+    /// new. Blocking.
     pub fn round(&mut self, now: Instant) -> Result<(), AttestError> {
         self.read_certified()?;
+        self.forgive()?;
         for rollup in self.uncompared.keys().copied().collect::<Vec<_>>() {
             self.compare(rollup)?;
         }
+        self.show_held();
+        self.prove();
+        self.challenge(now)?;
+        self.judge(now)?;
         self.attest(now)
     }
 
@@ -175,7 +194,7 @@ impl Attest {
             if let Some(HubLeaf::Checkpoint(checkpoint)) = leaf
                 && self.parts.chains.contains_key(&checkpoint.rollup)
             {
-                self.uncompared.entry(checkpoint.rollup).or_default().push_back(checkpoint);
+                self.uncompared.entry(checkpoint.rollup).or_default().push_back((index, checkpoint));
             }
             self.looked_at += 1;
         }
@@ -188,7 +207,7 @@ impl Attest {
             return Ok(());
         };
         let failed = |source| AttestError::Rollup { rollup, source };
-        while let Some(certified) = queue.front().copied() {
+        while let Some((leaf, certified)) = queue.front().copied() {
             if chain.head().header.number < certified.number {
                 break;
             }
@@ -199,7 +218,14 @@ impl Attest {
                 self.parts.metrics.certified_height.get_or_create(&rollup.into()).set(gauge(certified.number));
                 continue;
             }
-            if self.diverged.insert(rollup) {
+            let found = Diverged { leaf, certified, own: own.checkpoint, challenge: Step::New };
+            let before = self.diverged.get(&rollup).map(|diverged| &diverged.challenge);
+            let is_first = before.is_none();
+            // What comes later is challenged only where that is done with what came before.
+            if is_first || matches!(before, Some(Step::Given)) {
+                self.diverged.insert(rollup, found);
+            }
+            if is_first {
                 self.parts.metrics.diverged.get_or_create(&rollup.into()).set(1);
                 let evidence = keep_evidence(&self.parts.evidence, &certified, &own.checkpoint);
                 tracing::error!(
@@ -211,7 +237,7 @@ impl Attest {
                     own_state = %own.checkpoint.state_root,
                     evidence,
                     "a quorum of operators has certified another block than this node has computed: this node attests nothing \
-                     more of this rollup"
+                     of this rollup unless VITAL finds that wrong"
                 );
             }
         }
@@ -226,7 +252,7 @@ impl Attest {
             return Ok(());
         };
         let mut words = Vec::new();
-        for rollup in own.rollups.iter().filter(|rollup| !self.diverged.contains(rollup)) {
+        for rollup in own.rollups.iter().filter(|rollup| !self.diverged.contains_key(rollup)) {
             let (Some(chain), Some(next)) = (self.parts.chains.get(rollup), bridge.next_number(*rollup)) else {
                 continue;
             };

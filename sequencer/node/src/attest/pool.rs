@@ -1,5 +1,6 @@
 //! Operators' signatures on their way into a certificate.
 
+use super::verdicts::Words;
 use crate::{
     hub::HubStates,
     metrics::{Metrics, ReasonLabel},
@@ -7,11 +8,12 @@ use crate::{
 use alloy_primitives::B256;
 use parking_lot::Mutex;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 use switchyard_bridge_core::{
-    Attestation, BridgeRecord, BridgeState, Certificate, CertifiedCheckpoint, Checkpoint, SystemState, Vote, votes_root,
+    Attestation, AttestationConflict, BridgeRecord, BridgeState, Certificate, CertifiedCheckpoint, Checkpoint,
+    SystemState, Vote, votes_root,
 };
 use switchyard_consensus_core::keys::aggregate;
 use switchyard_primitives::{Bytes, RollupId, SignerBitmap};
@@ -19,6 +21,9 @@ use tokio::sync::watch;
 
 /// So many of a rollup's blocks above the newest certified one are collected; operators attest no further.
 pub const WINDOW: u64 = 128;
+/// So many of a rollup's blocks below the newest certified one are remembered with their signatures: who then says something else
+/// has contradicted itself.
+const KEPT: u64 = 32;
 /// Votes that one operator may have waiting here, over all rollups: a checkpoint with more of them is the first to go.
 const VOTES_PER_OPERATOR: usize = 64 * 1024;
 /// Bytes of one certificate, give or take a checkpoint with its votes.
@@ -27,10 +32,12 @@ const CERTIFICATE_BYTES: usize = 48 << 10;
 /// What operators have said of blocks that are not certified yet. Signatures are not checked one by one: whoever makes a block
 /// checks the sum, and looks for the bad ones if it does not hold.
 pub struct Pool {
-    hub: HubStates,
+    pub(super) hub: HubStates,
     waiting: Mutex<Waiting>,
-    /// Changes when a certificate can be made.
-    ready: watch::Sender<u64>,
+    pub(super) verdicts: Mutex<Words>,
+    pub(super) conflicts: Mutex<VecDeque<AttestationConflict>>,
+    /// Changes when a certificate or a verdict can be made.
+    pub(super) ready: watch::Sender<u64>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,15 +84,22 @@ impl Candidate {
 impl Pool {
     /// An empty pool.
     pub fn new(hub: HubStates, metrics: Arc<Metrics>) -> Self {
-        Self { hub, waiting: Mutex::default(), ready: watch::channel(0).0, metrics }
+        Self {
+            hub,
+            waiting: Mutex::default(),
+            verdicts: Mutex::default(),
+            conflicts: Mutex::default(),
+            ready: watch::channel(0).0,
+            metrics,
+        }
     }
 
-    /// Changes when a certificate can be made that could not be made before.
+    /// Changes when a certificate or a verdict can be made that could not be made before.
     pub fn ready(&self) -> watch::Receiver<u64> {
         self.ready.subscribe()
     }
 
-    fn refused(&self, reason: &'static str) {
+    pub(super) fn refused(&self, reason: &'static str) {
         self.metrics.attestations_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
@@ -100,7 +114,7 @@ impl Pool {
             return self.refused("not_an_operator");
         };
         // Before the first certificate any block may be it.
-        let is_due = next.is_none_or(|next| (next..next.saturating_add(WINDOW)).contains(&number));
+        let is_due = next.is_none_or(|next| (next.saturating_sub(KEPT)..next.saturating_add(WINDOW)).contains(&number));
         if !is_due {
             // An honest operator's comes too late now and then.
             return;
@@ -111,12 +125,14 @@ impl Pool {
         let mut waiting = self.waiting.lock();
         let Waiting { slots, votes: counts } = &mut *waiting;
         slots.retain(|(rollup, number), slot| {
-            let keep = bridge.next_number(*rollup).is_some_and(|next| next.is_none_or(|next| *number >= next));
-            if !keep {
-                slot.forget(counts);
+            let Some(Some(next)) = bridge.next_number(*rollup) else { return true };
+            if *number < next {
+                slot.forget_votes(counts);
             }
-            keep
+            number.saturating_add(KEPT) >= next
         });
+        // Of what is certified nothing but signatures is kept.
+        let votes = if next.is_some_and(|next| number < next) { Vec::new() } else { votes };
         if next.is_none() && slots.range((rollup, 0)..=(rollup, u64::MAX)).count() as u64 >= WINDOW {
             return self.refused("full");
         }
@@ -128,9 +144,16 @@ impl Pool {
         let hash = checkpoint.hash();
         match slot.said.get(&operator) {
             Some(before) if *before == hash => return,
-            Some(_) => {
+            Some(before) => {
+                let first =
+                    slot.candidates.get(before).and_then(|c| Some((c.checkpoint, *c.signatures.get(&operator)?)));
                 drop(waiting);
-                tracing::error!(%operator, %rollup, number, "an operator attests two different checkpoints of one block");
+                if let Some((first, by_first)) = first {
+                    let word =
+                        |checkpoint, signature| Attestation { operator, checkpoint, votes: Vec::new(), signature };
+                    let conflict = AttestationConflict::new(&word(first, by_first), &word(checkpoint, signature));
+                    conflict.into_iter().for_each(|conflict| self.suspect(conflict));
+                }
                 return self.refused("conflict");
             }
             None => slot.said.insert(operator, hash),
@@ -221,13 +244,15 @@ impl Pool {
 }
 
 impl Slot {
-    fn forget(&self, counts: &mut HashMap<B256, usize>) {
-        for candidate in self.candidates.values() {
+    /// Forgets the votes, which are certified; what was signed stays.
+    fn forget_votes(&mut self, counts: &mut HashMap<B256, usize>) {
+        for candidate in self.candidates.values_mut() {
             for operator in candidate.signatures.keys() {
                 if let Some(count) = counts.get_mut(operator) {
                     *count = count.saturating_sub(candidate.votes.len());
                 }
             }
+            candidate.votes = Arc::default();
         }
     }
 }

@@ -1,3 +1,6 @@
+mod chain;
+mod network;
+
 use super::*;
 use crate::hub::HubStates;
 use std::{collections::BTreeSet, num::NonZeroU64};

@@ -1,23 +1,18 @@
 //! `switchyard message` and `switchyard transfer`: messages between rollups, and what they carry.
 
 use super::{CliError, Connect, Node, Printer, account::Key};
-use alloy::{signers::local::PrivateKeySigner, sol_types::SolCall};
-use alloy_primitives::{Address, B256, U256, utils::parse_ether};
+use alloy_primitives::{Address, B256, utils::parse_ether};
 use serde_json::json;
 use std::{
     io::Write,
     time::{Duration, Instant},
 };
-use switchyard_bridge_client::Call;
-use switchyard_bridge_contracts::{BridgedERC20, IMessageAttributes, Outbox, TokenBridge, interoperable_address};
-use switchyard_bridge_core::predeploys;
+use switchyard_bridge_client::Transfer;
 use switchyard_primitives::RollupId;
-use switchyard_proto::{ConvertError, to_bytes, v1};
+use switchyard_proto::{to_bytes, v1};
 
 /// Between two looks at a message.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What sending takes at the most.
-const SEND_GAS: u64 = 400_000;
 
 /// Arguments of `switchyard message`.
 #[derive(Clone, Debug, clap::Args)]
@@ -142,16 +137,17 @@ pub async fn transfer(args: TransferArgs, out: &mut (dyn Write + Send)) -> Resul
     let (to, to_name) = rollup(&node, "--to", &args.to)?;
     let amount = parse_ether(&args.amount)
         .map_err(|e| CliError::Argument { argument: "--amount".into(), problem: e.to_string() })?;
-    let chain = node.client.account(to, account.address()).await?.chain_id;
-    let recipient = interoperable_address(chain, args.recipient.unwrap_or(account.address()));
+    let transfer = Transfer {
+        from,
+        to_chain: node.client.account(to, account.address()).await?.chain_id,
+        recipient: args.recipient.unwrap_or(account.address()),
+        token: args.token,
+        amount,
+        deadline: args.deadline.map(in_seconds),
+    };
     let mut printer = Printer { out, json: args.json };
     let began = Instant::now();
-    let sent = match args.token {
-        None => send_coin(&mut node, &account, from, recipient, amount, args.deadline).await?,
-        Some(token) => send_token(&mut node, &account, from, token, recipient, amount, args.deadline).await?,
-    };
-    let ids = node.client.sent(from, sent).await?;
-    let id = *ids.first().ok_or(ConvertError::Missing { field: "ids" })?;
+    let (sent, id) = node.client.transfer(&account, &transfer).await?;
     let mut last = String::new();
     loop {
         let found = node.client.message(id).await?;
@@ -178,40 +174,4 @@ pub async fn transfer(args: TransferArgs, out: &mut (dyn Write + Send)) -> Resul
 fn in_seconds(seconds: u64) -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs()).saturating_add(seconds)
-}
-
-async fn send_coin(
-    node: &mut Node,
-    account: &PrivateKeySigner,
-    rollup: RollupId,
-    recipient: alloy_primitives::Bytes,
-    value: U256,
-    deadline: Option<u64>,
-) -> Result<B256, CliError> {
-    let transfer = IMessageAttributes::transferCall {}.abi_encode();
-    let deadline = deadline.map(|s| IMessageAttributes::deadlineCall { timestamp: in_seconds(s) }.abi_encode());
-    let attributes = [transfer].into_iter().chain(deadline).map(Into::into).collect();
-    let payload = Default::default();
-    let data = Outbox::sendMessageCall { recipient, payload, attributes }.abi_encode().into();
-    Ok(node.client.call(account, Call { rollup, to: predeploys::OUTBOX, value, data, gas: SEND_GAS }).await?)
-}
-
-async fn send_token(
-    node: &mut Node,
-    account: &PrivateKeySigner,
-    rollup: RollupId,
-    token: Address,
-    to: alloy_primitives::Bytes,
-    amount: U256,
-    deadline: Option<u64>,
-) -> Result<B256, CliError> {
-    // Tokens that the bridge has made need no allowance; one does no harm.
-    let allow = BridgedERC20::approveCall { spender: predeploys::TOKEN_BRIDGE, value: amount }.abi_encode().into();
-    node.client.call(account, Call { rollup, to: token, value: U256::ZERO, data: allow, gas: SEND_GAS }).await?;
-    let deadline = deadline.map_or(0, in_seconds);
-    let data = TokenBridge::crosschainTransferCall { token, to, amount, deadline }.abi_encode().into();
-    Ok(node
-        .client
-        .call(account, Call { rollup, to: predeploys::TOKEN_BRIDGE, value: U256::ZERO, data, gas: SEND_GAS })
-        .await?)
 }

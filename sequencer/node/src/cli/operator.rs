@@ -7,7 +7,7 @@ use super::{
 use crate::{config::Config, keys::read_bls};
 use serde_json::json;
 use std::{collections::BTreeSet, io::Write};
-use switchyard_bridge_core::{BridgeRecord, OperatorChange, OperatorKind, SystemState};
+use switchyard_bridge_core::{BridgeRecord, Checkpoint, Held, OperatorChange, OperatorKind, Ruling, SystemState};
 use switchyard_consensus_core::keys::{bls_public_key, prove_possession};
 use switchyard_primitives::RollupId;
 use switchyard_proto::hash;
@@ -21,7 +21,7 @@ pub struct OperatorArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum OperatorCommand {
-    /// Print the operators, their stake and their rollups, and what is certified
+    /// Print the operators, their stake and their rollups, what is certified, and what is challenged
     Show {
         /// The node.
         #[command(flatten)]
@@ -104,20 +104,37 @@ fn show(state: &SystemState) -> String {
     let operators = bridge.operators().iter().map(|(identity, operator)| {
         let rollups: Vec<String> = operator.rollups.iter().map(ToString::to_string).collect();
         let what = match operator.gone_at {
+            _ if bridge.has_fallen(identity) => "has contradicted itself".into(),
             Some(height) => format!("leaving, forgotten at block {height}"),
             None if rollups.is_empty() => "attests nothing".into(),
             None => format!("attests {}", rollups.join(" ")),
         };
         format!("operator {identity}  stake {}  {what}", stake(identity))
     });
-    let rollups = bridge.rollups().iter().map(|(id, rollup)| match rollup.certified {
-        Some(certified) => {
-            let checkpoint = certified.checkpoint;
-            format!("rollup {id}  certified {}  {}", checkpoint.number, checkpoint.block_hash)
-        }
-        None => format!("rollup {id}  nothing certified"),
+    let rollups = bridge.rollups().iter().map(|(id, rollup)| {
+        let certified = rollup.certified.map_or("nothing certified".into(), |certified| {
+            format!("certified {}  {}", certified.checkpoint.number, certified.checkpoint.block_hash)
+        });
+        let held = match bridge.held(state, *id) {
+            None => String::new(),
+            Some(Held::Challenged { until }) => {
+                format!("  settlement held: challenged, until block {until} at the most")
+            }
+            Some(Held::Refuted) => "  settlement held: found wrong, nothing certified since".into(),
+        };
+        format!("rollup {id}  {certified}{held}")
     });
-    operators.chain(rollups).collect::<Vec<_>>().join("\n")
+    let challenges = bridge.disputes().map(|dispute| {
+        let Checkpoint { rollup, number, .. } = dispute.certified;
+        let verdict = match dispute.ruling {
+            Some(Ruling { is_right: true, height }) => format!("found right in block {height}"),
+            Some(Ruling { height, .. }) => format!("found wrong in block {height}"),
+            None if dispute.is_open(state.next_height()) => "not decided yet".into(),
+            None => "not decided in time".into(),
+        };
+        format!("challenge of rollup {rollup} block {number} by {}  {verdict}", dispute.challenger)
+    });
+    operators.chain(rollups).chain(challenges).collect::<Vec<_>>().join("\n")
 }
 
 fn shown(state: &SystemState) -> serde_json::Value {
@@ -130,27 +147,50 @@ fn shown(state: &SystemState) -> serde_json::Value {
             "rollups": operator.rollups,
             "serial": operator.serial,
             "gone_at": operator.gone_at,
+            "fallen": bridge.has_fallen(identity),
         })
     });
     let rollups = bridge.rollups().iter().map(|(id, rollup)| {
         let certified = rollup.certified.map(|certified| {
-            let checkpoint = certified.checkpoint;
-            json!({
-                "number": checkpoint.number,
-                "hub_height": checkpoint.hub_height,
-                "block_hash": checkpoint.block_hash,
-                "state_root": checkpoint.state_root,
-                "outbox_root": checkpoint.outbox_root,
-                "votes_root": checkpoint.votes_root,
-                "leaf": certified.index,
-            })
+            let mut shown = checkpoint(&certified.checkpoint);
+            shown["leaf"] = certified.index.into();
+            shown
         });
-        json!({ "rollup": id, "chain": rollup.chain, "certified": certified })
+        let held = match bridge.held(state, *id) {
+            None => json!(null),
+            Some(Held::Challenged { until }) => json!({ "why": "challenged", "until": until }),
+            Some(Held::Refuted) => json!({ "why": "refuted" }),
+        };
+        json!({ "rollup": id, "chain": rollup.chain, "certified": certified, "held": held })
+    });
+    let challenges = bridge.disputes().map(|dispute| {
+        json!({
+            "id": dispute.id,
+            "rollup": dispute.certified.rollup,
+            "certified": checkpoint(&dispute.certified),
+            "own": checkpoint(&dispute.own),
+            "challenger": dispute.challenger,
+            "opened": dispute.opened,
+            "closes_at": dispute.closes_at(),
+            "verdict": dispute.ruling.map(|ruling| json!({ "right": ruling.is_right, "height": ruling.height })),
+        })
     });
     json!({
         "operators": operators.collect::<Vec<_>>(),
         "rollups": rollups.collect::<Vec<_>>(),
+        "challenges": challenges.collect::<Vec<_>>(),
         "leaves": bridge.tree().count(),
         "root": bridge.tree().root(),
+    })
+}
+
+fn checkpoint(checkpoint: &Checkpoint) -> serde_json::Value {
+    json!({
+        "number": checkpoint.number,
+        "hub_height": checkpoint.hub_height,
+        "block_hash": checkpoint.block_hash,
+        "state_root": checkpoint.state_root,
+        "outbox_root": checkpoint.outbox_root,
+        "votes_root": checkpoint.votes_root,
     })
 }

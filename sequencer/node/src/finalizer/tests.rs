@@ -3,7 +3,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
-use switchyard_consensus_core::Fault;
+use switchyard_consensus_core::{
+    Proposal, Vote, VoteConflict,
+    keys::{bls_secret_from_entropy, sign_vote},
+};
 use switchyard_mempool::{MempoolConfig, Origin};
 use switchyard_primitives::{B256, Bytes, Header, Limits, RollupId, TxKey};
 use switchyard_store::MemoryStore;
@@ -19,6 +22,7 @@ struct Hub {
     tip: watch::Receiver<HubTip>,
     keep_from: Arc<AtomicU64>,
     events: mpsc::Sender<EngineEvent>,
+    records: mpsc::Receiver<Bytes>,
     thread: std::thread::JoinHandle<Result<(), HubError>>,
     newest: Block,
     root: B256,
@@ -34,17 +38,30 @@ impl Hub {
         let keep = keep_from.clone();
         let hub = crate::hub::tests::of_equals(store.clone(), &[B256::repeat_byte(1)]);
         let root = hub.tip().root();
+        let (records, submitted) = Records::new();
         let finalizer = Finalizer {
             store: store.clone(),
             hub,
             mempool: mempool.clone(),
             tip: announce,
             metrics: metrics.clone(),
+            records,
             keep_from: Box::new(move |_| keep.load(Ordering::Relaxed)),
         };
         let (events, queue) = mpsc::channel(8);
         let thread = std::thread::spawn(move || finalizer.run(queue));
-        Self { store, mempool, metrics, tip, keep_from, events, thread, newest: Block::genesis(genesis), root }
+        Self {
+            store,
+            mempool,
+            metrics,
+            tip,
+            keep_from,
+            events,
+            records: submitted,
+            thread,
+            newest: Block::genesis(genesis),
+            root,
+        }
     }
 
     /// The next block, holding one transaction.
@@ -136,19 +153,26 @@ async fn what_retention_gives_up_is_removed_at_the_housekeeping_height_and_not_b
 }
 
 #[tokio::test]
-async fn a_validators_contradiction_is_counted_by_kind() {
-    let hub = Hub::new();
+async fn a_validators_contradiction_is_counted_by_kind_and_becomes_a_record() {
+    let mut hub = Hub::new();
+    let block = |block| Proposal { epoch: 0, view: 2, parent_view: 1, block: B256::repeat_byte(block) };
+    let nullify = Vote::Nullify { epoch: 0, view: 2 };
     let kinds = [
-        (FaultKind::ConflictingNotarize, "conflicting_notarize"),
-        (FaultKind::ConflictingFinalize, "conflicting_finalize"),
-        (FaultKind::NullifyFinalize, "nullify_finalize"),
+        (Vote::Notarize(block(1)), Vote::Notarize(block(2)), "conflicting_notarize"),
+        (Vote::Finalize(block(1)), Vote::Finalize(block(2)), "conflicting_finalize"),
+        (nullify, Vote::Finalize(block(1)), "nullify_finalize"),
     ];
-    for (kind, _) in kinds {
-        hub.events.send(EngineEvent::Fault(Fault { validator: B256::ZERO, epoch: 0, kind, view: 2 })).await.unwrap();
+    let secret = bls_secret_from_entropy(&[1; 32]).unwrap();
+    let signed = |vote: &Vote| sign_vote(&secret, &vote.message(B256::ZERO)).unwrap();
+    for (first, second, _) in kinds {
+        let conflict = VoteConflict::new(B256::ZERO, (first, &signed(&first)), (second, &signed(&second))).unwrap();
+        hub.events.send(EngineEvent::Fault(Fault(conflict.clone()))).await.unwrap();
+        let record = BridgeRecord::decode(&hub.records.recv().await.unwrap());
+        assert_eq!(record, Ok(BridgeRecord::Evidence(Evidence::Votes(conflict))));
     }
     drop(hub.events);
     hub.thread.join().unwrap().unwrap();
-    for (_, reason) in kinds {
+    for (_, _, reason) in kinds {
         assert_eq!(hub.metrics.faults.get_or_create(&ReasonLabel { reason }).get(), 1, "{reason}");
     }
 }

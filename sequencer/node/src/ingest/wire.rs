@@ -1,7 +1,7 @@
 //! Messages between validators' mempools: `docs/specs/gossip.md`.
 
 use std::sync::Arc;
-use switchyard_bridge_core::{Attestation, SignedBundle};
+use switchyard_bridge_core::{Attestation, SignedBundle, VerdictWord};
 use switchyard_primitives::{Bytes, DecodeError, Limits, Reader, RollupId, Writer};
 
 /// Most transactions in one batch.
@@ -13,6 +13,9 @@ pub const BATCH_BYTES: usize = 96 << 10;
 /// Most bundles in one message. One is closed when it holds [`BATCH_BYTES`]; with one more, of
 /// [`SignedBundle::BYTES_MAX`], it is still within a message of the channel.
 pub const BATCH_BUNDLES: usize = 256;
+
+/// Most words on challenges in one message.
+pub const VERDICT_WORDS: usize = 64;
 
 /// Most attestations in one message.
 pub const ATTESTATIONS: usize = 128;
@@ -26,6 +29,7 @@ const ASK: u8 = 3;
 const TOLD: u8 = 4;
 const ATTEST: u8 = 5;
 const BUNDLES: u8 = 6;
+const VERDICTS: u8 = 7;
 
 /// A message of the transactions channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +76,13 @@ pub enum Message {
         id: u64,
         /// What it says; at most [`ATTESTATIONS`].
         attestations: Vec<Attestation>,
+    },
+    /// What the sender, an operator, says of challenges. `kind u8 = 7 | id u64 | count u32 | word *`.
+    Verdicts {
+        /// Not used: 0.
+        id: u64,
+        /// What it says; at most [`VERDICT_WORDS`].
+        words: Vec<VerdictWord>,
     },
 }
 
@@ -131,6 +142,14 @@ impl Message {
                 attestations.iter().for_each(|attestation| attestation.write(&mut w));
                 w.into_bytes()
             }
+            Self::Verdicts { id, words } => {
+                let mut w = Writer::with_capacity(13 + VerdictWord::LEN * words.len());
+                w.u8(VERDICTS);
+                w.u64(*id);
+                w.count(words.len());
+                words.iter().for_each(|word| word.write(&mut w));
+                w.into_bytes()
+            }
         }
     }
 
@@ -166,6 +185,11 @@ impl Message {
                 let bundles = (0..count).map(|_| SignedBundle::read(&mut r).map(Arc::new)).collect::<Result<_, _>>()?;
                 Self::Bundles { id, bundles }
             }
+            VERDICTS => {
+                let count = r.count("message.count", VERDICT_WORDS)?;
+                let words = (0..count).map(|_| VerdictWord::read(&mut r)).collect::<Result<_, _>>()?;
+                Self::Verdicts { id, words }
+            }
             value => return Err(DecodeError::Version { field: "message", value }),
         };
         r.finish()?;
@@ -188,8 +212,15 @@ mod tests {
             held in proptest::collection::vec(any::<bool>(), 0..40),
             now_ms in any::<u64>(),
             protocol in any::<u8>(),
+            said in proptest::collection::vec((any::<[u8; 32]>(), any::<bool>()), 0..VERDICT_WORDS),
         ) {
             let transactions = txs.into_iter().map(|(r, tx)| (RollupId(r), tx.into())).collect();
+            let word = |(bytes, is_right): ([u8; 32], bool)| {
+                let signature = [bytes, bytes, bytes].concat().try_into().unwrap();
+                VerdictWord { operator: bytes.into(), challenge: bytes.into(), is_right, signature }
+            };
+            let words = Message::Verdicts { id, words: said.into_iter().map(word).collect() };
+            prop_assert_eq!(Message::decode(words.encode(), &Limits::default()), Ok(words));
             let leg = |(rollup, transaction): &(RollupId, Bytes)| SignedLeg {
                 rollup: *rollup,
                 leg: keccak256(transaction),

@@ -333,8 +333,9 @@ async fn alerts_and_dashboard_name_metrics_that_a_running_node_has() {
 }
 
 /// Metrics whose labels first appear with what a single idle validator does not meet.
-const LABELLED: [&str; 12] = [
+const LABELLED: [&str; 13] = [
     "switchyard_attestations_refused_total",
+    "switchyard_bundles_refused_total",
     "switchyard_sync_dropped_total",
     "switchyard_rollup_height",
     "switchyard_skipped_transactions_total",

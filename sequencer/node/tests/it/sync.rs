@@ -221,7 +221,9 @@ impl BlockService for Liar {
             (self.block)(&self.hub, &mut block);
             block
         };
-        let messages: Vec<_> = heights.take(self.blocks).map(block).collect();
+        // A node that has not come so far waits.
+        let tip = self.hub.tip().borrow().height;
+        let messages: Vec<_> = heights.take_while(|height| *height <= tip).take(self.blocks).map(block).collect();
         if self.endless {
             let first = messages[0].clone();
             let rest = stream::iter(messages.into_iter().skip(1).map(Ok));

@@ -2,6 +2,7 @@
 
 use super::{ApiError, api::Api, bundle};
 use std::sync::Arc;
+use switchyard_bridge_core::{Dispute, Held, SystemState};
 use switchyard_primitives::RollupId;
 use switchyard_proto::{fixed, hash, to_bytes, v1};
 use tonic::{Request, Response, Status};
@@ -81,6 +82,16 @@ impl v1::bridge_service_server::BridgeService for Api {
         Ok(Response::new(v1::GetSentResponse { ids: ids.into_iter().map(to_bytes).collect() }))
     }
 
+    async fn get_settleable(
+        self: Arc<Self>,
+        request: Request<v1::GetSettleableRequest>,
+    ) -> Result<Response<v1::GetSettleableResponse>, Status> {
+        let rollup = RollupId(request.into_inner().rollup_id);
+        let answer =
+            self.read(move |gateway| settleable(&gateway.hub_state(), rollup).ok_or(ApiError::UnknownRollup(rollup)));
+        Ok(Response::new(answer.await?))
+    }
+
     async fn get_account(
         self: Arc<Self>,
         request: Request<v1::GetAccountRequest>,
@@ -91,6 +102,33 @@ impl v1::bridge_service_server::BridgeService for Api {
         let account = self.read(move |gateway| account(gateway, rollup, address)).await?;
         Ok(Response::new(account))
     }
+}
+
+/// None for a rollup that makes no checkpoints.
+fn settleable(state: &SystemState, rollup: RollupId) -> Option<v1::GetSettleableResponse> {
+    let bridge = state.bridge().filter(|bridge| bridge.rollups().contains_key(&rollup))?;
+    let settleable = bridge.settleable(state, rollup);
+    let (held, until) = match bridge.held(state, rollup) {
+        None => ("", 0),
+        Some(Held::Challenged { until }) => ("challenged", until),
+        Some(Held::Refuted) => ("refuted", 0),
+    };
+    let of_it = bridge.disputes().filter(|dispute| dispute.certified.rollup == rollup);
+    let challenge = |dispute: &Dispute| v1::Challenge {
+        id: to_bytes(dispute.id),
+        certified: dispute.certified.encode().into(),
+        own: dispute.own.encode().into(),
+        challenger: to_bytes(dispute.challenger),
+        opened: dispute.opened,
+        verdict: dispute.ruling.map_or("", |ruling| if ruling.is_right { "right" } else { "wrong" }).to_owned(),
+    };
+    Some(v1::GetSettleableResponse {
+        checkpoint: settleable.map(|certified| certified.checkpoint.encode().into()).unwrap_or_default(),
+        leaf: settleable.map_or(0, |certified| certified.index),
+        held: held.to_owned(),
+        until,
+        challenges: of_it.map(challenge).collect(),
+    })
 }
 
 fn wire_call(call: crate::OpenCall) -> v1::Call {

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 mod arrows;
+mod bundles;
 mod clocks;
+mod disputes;
 mod faults;
 mod full_disk;
 mod late;

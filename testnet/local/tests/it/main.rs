@@ -28,6 +28,12 @@ fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {output:?}"))
 }
 
+/// The stages of a part of what a network has shown: the words behind the times.
+fn stages<'a>(shown: &'a str, part: &str) -> Vec<&'a str> {
+    let lines = shown.lines().skip_while(|line| !line.starts_with(part)).skip(1);
+    lines.map_while(|line| line.split_once(" s  ")?.1.split_whitespace().next()).collect()
+}
+
 /// Takes the network down when a test ends early.
 struct Down<'a>(&'a Path);
 
@@ -38,11 +44,16 @@ impl Drop for Down<'_> {
 }
 
 #[test]
-fn a_detached_network_answers_until_it_is_taken_down() {
+fn a_detached_network_shows_a_swap_and_a_refund_and_answers_until_it_is_taken_down() {
     let dir = tempfile::tempdir().unwrap();
     let down = Down(dir.path());
     let up = testnet(dir.path(), &["up", "--detach", "--base-port", "0"]);
     assert!(up.status.success(), "{up:?}");
+    let shown = String::from_utf8_lossy(&up.stdout);
+    let swap = stages(&shown, "swap: 1 coin of yardA for 2 of yardB");
+    assert!(swap.starts_with(&["accepted"]) && swap.contains(&"open") && swap.ends_with(&["settled"]), "{shown}");
+    let transfer = stages(&shown, "transfer: 1 coin from yardA to a contract on yardB");
+    assert_eq!((transfer.first(), transfer.last()), (Some(&"sent"), Some(&"refunded")), "{shown}");
 
     let endpoints = json(&testnet(dir.path(), &["endpoints", "--json"]));
     let validators = endpoints["validators"].as_array().unwrap();

@@ -1,0 +1,117 @@
+//! VITAL's words on challenges, on their way into a verdict; and operators that contradict themselves.
+
+use super::Pool;
+use alloy_primitives::B256;
+use std::collections::{BTreeMap, VecDeque};
+use switchyard_bridge_core::{AttestationConflict, BridgeState, SystemState, VERDICTS_PER_BLOCK, Verdict, VerdictWord};
+use switchyard_consensus_core::keys::aggregate;
+use switchyard_primitives::SignerBitmap;
+
+/// Challenges whose words are collected here at a time.
+const CHALLENGES: usize = 256;
+/// Contradictions that wait to be checked, at most one of an operator.
+const CONFLICTS: usize = 64;
+
+/// What VITAL's operators have said: by challenge, then operator.
+pub(super) type Words = BTreeMap<B256, BTreeMap<B256, VerdictWord>>;
+
+/// The verdict with a quorum of the whole stake, if there is one.
+fn quorum(
+    state: &SystemState,
+    words: &BTreeMap<B256, VerdictWord>,
+    is_right: bool,
+) -> Option<(SignerBitmap, [u8; 96])> {
+    let vital = state.bridge()?.vital(state);
+    let (mut found, mut positions, mut parts) = (0, Vec::new(), Vec::new());
+    for (position, (operator, _, stake)) in (0..).zip(&vital) {
+        if let Some(word) = words.get(operator).filter(|word| word.is_right == is_right) {
+            found += u128::from(*stake);
+            positions.push(position);
+            parts.push(word.signature);
+        }
+    }
+    let seats = u32::try_from(vital.len()).ok()?;
+    let is_quorum = BridgeState::is_quorum(found, BridgeState::stake_of_all(state));
+    Some((SignerBitmap::new(seats, positions), aggregate(&parts).filter(|_| is_quorum)?))
+}
+
+impl Pool {
+    /// Takes what an operator says of a challenge, if it can be of use. What it has said first counts.
+    pub fn add_verdict(&self, word: VerdictWord) {
+        let state = self.hub.tip();
+        let Some(bridge) = state.bridge() else { return };
+        let height = state.next_height();
+        let is_open = |id: &B256| bridge.disputes().any(|dispute| dispute.id == *id && dispute.is_open(height));
+        if !is_open(&word.challenge) {
+            // An honest operator's comes too late now and then, or before the challenge is final here.
+            return;
+        }
+        if !bridge.vital(&state).iter().any(|(operator, _, _)| *operator == word.operator) {
+            return self.refused("not_an_operator");
+        }
+        let mut all = self.verdicts.lock();
+        all.retain(|id, _| is_open(id));
+        if all.len() >= CHALLENGES && !all.contains_key(&word.challenge) {
+            return self.refused("full");
+        }
+        let words = all.entry(word.challenge).or_default();
+        let is_right = word.is_right;
+        words.entry(word.operator).or_insert(word);
+        let is_ready = quorum(&state, words, is_right).is_some();
+        drop(all);
+        if is_ready {
+            self.ready.send_modify(|count| *count += 1);
+        }
+    }
+
+    /// The verdicts that a block on `state` can bring.
+    pub fn verdicts(&self, state: &SystemState) -> Vec<Verdict> {
+        let Some(bridge) = state.bridge() else { return Vec::new() };
+        let (all, height) = (self.verdicts.lock(), state.next_height());
+        let open = bridge.disputes().filter(|dispute| dispute.is_open(height));
+        let verdicts = open.filter_map(|dispute| {
+            let (words, rollup, number) = (all.get(&dispute.id)?, dispute.certified.rollup, dispute.certified.number);
+            let found =
+                [false, true].into_iter().find_map(|is_right| Some((is_right, quorum(state, words, is_right)?)));
+            let (is_right, (signers, signature)) = found?;
+            Some(Verdict { rollup, number, is_right, signers, signature })
+        });
+        verdicts.take(VERDICTS_PER_BLOCK).collect()
+    }
+
+    /// After a verdict of [`Self::verdicts`] did not hold: drops the words that are not signed. Slow: two pairings for each.
+    pub fn sift_verdict(&self, state: &SystemState, verdict: &Verdict) {
+        let Some(bridge) = state.bridge() else { return };
+        let place = (verdict.rollup, verdict.number);
+        let mut disputes = bridge.disputes();
+        let Some(id) = disputes.find(|d| (d.certified.rollup, d.certified.number) == place).map(|d| d.id) else {
+            return;
+        };
+        let words = self.verdicts.lock().get(&id).cloned().unwrap_or_default();
+        for (operator, word) in words {
+            let bls = bridge.operators().get(&operator).map(|o| o.bls);
+            if bls.is_some_and(|bls| word.holds(state.network(), bls)) {
+                continue;
+            }
+            self.refused("signature");
+            tracing::error!(%operator, %id, "a word on a challenge is not signed");
+            if let Some(words) = self.verdicts.lock().get_mut(&id) {
+                words.remove(&operator);
+            }
+        }
+    }
+
+    /// Takes note that an operator seems to have contradicted itself.
+    pub(super) fn suspect(&self, conflict: AttestationConflict) {
+        let mut conflicts = self.conflicts.lock();
+        let is_known = conflicts.iter().any(|known| known.operator() == conflict.operator());
+        if !is_known && conflicts.len() < CONFLICTS {
+            conflicts.push_back(conflict);
+        }
+    }
+
+    /// Operators that seem to have contradicted themselves since the last call; their signatures are not checked yet.
+    pub fn suspects(&self) -> VecDeque<AttestationConflict> {
+        std::mem::take(&mut *self.conflicts.lock())
+    }
+}

@@ -108,8 +108,9 @@ compat: setup ## the contracts; wallets' libraries, Foundry and an independent e
 	npm test --silent -- "$$dir/endpoints.json" </dev/null
 	end
 	"$$testnet" up --detach --no-demo --base-port 0 --dir "$$dir" --one-second >/dev/null
+	"$$testnet" demo --dir "$$dir"
 	"$$testnet" endpoints --json --dir "$$dir" >"$$dir/endpoints.json"
-	npm test --silent -- "$$dir/endpoints.json" pending engine </dev/null
+	SWITCHYARD="$(TARGET_DIR)/debug/switchyard" npm test --silent -- "$$dir/endpoints.json" pending bundle engine </dev/null
 
 sim: setup ## simulated networks with faults, one for each seed: make sim SEEDS=1000 FROM=0
 	$(CARGO) build --workspace --bin switchyard-sim --locked

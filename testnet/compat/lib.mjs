@@ -10,8 +10,8 @@ export const PATIENCE_MS = 30_000;
 
 /**
  * Reads the JSON that `switchyard testnet endpoints --json` prints, from the file named by the first argument or from
- * standard input, and returns one target for each rollup: where to send, where the other validators serve it, keys, and the file of
- * the network's genesis.
+ * standard input, and returns one target for each rollup: where to send, the node's gRPC, where the other validators serve it, keys,
+ * and the file of the network's genesis.
  */
 export function targets() {
   const [, , file = "-"] = process.argv;
@@ -19,6 +19,8 @@ export function targets() {
   if (!validators?.length || !accounts?.length) throw new Error("no validators or accounts in the endpoints");
   return validators[0].rollups.map((rollup) => ({
     name: rollup.name,
+    rollup: rollup.rollup,
+    grpc: validators[0].grpc,
     chainId: rollup.chain_id,
     http: rollup.http,
     ws: rollup.ws,

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const WALLETS = ["rpc", "ethers", "viem", "pending", "foundry"];
-const CHECKS = [...WALLETS, "engine"];
+const CHECKS = [...WALLETS, "bundle", "engine"];
 const [, , source = "-", ...only] = process.argv;
 const unknown = only.filter((name) => !CHECKS.includes(name));
 if (unknown.length) {

@@ -22,7 +22,7 @@ use switchyard_proto::{ConvertError, fixed, hash, to_bytes, v1};
 use tonic::transport::Channel;
 use v1::{
     bridge_service_client::BridgeServiceClient, sequencer_service_client::SequencerServiceClient,
-    transaction_status::Outcome,
+    status_service_client::StatusServiceClient, transaction_status::Outcome,
 };
 
 /// How long an execution is waited for, milliseconds.
@@ -35,6 +35,8 @@ pub struct Client {
     pub bridge: BridgeServiceClient<Channel>,
     /// `SequencerService`, likewise.
     pub sequencer: SequencerServiceClient<Channel>,
+    /// `StatusService`, likewise.
+    pub status: StatusServiceClient<Channel>,
 }
 
 impl Client {
@@ -48,7 +50,17 @@ impl Client {
 
     /// The services over a connection.
     pub fn over(channel: Channel) -> Self {
-        Self { bridge: BridgeServiceClient::new(channel.clone()), sequencer: SequencerServiceClient::new(channel) }
+        Self {
+            bridge: BridgeServiceClient::new(channel.clone()),
+            sequencer: SequencerServiceClient::new(channel.clone()),
+            status: StatusServiceClient::new(channel),
+        }
+    }
+
+    /// Height of the hub's newest final block, as far as the node knows: bundles' deadlines are above it.
+    pub async fn height(&mut self) -> Result<u64, ClientError> {
+        let tip = self.status.get_status(v1::GetStatusRequest {}).await?.into_inner().tip;
+        Ok(tip.ok_or(ConvertError::Missing { field: "tip" })?.height)
     }
 
     /// What is needed to sign a transaction of an account.
@@ -114,6 +126,14 @@ impl Client {
     /// A message by its id, and where it is.
     pub async fn message(&mut self, id: B256) -> Result<v1::GetMessageResponse, ClientError> {
         Ok(self.bridge.get_message(v1::GetMessageRequest { id: to_bytes(id) }).await?.into_inner())
+    }
+
+    /// A message that was sent just now, and where it is; none until its rollup's block is closed, which may take a second.
+    pub async fn new_message(&mut self, id: B256) -> Result<Option<v1::GetMessageResponse>, ClientError> {
+        match self.message(id).await {
+            Err(error) if error.code() == "unknown_message" => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// Sends what anyone may send, in this order, and waits for each.

@@ -59,8 +59,8 @@ impl Transfer {
 }
 
 impl Client {
-    /// Sends a transfer and waits until that is executed; returns the transaction, and the id of the message to look at with
-    /// [`Self::message`].
+    /// Sends a transfer and waits until that is executed; returns the transaction, and the id of the message, to look at with
+    /// [`Self::new_message`].
     pub async fn transfer(
         &mut self,
         signer: &PrivateKeySigner,

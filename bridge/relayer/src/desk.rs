@@ -78,18 +78,20 @@ impl Desk {
         self.undecided.values().any(|sent| sent.job == job)
     }
 
-    /// What was decided since: each job, and whether it was executed without reverting.
+    /// What was decided since: each job, and whether it was executed without reverting. In a closed block, since what comes next is
+    /// made of the state after the newest one.
     pub(crate) fn settle(&mut self, runtime: &Handle) -> Result<Vec<(Job, bool)>, Failed> {
         let failed = |source| Failed::Rollup { rollup: self.rollup, source };
+        let head = self.chain.head().header.number;
         let mut decided = Vec::new();
         for (nonce, sent) in &self.undecided {
             match self.chain.outcome(sent.hash).map_err(failed)? {
-                Some(TxOutcome::Executed { success, .. }) => decided.push((*nonce, success)),
+                Some(TxOutcome::Executed { block, success, .. }) if block <= head => decided.push((*nonce, success)),
                 Some(TxOutcome::Skipped { .. }) => decided.push((*nonce, false)),
-                None => {}
+                Some(TxOutcome::Executed { .. }) | None => {}
             }
         }
-        let account = self.chain.account(self.chain.head().header.number, self.address()).map_err(failed)?;
+        let account = self.chain.account(head, self.address()).map_err(failed)?;
         let nonce = account.map_or(0, |account| account.nonce);
         // What is below and has no outcome was replaced: another relayer with this key.
         let replaced: Vec<u64> = self.undecided.range(..nonce).map(|(nonce, _)| *nonce).collect();

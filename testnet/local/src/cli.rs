@@ -289,7 +289,7 @@ async fn start(testnet: &mut Testnet) -> Result<(), Error> {
 async fn show(dir: &NetworkDir) -> Result<(), Error> {
     let all = endpoints(dir)?.validators;
     let first = all.first().ok_or_else(|| Error::Stopped { dir: dir.root().to_path_buf() })?;
-    demo(&first.endpoints, &Client::new(), &mut |line| say(line)).await
+    demo(&first.endpoints, &mut |line| say(line)).await
 }
 
 /// Draws the live view until a signal comes.

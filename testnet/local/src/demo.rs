@@ -1,7 +1,7 @@
 //! What a running network shows of itself: an atomic swap between two of its rollups, and a transfer that is refunded.
 
 use crate::{
-    Client as Servers, Error,
+    Error,
     accounts::{ACCOUNTS, Account},
     rollups::ether,
 };
@@ -43,11 +43,10 @@ pub enum DemoError {
     Late,
 }
 
-/// Shows both through one node, and says each stage with the seconds since its part began. Ends within two minutes and a bit.
-pub async fn demo(node: &Endpoints, servers: &Servers, say: &mut dyn FnMut(String)) -> Result<(), Error> {
+/// Shows both through one node, and says each stage with the seconds since its part began. Ends within two minutes.
+pub async fn demo(node: &Endpoints, say: &mut dyn FnMut(String)) -> Result<(), Error> {
     let [here, there, ..] = node.rollups.as_slice() else { return Err(Error::NoRollups) };
-    let tip = servers.status(&node.grpc).await?.tip.map_or(0, |tip| tip.height);
-    part("swap", swap(&node.grpc, [here, there], tip.saturating_add(SWAP_BLOCKS), say)).await?;
+    part("swap", swap(&node.grpc, [here, there], say)).await?;
     part("transfer", refund(&node.grpc, here, there, say)).await
 }
 
@@ -56,12 +55,7 @@ async fn part(what: &'static str, shown: impl Future<Output = Result<(), DemoErr
     in_time.unwrap_or(Err(DemoError::Late)).map_err(|source| Error::Demo { what, source })
 }
 
-async fn swap(
-    grpc: &str,
-    rollups: [&RollupEndpoint; 2],
-    deadline: u64,
-    say: &mut dyn FnMut(String),
-) -> Result<(), DemoError> {
+async fn swap(grpc: &str, rollups: [&RollupEndpoint; 2], say: &mut dyn FnMut(String)) -> Result<(), DemoError> {
     let leg = |rollup: &RollupEndpoint, from: Account, to: Account, coins| {
         let (kind, token) = (MoveKind::Coin, Address::ZERO);
         let given = Move { kind, token, amount: ether(coins), to: to.address, refund: from.address };
@@ -69,9 +63,10 @@ async fn swap(
     };
     let ([here, there], [alice, bob]) = (rollups, PARTIES);
     let legs = vec![leg(here, alice, bob, 1), leg(there, bob, alice, 2)];
+    let mut client = Client::connect(grpc).await?;
+    let deadline = client.height().await?.saturating_add(SWAP_BLOCKS);
     let draft = BundleDraft { deadline, salt: B256::new(rand::random()), legs };
     say(format!("\nswap: 1 coin of {} for 2 of {}, both or neither, bundle {}", here.name, there.name, draft.id()));
-    let mut client = Client::connect(grpc).await?;
     let began = Instant::now();
     let bundle = draft.sign(&mut client, &[signer(alice)?, signer(bob)?]).await?;
     let id = client.submit_bundle(&bundle).await?;
@@ -124,8 +119,7 @@ async fn refund(
     say(format!("\ntransfer: 1 coin from {from} to a contract on {to} that takes none, message {id}"));
     let mut last = String::new();
     loop {
-        let found = client.message(id).await?;
-        if found.state != last {
+        if let Some(found) = client.new_message(id).await?.filter(|found| found.state != last) {
             say(stage(began, &found.state, meaning(&found.state)));
             last = found.state;
         }
@@ -141,7 +135,7 @@ fn meaning(state: &str) -> &'static str {
     match state {
         "sent" => "the coin is locked",
         "attested" => "operators have certified that; its recipient refuses it",
-        "late" => "the deadline has passed",
+        "late" => "the deadline has passed, by the clock of its rollup",
         "expired" => "where it should have gone, it cannot arrive any more",
         "returned" => "where it came from, that is known",
         "refunded" => "its sender has the coin again",

@@ -1,9 +1,11 @@
-//! `docs/specs/vectors/bundles.json`: legs, bundles, votes.
+//! `docs/specs/vectors/bundles.json`: legs, bundles, votes; what is submitted, and the record of it.
 
 use crate::{check, hash};
 use serde_json::{Value, json};
-use switchyard_bridge_core::{Ballot, Bundle, Call, Leg, Move, MoveKind, Vote, votes_root};
-use switchyard_primitives::{B256, Bytes, RollupId};
+use switchyard_bridge_core::{
+    Ballot, BridgeRecord, Bundle, Call, Leg, Move, MoveKind, SignedBundle, SignedLeg, Vote, votes_root,
+};
+use switchyard_primitives::{B256, Bytes, Reader, RollupId, Writer};
 
 use alloy_primitives::{Address, U256};
 
@@ -76,6 +78,29 @@ fn votes_json(votes: &[Vote]) -> Value {
     json!({ "votes": votes.iter().map(vote).collect::<Vec<_>>(), "root": votes_root(votes) })
 }
 
+fn signed_json(bundle: &SignedBundle) -> Value {
+    let mut w = Writer::default();
+    bundle.write(&mut w);
+    let bytes = w.into_bytes();
+    assert_eq!(SignedBundle::read(&mut Reader::new(bytes.clone())).as_ref(), Ok(bundle));
+    let record = BridgeRecord::Bundle(bundle.record());
+    let encoded = record.encode();
+    assert_eq!(BridgeRecord::decode(&encoded), Ok(record));
+    let leg = |leg: &SignedLeg| json!({ "rollup": leg.rollup.0.to_string(), "leg": leg.leg, "transaction": text(&leg.transaction) });
+    json!({
+        "deadline": bundle.deadline.to_string(),
+        "salt": bundle.salt,
+        "legs": bundle.legs.iter().map(leg).collect::<Vec<_>>(),
+        "submitted": text(&bytes),
+        "record": text(&encoded),
+        "id": bundle.record().id(),
+    })
+}
+
+fn text(bytes: &Bytes) -> String {
+    alloy_primitives::hex::encode_prefixed(bytes)
+}
+
 #[test]
 fn the_published_bundles_are_what_this_crate_makes() {
     let about = "Test vectors of docs/specs/bundles.md. Bytes are hex; numbers that may need more than 32 bits are \
@@ -88,8 +113,19 @@ fn the_published_bundles_are_what_this_crate_makes() {
     let vote = |leg, ballot| Vote { bundle: two.id(), leg, ballot };
     let votes = [vote(0, Ballot::Yes), vote(1, Ballot::No), Vote { bundle: most.id(), leg: 15, ballot: Ballot::Stray }];
     let votes = [&votes[..0], &votes[..1], &votes].map(votes_json);
+    let transactions = [Bytes::from_static(b"\x02first"), Bytes::from_static(b"\x02the second one")];
+    let signed = legs[..2].iter().zip(transactions).map(|(leg, transaction)| SignedLeg {
+        rollup: leg.rollup,
+        leg: leg.hash(),
+        transaction,
+    });
+    let signed = SignedBundle { deadline: two.deadline, salt: two.salt, legs: signed.collect() };
+    assert_eq!(signed.record().id(), two.id());
     check(
         "bundles.json",
-        &json!({ "about": about, "legs": legs.each_ref().map(leg_json), "bundles": bundles, "votes": votes }),
+        &json!({
+            "about": about, "legs": legs.each_ref().map(leg_json), "bundles": bundles, "votes": votes,
+            "signed": [signed_json(&signed)],
+        }),
     );
 }

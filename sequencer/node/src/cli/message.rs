@@ -150,20 +150,20 @@ pub async fn transfer(args: TransferArgs, out: &mut (dyn Write + Send)) -> Resul
     let (sent, id) = node.client.transfer(&account, &transfer).await?;
     let mut last = String::new();
     loop {
-        let found = node.client.message(id).await?;
-        if found.state != last {
+        if let Some(found) = node.client.new_message(id).await?.filter(|found| found.state != last) {
             let seconds = began.elapsed().as_secs_f64();
             printer.print(
                 || format!("{seconds:6.2} s  {:<10} {id}  {from_name} to {to_name}", found.state),
                 || json!({ "seconds": seconds, "state": found.state, "id": id, "transaction": sent }),
             )?;
-            last.clone_from(&found.state);
+            last = found.state;
         }
-        if matches!(found.state.as_str(), "delivered" | "refunded") {
+        if matches!(last.as_str(), "delivered" | "refunded") {
             return Ok(());
         }
         if began.elapsed().as_secs() >= args.timeout {
-            let message = format!("{id} is {}: {}", found.state, waits_for(&found.state));
+            let state = if last.is_empty() { "not in a closed block" } else { &last };
+            let message = format!("{id} is {state}: {}", waits_for(&last));
             return Err(CliError::Call { code: "watch_timeout".into(), message });
         }
         tokio::time::sleep(LOOK_EVERY).await;

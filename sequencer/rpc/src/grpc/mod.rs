@@ -27,6 +27,7 @@ use crate::{
 use api::Api;
 use calls::Calls;
 use std::{sync::Arc, time::Duration};
+use switchyard_bridge_core::SignedBundle;
 use switchyard_proto::v1::{
     FILE_DESCRIPTOR_SET, block_service_server::BlockServiceServer, bridge_service_server::BridgeServiceServer,
     sequencer_service_server::SequencerServiceServer, status_service_server::StatusServiceServer,
@@ -123,6 +124,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 512 << 10;
 const HEADER_LIST_BYTES: u32 = 8 << 10;
 /// Requests other than transactions are a few numbers and a hash.
 const SMALL_REQUEST_BYTES: usize = 4 << 10;
+/// A bundle, with what its encoding adds to [`SignedBundle::write`]'s.
+const BUNDLE_REQUEST_BYTES: usize = SignedBundle::BYTES_MAX + SMALL_REQUEST_BYTES;
 const HEALTH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves on a bound listener until `shutdown` is cancelled; then ends every stream with UNAVAILABLE, lets calls finish
@@ -162,7 +165,7 @@ pub async fn serve(
         )
         .add_service(
             BridgeServiceServer::from_arc(api.clone())
-                .max_decoding_message_size(SMALL_REQUEST_BYTES)
+                .max_decoding_message_size(BUNDLE_REQUEST_BYTES)
                 .max_encoding_message_size(responses),
         )
         .add_service(StatusServiceServer::from_arc(api).max_decoding_message_size(SMALL_REQUEST_BYTES));

@@ -4,6 +4,8 @@
 // clippy.toml's exception for tests does not reach their helper functions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod guide;
+
 use serde_json::Value;
 use std::{
     net::TcpListener,
@@ -44,7 +46,7 @@ impl Drop for Down<'_> {
 }
 
 #[test]
-fn a_detached_network_shows_a_swap_and_a_refund_and_answers_until_it_is_taken_down() {
+fn a_detached_network_shows_a_swap_and_a_refund_and_does_what_the_guide_says() {
     let dir = tempfile::tempdir().unwrap();
     let down = Down(dir.path());
     let up = testnet(dir.path(), &["up", "--detach", "--base-port", "0"]);
@@ -67,6 +69,7 @@ fn a_detached_network_shows_a_swap_and_a_refund_and_answers_until_it_is_taken_do
     let status = testnet(dir.path(), &["status", "--json"]);
     assert!(status.status.success(), "{status:?}");
     assert_eq!(json(&status)["ok"], true);
+    guide::follow(validators[3]["grpc"].as_str().unwrap(), &dir.path().join("genesis.json"));
 
     let second = testnet(dir.path(), &["up", "--detach"]);
     assert_eq!(second.status.code(), Some(1));

@@ -1,6 +1,7 @@
 //! The gRPC server.
 
 mod blocks;
+mod bundles;
 mod evm;
 mod hostile;
 mod server;

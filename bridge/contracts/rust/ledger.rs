@@ -58,8 +58,9 @@ type Held = BTreeMap<u8, U256>;
 /// The coin of one rollup, followed from its genesis on.
 ///
 /// It is held by accounts that the genesis or a transaction names: signers, recipients, contracts that are created, whoever a
-/// bundle's legs pay, and the block's beneficiary. Fees below the base fee are burnt (EIP-1559), nothing else is. Coin that a contract
-/// sends to an account that nobody has named is found to be missing.
+/// bundle's legs pay, and the block's beneficiary. The base fee is burnt (EIP-1559), nothing else is. Coin that a contract
+/// sends to an account that nobody has named is found to be missing. Legs are followed whose transactions call the vault
+/// directly: of others it holds more than is expected.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     genesis: BTreeMap<Address, U256>,
@@ -78,16 +79,21 @@ impl Ledger {
         Self { genesis: genesis.into_iter().collect(), touched, burnt: U256::ZERO, held, settled }
     }
 
+    /// Names accounts that may have coin from contracts alone: recipients of messages, for instance.
+    pub fn name(&mut self, accounts: impl IntoIterator<Item = Address>) {
+        self.touched.extend(accounts);
+    }
+
     /// Takes in the next block.
     pub fn block<'a>(&mut self, header: &Header, rows: impl IntoIterator<Item = Row<'a>>) {
-        self.touched.insert(header.beneficiary);
+        self.name([header.beneficiary]);
         self.burnt += U256::from(header.base_fee_per_gas.unwrap_or(0)) * U256::from(header.gas_used);
         for Row { transaction, sender, receipt } in rows {
             let recipient = match transaction.kind() {
                 TxKind::Call(to) => to,
                 TxKind::Create => sender.create(transaction.nonce()),
             };
-            self.touched.extend([sender, recipient]);
+            self.name([sender, recipient]);
             // One that does not decode prepares nothing.
             let prepare = Prepare::of(0, transaction).ok().flatten();
             for log in receipt.logs().iter().filter(|log| log.address == ATOMIC_VAULT) {
@@ -101,7 +107,7 @@ impl Ledger {
             let named = |p: &&Prepare| (p.index, p.bundle.id()) == (event.leg, event.id);
             let Some(prepare) = prepare.filter(named) else { return };
             let moves = || (0u8..).zip(&prepare.leg.moves);
-            self.touched.extend(moves().flat_map(|(_, m)| [m.to, m.refund]));
+            self.name(moves().flat_map(|(_, m)| [m.to, m.refund]));
             let coin = moves().filter(|(_, m)| m.kind == MoveKind::Coin).map(|(item, m)| (item, m.amount));
             self.held.insert((event.id, event.leg), coin.collect());
         } else if let Ok(event) = AtomicVault::ItemDone::decode_log(log) {

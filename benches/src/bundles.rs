@@ -86,8 +86,8 @@ struct Report {
     /// Hub blocks from the tip when a bundle was due to the one that decided.
     decided_blocks_p50: u64,
     decided_blocks_p99: u64,
-    /// From the last decision until both vaults held nothing more.
-    settled_after_ms: u64,
+    /// From the last decision until both vaults held nothing more; none if they still do at the end.
+    settled_after_ms: Option<u64>,
 }
 
 /// A bundle that is not decided.
@@ -180,7 +180,8 @@ pub async fn run(arguments: BundlesArguments) -> Result<u8> {
     let mut ledger = ledger.lock().await;
     let seconds = ledger.last.map_or(1.0, |last| last.duration_since(start).as_secs_f64());
     let settled = settled(&rpcs, Instant::now() + Duration::from_secs_f64(arguments.grace)).await?;
-    let settled_after_ms = ledger.last.map_or(0, |last| settled.duration_since(last).as_millis());
+    let after_ms = |settled: Instant| ledger.last.map(|last| settled.duration_since(last).as_millis());
+    let settled_after_ms = settled.and_then(after_ms).and_then(|ms| u64::try_from(ms).ok());
     ledger.blocks.sort_unstable();
     let at = |part: usize| ledger.blocks.get(ledger.blocks.len() * part / 100).copied().unwrap_or(0);
     let report = Report {
@@ -194,7 +195,7 @@ pub async fn run(arguments: BundlesArguments) -> Result<u8> {
         decided: ledger.decided.quantiles(),
         decided_blocks_p50: at(50),
         decided_blocks_p99: at(99),
-        settled_after_ms: u64::try_from(settled_after_ms).unwrap_or(u64::MAX),
+        settled_after_ms,
     };
     println!("{}", serde_json::to_string_pretty(&report)?);
     for (reason, count) in &ledger.reasons {
@@ -323,13 +324,15 @@ impl Ledger {
     }
 }
 
-/// When the vaults hold nothing more.
-async fn settled(rpcs: &[Rpc], until: Instant) -> Result<Instant> {
+/// When the vaults hold nothing more, if they do in time.
+async fn settled(rpcs: &[Rpc], until: Instant) -> Result<Option<Instant>> {
     for rpc in rpcs {
         while !rpc.balance(ATOMIC_VAULT).await?.is_zero() {
-            ensure!(Instant::now() < until, "the vaults still hold something");
+            if Instant::now() > until {
+                return Ok(None);
+            }
             sleep(RETRY).await;
         }
     }
-    Ok(Instant::now())
+    Ok(Some(Instant::now()))
 }

@@ -1,14 +1,17 @@
 //! The consensus engine alone: validators in one process, over loopback sockets and on disk, with ready-made blocks that
 //! nobody has to build or check. The hub's ordering is measured against this.
 
-use crate::report::{Latency, Quantiles};
+use crate::{
+    line::{HERE, Line, Packets, THERE},
+    report::{Latency, Quantiles},
+};
 use bytes::Bytes;
 use clap::Args;
 use eyre::{Result, WrapErr, bail, ensure, eyre};
 use serde::Serialize;
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     num::NonZeroU64,
     num::NonZeroUsize,
     path::PathBuf,
@@ -57,9 +60,12 @@ pub struct EngineArguments {
     /// Milliseconds that everything is on its way from one validator to another, on top of what this machine takes
     #[arg(long, default_value_t = 0)]
     delay_ms: u64,
-    /// Share of datagrams that are lost, 0 to 1: only libp2p-quic has any
+    /// Share of packets that are lost, 0 to 1: without --tun only those of libp2p-quic can be
     #[arg(long, default_value_t = 0.0)]
     loss: f64,
+    /// TUN device, with the address 198.18.0.1/30, over which everything goes: delay and loss are of its packets, those of TCP too
+    #[arg(long, value_name = "DEVICE")]
+    tun: Option<String>,
     /// Seconds before the measurement, in which validators connect and time out on those that are not there yet
     #[arg(long, default_value_t = 2.0)]
     warm_up: f64,
@@ -79,6 +85,8 @@ struct EngineReport {
     seats: u32,
     delay_ms: u64,
     loss: f64,
+    /// What has become of the line's packets, from the start on; none where there is no line.
+    packets: Option<Packets>,
     block_bytes: usize,
     seconds: f64,
     blocks: u64,
@@ -149,9 +157,9 @@ impl BlockBuilder for ReadyMade {
 }
 
 /// A port of TCP and UDP, held until both are dropped.
-fn reserve() -> std::io::Result<(TcpListener, UdpSocket)> {
+fn reserve(ip: Ipv4Addr) -> std::io::Result<(TcpListener, UdpSocket)> {
     let both = || {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let tcp = TcpListener::bind((ip, 0))?;
         let udp = UdpSocket::bind(tcp.local_addr()?)?;
         Ok((tcp, udp))
     };
@@ -174,8 +182,7 @@ fn template(genesis: &Header, size: usize, transaction_bytes: usize) -> Result<B
 struct Cluster {
     engines: Vec<Engine>,
     builder: ReadyMade,
-    /// What makes the network slow; none where nothing does.
-    _mesh: Option<Mesh>,
+    way: Way,
     _dir: tempfile::TempDir,
 }
 
@@ -185,16 +192,16 @@ async fn cluster(arguments: &EngineArguments, transport: Transport, seats_each: 
     let total = u64::from(seats_each).saturating_mul(count as u64);
     ensure!(total <= u64::from(SEATS_MAX), "--seats {seats_each}: {total} in all, must be at most {SEATS_MAX}");
     let network_id = B256::from(rand::random::<[u8; 32]>());
+    let host = if arguments.tun.is_some() { HERE } else { Ipv4Addr::LOCALHOST };
     let (mut secrets, mut seats, mut listeners) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..count {
         let (ed25519, bls) = (rand::random::<[u8; 32]>(), bls_secret_from_entropy(&rand::random())?);
         seats.push(Seat { identity: identity(&ed25519), bls: bls_public_key(&bls)? });
         secrets.push((ed25519, bls));
-        listeners.push(reserve()?);
+        listeners.push(reserve(host).wrap_err_with(|| format!("no port of {host}"))?);
     }
     let addresses: Vec<SocketAddr> = listeners.iter().map(|(tcp, _)| tcp.local_addr()).collect::<Result<_, _>>()?;
-    let mesh = arguments.mesh(transport, &addresses).await?;
-    let address = |from, to| mesh.as_ref().and_then(|m| m.address(from, to)).unwrap_or(addresses[to]);
+    let way = arguments.way(transport, &addresses).await?;
     let identities: Vec<B256> = seats.iter().map(|s| s.identity).collect();
     let members = seats.into_iter().map(|seat| Member { seat, seats: seats_each }).collect();
     let committee = Committee::new(0, members)?;
@@ -233,7 +240,7 @@ async fn cluster(arguments: &EngineArguments, transport: Transport, seats_each: 
             doppelganger_check: false,
             listen: addresses[index],
             transport,
-            peers: others.map(|other| (identities[other], address(index, other))).collect(),
+            peers: others.map(|other| (identities[other], way.address(index, other, addresses[other]))).collect(),
             data_dir: dir.path().join(index.to_string()),
             leader_timeout: Duration::from_millis(3000),
             certification_timeout: Duration::from_millis(6000),
@@ -249,26 +256,56 @@ async fn cluster(arguments: &EngineArguments, transport: Transport, seats_each: 
         std::fs::create_dir_all(&config.data_dir)?;
         engines.push(start(config, builder.clone()).await.wrap_err_with(|| format!("validator {index}"))?);
     }
-    Ok(Cluster { engines, builder, _mesh: mesh, _dir: dir })
+    Ok(Cluster { engines, builder, way, _dir: dir })
+}
+
+/// What is between the validators.
+enum Way {
+    /// This machine's loopback.
+    Loopback,
+    /// Links that pass connections and datagrams on.
+    Links(Mesh),
+    /// A line that packets pass.
+    Line(Line),
+}
+
+impl Way {
+    /// Where `from` dials to reach `to`, which listens at `listening`.
+    fn address(&self, from: usize, to: usize, listening: SocketAddr) -> SocketAddr {
+        match self {
+            Self::Loopback => listening,
+            Self::Links(mesh) => mesh.address(from, to).unwrap_or(listening),
+            Self::Line(_) => SocketAddr::new(IpAddr::V4(THERE), listening.port()),
+        }
+    }
+
+    /// Closes it; what has become of packets, where it knows.
+    async fn close(self) -> Option<Packets> {
+        if let Self::Line(line) = self { Some(line.close().await) } else { None }
+    }
 }
 
 impl EngineArguments {
-    /// The links between the validators, where they are to be slower than this machine.
-    async fn mesh(&self, transport: Transport, addresses: &[SocketAddr]) -> Result<Option<Mesh>> {
+    /// The way between the validators, as slow as it is to be.
+    async fn way(&self, transport: Transport, addresses: &[SocketAddr]) -> Result<Way> {
         ensure!(self.delay_ms <= 10_000, "--delay-ms {}: must be at most 10,000", self.delay_ms);
         ensure!((0.0..=1.0).contains(&self.loss), "--loss {}: must be 0 to 1", self.loss);
+        let delay = Duration::from_millis(self.delay_ms);
+        if let Some(tun) = &self.tun {
+            let line = Line::open(tun, delay, self.loss, 0).wrap_err_with(|| format!("--tun {tun}"))?;
+            return Ok(Way::Line(line));
+        }
         let datagrams = transport == Transport::Libp2pQuic;
         ensure!(
             self.loss == 0.0 || datagrams,
-            "--loss: only with --transport libp2p-quic; {transport} has no datagrams"
+            "--loss: {transport} has no datagrams, so it takes --tun to lose anything of it"
         );
         if self.delay_ms == 0 && self.loss == 0.0 {
-            return Ok(None);
+            return Ok(Way::Loopback);
         }
         let mesh = Mesh::open(addresses, 0).await?;
-        let delay = Duration::from_millis(self.delay_ms);
         mesh.set(Conditions { delay, loss: self.loss, ..Conditions::default() }, |_, _| true);
-        Ok(Some(mesh))
+        Ok(Way::Links(mesh))
     }
 }
 
@@ -292,7 +329,7 @@ pub async fn run(arguments: EngineArguments) -> Result<u8> {
 }
 
 async fn measure(arguments: &EngineArguments, transport: Transport, seats: u32) -> Result<EngineReport> {
-    let Cluster { engines, builder, _mesh, _dir } = cluster(arguments, transport, seats).await?;
+    let Cluster { engines, builder, way, _dir } = cluster(arguments, transport, seats).await?;
     let block_bytes = builder.template.encoded_len();
     let (finals, mut seen) = mpsc::channel(1024);
     let (mut readers, mut handles) = (JoinSet::new(), Vec::new());
@@ -354,6 +391,7 @@ async fn measure(arguments: &EngineArguments, transport: Transport, seats: u32) 
         seats,
         delay_ms: arguments.delay_ms,
         loss: arguments.loss,
+        packets: way.close().await,
         block_bytes,
         seconds: arguments.seconds,
         blocks,
@@ -376,6 +414,11 @@ async fn measure(arguments: &EngineArguments, transport: Transport, seats: u32) 
         report.finality.p99_ms,
         report.cpu_ms.unwrap_or(f64::NAN),
     );
+    if let Some(Packets { passed, lost, overflowed }) = report.packets {
+        println!(
+            "  on the line {passed} packets passed, {lost} were lost by chance, {overflowed} as too many were on the way"
+        );
+    }
     Ok(report)
 }
 

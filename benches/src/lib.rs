@@ -8,6 +8,7 @@ pub mod engine;
 pub mod evm;
 pub mod follow;
 pub mod ledger;
+pub mod line;
 pub mod load;
 pub mod messages;
 pub mod pace;

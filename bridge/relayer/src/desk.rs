@@ -6,7 +6,7 @@ use alloy::{
     eips::Encodable2718,
     signers::{SignerSync, local::PrivateKeySigner},
 };
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, keccak256};
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -52,6 +52,8 @@ pub(crate) struct Desk {
     submit: Arc<dyn Submit>,
     signer: PrivateKeySigner,
     undecided: BTreeMap<u64, Sent>,
+    /// The first of them that was not offered yet.
+    unsent: Option<u64>,
     next: u64,
 }
 
@@ -62,7 +64,7 @@ impl Desk {
         submit: Arc<dyn Submit>,
         signer: PrivateKeySigner,
     ) -> Self {
-        Self { rollup, chain, submit, signer, undecided: BTreeMap::new(), next: 0 }
+        Self { rollup, chain, submit, signer, undecided: BTreeMap::new(), unsent: None, next: 0 }
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -109,10 +111,16 @@ impl Desk {
             self.undecided.clear();
             self.next = nonce;
         }
-        for sent in self.undecided.values_mut().filter(|sent| sent.at.elapsed() > AGAIN_AFTER) {
-            sent.at = Instant::now();
+        let old = self.undecided.values_mut().filter(|sent| sent.at.elapsed() > AGAIN_AFTER);
+        let again: Vec<Bytes> = old
+            .map(|sent| {
+                sent.at = Instant::now();
+                sent.raw.clone()
+            })
+            .collect();
+        if !again.is_empty() {
             // That it is known already is no news.
-            let _ = runtime.block_on(self.submit.submit(self.rollup, sent.raw.clone()));
+            let _ = runtime.block_on(self.submit.submit(self.rollup, again));
         }
         Ok(jobs)
     }
@@ -130,8 +138,8 @@ impl Desk {
         (2 * u128::from(self.chain.next_base_fee()) + TIP, TIP)
     }
 
-    /// Signs and offers a call; `false` if it was refused.
-    pub(crate) fn send(&mut self, runtime: &Handle, job: Job, call: &Delivery) -> bool {
+    /// Signs a call, to be offered with [`Self::flush`]; `false` if it cannot.
+    pub(crate) fn send(&mut self, job: Job, call: &Delivery) -> bool {
         let (max_fee_per_gas, max_priority_fee_per_gas) = self.fees();
         let tx = TxEip1559 {
             chain_id: self.chain.chain_id(),
@@ -152,16 +160,23 @@ impl Desk {
             }
         };
         let raw: Bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
-        match runtime.block_on(self.submit.submit(self.rollup, raw.clone())) {
-            Ok(hash) => {
-                self.undecided.insert(self.next, Sent { job, hash, raw, at: Instant::now() });
-                self.next += 1;
-                true
-            }
-            Err(reason) => {
-                tracing::debug!(rollup = %self.rollup, ?job, reason, "the relayer's transaction was refused");
-                false
-            }
-        }
+        self.unsent.get_or_insert(self.next);
+        self.undecided.insert(self.next, Sent { job, hash: keccak256(&raw), raw, at: Instant::now() });
+        self.next += 1;
+        true
+    }
+
+    /// Offers what was signed since, all at once; returns the jobs that come to nothing: of the first one that is refused, and of those
+    /// behind it.
+    pub(crate) fn flush(&mut self, runtime: &Handle) -> Vec<Job> {
+        let Some(first) = self.unsent.take() else { return Vec::new() };
+        let raw = self.undecided.range(first..).map(|(_, sent)| sent.raw.clone()).collect();
+        let answers = runtime.block_on(self.submit.submit(self.rollup, raw));
+        let refused = answers.into_iter().zip(first..).find_map(|(answer, nonce)| Some((nonce, answer.err()?)));
+        let Some((nonce, reason)) = refused else { return Vec::new() };
+        tracing::debug!(rollup = %self.rollup, reason, "the relayer's transactions were refused");
+        // Some of those behind it may wait somewhere: they are used when what takes its place is.
+        self.next = nonce;
+        self.undecided.split_off(&nonce).into_values().map(|sent| sent.job).collect()
     }
 }

@@ -58,8 +58,8 @@ pub trait Hub: Send + Sync + 'static {
 
 /// The way into rollups.
 pub trait Submit: Send + Sync + 'static {
-    /// Offers a signed transaction; returns its hash, or why it is refused.
-    fn submit(&self, rollup: RollupId, transaction: Bytes) -> BoxFuture<'_, Result<TxHash, String>>;
+    /// Offers signed transactions; of each its hash, or why it is refused.
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, String>>>;
 }
 
 /// Something that was asked could not be read. The relayer tries again.

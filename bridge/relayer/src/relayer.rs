@@ -195,23 +195,26 @@ impl Side {
                 }
             }
         }
-        self.send(runtime, calls)?;
+        self.send(calls)?;
         for source in parts.chains.keys().filter(|source| **source != own) {
-            self.deliver(parts, *source, runtime)?;
+            self.deliver(parts, *source)?;
         }
-        self.refund(runtime)?;
+        self.refund()?;
         self.settling.scan(&*parts.hub, &*self.chain, delay)?;
         let room = WINDOW.saturating_sub(self.desk.len());
         let (settlements, unseen) = self.settling.due(&*parts.hub, &*self.chain, anchor.as_ref(), room)?;
         blind |= unseen;
         for (leg, call) in settlements {
-            if !self.pays(call.gas)? || !self.desk.send(runtime, Job::Settle(leg.0, leg.1), &call) {
+            if !self.pays(call.gas)? || !self.desk.send(Job::Settle(leg.0, leg.1), &call) {
                 break;
             }
             self.settling.sent(leg);
         }
         if blind {
-            self.nudge(runtime)?;
+            self.nudge()?;
+        }
+        for job in self.desk.flush(runtime) {
+            self.decided(parts, job, false)?;
         }
         Ok(blind)
     }
@@ -259,12 +262,12 @@ impl Side {
         Ok(())
     }
 
-    fn send(&mut self, runtime: &Handle, calls: Vec<(Job, Delivery)>) -> Result<(), Failed> {
+    fn send(&mut self, calls: Vec<(Job, Delivery)>) -> Result<(), Failed> {
         for (job, call) in calls {
             if self.desk.len() >= WINDOW || !self.pays(call.gas)? {
                 return Ok(());
             }
-            if self.desk.send(runtime, job, &call)
+            if self.desk.send(job, &call)
                 && let Job::Prove(source, count) = job
                 && let Some(queue) = self.queues.get_mut(&source)
             {
@@ -285,7 +288,7 @@ impl Side {
     }
 
     /// Delivers what is due of one source.
-    fn deliver(&mut self, parts: &RelayerParts, source: RollupId, runtime: &Handle) -> Result<(), Failed> {
+    fn deliver(&mut self, parts: &RelayerParts, source: RollupId) -> Result<(), Failed> {
         let (Some(from), Some(queue)) = (parts.chains.get(&source), self.queues.get(&source)) else { return Ok(()) };
         let Some(count) = queue.proven.filter(|_| !queue.is_empty()) else { return Ok(()) };
         let at_source = |error| Failed::Rollup { rollup: source, source: error };
@@ -306,7 +309,7 @@ impl Side {
                 }
                 continue;
             }
-            if !self.pays(call.gas)? || !self.desk.send(runtime, Job::Deliver(source, index), &call) {
+            if !self.pays(call.gas)? || !self.desk.send(Job::Deliver(source, index), &call) {
                 return Ok(());
             }
             if let Some(queue) = self.queues.get_mut(&source) {
@@ -339,14 +342,14 @@ impl Side {
     }
 
     /// Pays back what belonged to messages that expired.
-    fn refund(&mut self, runtime: &Handle) -> Result<(), Failed> {
+    fn refund(&mut self) -> Result<(), Failed> {
         for _ in 0..self.refunds.len() {
             let Some((index, attempts)) = self.refunds.pop_front() else { break };
             let Some(sent) = self.chain.sent(index).map_err(self.failed())? else { continue };
             for call in refund_calls(&sent) {
                 // Whoever else has done it, or an account that refuses: it can be done at any time by anyone.
                 if self.desk.len() < WINDOW && attempts < 3 && self.simulate(&call)?.is_some() && self.pays(call.gas)? {
-                    self.desk.send(runtime, Job::Refund(index), &call);
+                    self.desk.send(Job::Refund(index), &call);
                 }
             }
         }
@@ -354,14 +357,14 @@ impl Side {
     }
 
     /// Has the rollup make a block, if nothing else will.
-    fn nudge(&mut self, runtime: &Handle) -> Result<(), Failed> {
+    fn nudge(&mut self) -> Result<(), Failed> {
         let early = self.nudged.is_some_and(|at| at.elapsed() < NUDGE_EVERY);
         if early || self.desk.len() > 0 || self.chain.pending().is_some() || !self.pays(21_000)? {
             return Ok(());
         }
         self.nudged = Some(Instant::now());
         let call = Delivery { rollup: self.rollup, to: self.desk.address(), data: Bytes::new(), gas: 21_000 };
-        self.desk.send(runtime, Job::Nudge, &call);
+        self.desk.send(Job::Nudge, &call);
         Ok(())
     }
 }

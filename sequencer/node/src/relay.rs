@@ -104,10 +104,10 @@ impl Hub for Log {
 pub struct Way(pub Arc<dyn Gateway>);
 
 impl Submit for Way {
-    fn submit(&self, rollup: RollupId, transaction: Bytes) -> BoxFuture<'_, Result<TxHash, String>> {
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, String>>> {
         Box::pin(async move {
-            let answer = self.0.submit(rollup, vec![transaction]).await.pop();
-            answer.ok_or("no answer")?.map_err(|rejection| rejection.to_string())
+            let answers = self.0.submit(rollup, transactions).await;
+            answers.into_iter().map(|answer| answer.map_err(|rejection| rejection.to_string())).collect()
         })
     }
 }

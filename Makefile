@@ -16,6 +16,7 @@ PROGRAMS := switchyard switchyard-testnet switchyard-bench
 # Of the simulated networks.
 SEEDS ?= 200
 FROM ?= 0
+SIM_ARGS ?=
 WAN_ARGS ?=
 # Of power cuts.
 POINTS ?= 500
@@ -113,7 +114,7 @@ compat: setup ## the contracts; wallets' libraries, Foundry and an independent e
 
 sim: setup ## simulated networks with faults, one for each seed: make sim SEEDS=1000 FROM=0
 	$(CARGO) build --workspace --bin switchyard-sim --locked
-	"$(TARGET_DIR)/debug/switchyard-sim" --seeds $(SEEDS) --from $(FROM)
+	"$(TARGET_DIR)/debug/switchyard-sim" --seeds $(SEEDS) --from $(FROM) $(SIM_ARGS)
 
 sim-wan: setup ## finality over ten regions in simulated time: make sim-wan WAN_ARGS='--validators 10'
 	$(CARGO) build --workspace --bin switchyard-sim-wan --locked

@@ -39,7 +39,7 @@ mod tests {
     #[test]
     fn every_method_has_its_path() {
         let paths = super::method_paths();
-        assert_eq!(paths.len(), 20);
+        assert_eq!(paths.len(), 25);
         assert!(paths.contains(&"/switchyard.v1.BlockService/StreamSegments".to_owned()));
     }
 }

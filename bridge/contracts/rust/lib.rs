@@ -1,5 +1,6 @@
 //! The contracts of messages and bundles for Rust: bindings made of the committed artifacts, conversions to and from the
-//! values of `switchyard-bridge-core`, and the accounts that a rollup's genesis holds (`docs/specs/messages.md`).
+//! values of `switchyard-bridge-core`, the accounts that a rollup's genesis holds (`docs/specs/messages.md`), and proof by sums that
+//! no coin comes or goes.
 //!
 //! Nobody needs a Solidity compiler for it: `artifacts/` is what `src/` compiles to, and `run.sh` holds the two together.
 
@@ -7,6 +8,7 @@ mod bindings;
 pub mod bundle;
 mod convert;
 mod genesis;
+pub mod ledger;
 
 pub use bindings::{
     AtomicVault, BridgedERC20, Hub, IMessageAttributes, Inbox, Outbox, SwapPool, TokenBridge, TwinERC20,
@@ -14,3 +16,4 @@ pub use bindings::{
 pub use bundle::{LegError, Prepare};
 pub use convert::{UnknownKind, interoperable_address};
 pub use genesis::genesis;
+pub use ledger::Ledger;

@@ -14,7 +14,7 @@ mod status;
 
 pub use proof::{Anchor, Delivery, checkpoint_call, deliver_call};
 pub use relayer::{Relayer, RelayerParts, Settings};
-pub use settle::{OnHub, bundle_status, settlement};
+pub use settle::{OnHub, bundle_status, release, settlement};
 pub use status::{MessageStatus, delivery, status};
 
 use alloy_primitives::{B256, Bytes};

@@ -3,16 +3,15 @@
 use crate::{
     check::accepted::{Held, Weight},
     machine::elapsed_ms,
+    rollups::{SENDER_SECRET, transaction},
     run::rng_for,
-    validator::{Life, SENDER_SECRET},
+    validator::Life,
     witness::Witness,
     world::{EVM, OPAQUE},
 };
 use alloy::{
-    consensus::{SignableTransaction as _, TxEip1559, TxEnvelope},
-    eips::Encodable2718 as _,
-    primitives::{Address, TxKind, U256},
-    signers::{SignerSync as _, local::PrivateKeySigner},
+    primitives::{Address, U256},
+    signers::local::PrivateKeySigner,
 };
 use commonware_runtime::{Spawner as _, Supervisor as _, deterministic};
 use parking_lot::Mutex;
@@ -103,17 +102,8 @@ impl Clients {
         let nonce = self.evm.1;
         self.evm.1 += 1;
         let to = Address::repeat_byte(u8::try_from(nonce % 200).unwrap_or(0) + 1);
-        let tx = TxEip1559 {
-            chain_id: 7,
-            nonce,
-            gas_limit: 21_000,
-            max_fee_per_gas: 1_000_000_000,
-            to: TxKind::Call(to),
-            value: U256::from(nonce + 1),
-            ..Default::default()
-        };
-        let signature = self.signer.sign_hash_sync(&tx.signature_hash()).expect("a key in memory");
-        let payload: Bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
+        let payload: Bytes =
+            transaction(&self.signer, EVM, nonce, to, U256::from(nonce + 1), Default::default(), 21_000).0.into();
         self.evm.0 = Some((TxKey::of(EVM, &payload), payload.clone()));
         payload
     }

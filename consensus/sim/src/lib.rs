@@ -4,6 +4,7 @@
 //! what is simulated is the runtime (time, scheduling, disks) and the network. See the README for what each checker holds
 //! and how to repeat a run.
 
+pub mod bundles;
 pub mod byzantine;
 pub mod check;
 pub mod client;
@@ -13,7 +14,9 @@ pub mod machine;
 pub mod network;
 pub mod operators;
 pub mod plan;
+pub mod rollups;
 pub mod run;
+pub mod seen;
 pub mod trace;
 pub mod validator;
 pub mod wan;

@@ -1,17 +1,19 @@
 //! What a seed decides: who takes part, who is faulty, and what goes wrong when.
 
 use crate::{
+    bundles::Intent,
     byzantine::Behaviour,
     network::{Disorder, Link},
     operators::Edit,
     run::rng_for,
     validator::Settings,
-    world::Shape,
+    world::{EVMS, Shape},
 };
 use commonware_utils::NZU64;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 use switchyard_node::config;
+use switchyard_primitives::RollupId;
 
 /// Something that happens at its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,15 @@ pub enum Action {
     },
     /// The operators want the stake table to change.
     Edit(Edit),
+    /// Parties sign a bundle.
+    Bundle(Intent),
+    /// A rollup stands still, or goes on.
+    Halt {
+        /// Which.
+        rollup: RollupId,
+        /// Whether it stands still from now on.
+        halted: bool,
+    },
 }
 
 /// A run, before it has begun.
@@ -100,6 +111,15 @@ impl Plan {
 
     /// The plan of a seed.
     pub fn new(seed: u64) -> Self {
+        Self::made(seed, false)
+    }
+
+    /// The plan of a seed, with a bridge in any case.
+    pub fn with_bridge(seed: u64) -> Self {
+        Self::made(seed, true)
+    }
+
+    fn made(seed: u64, bridge: bool) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let validators = *[4, 4, 4, 5, 7].get(rng.random_range(0..5)).expect("in range");
         let mut plan = Self {
@@ -126,7 +146,7 @@ impl Plan {
             seats.shuffle(&mut rng);
             let count = rng.random_range(1..=(validators - 1) / 3);
             for seat in &seats[..count] {
-                plan.byzantine.insert(*seat, Behaviour::ALL[rng.random_range(0..Behaviour::ALL.len())]);
+                plan.byzantine.insert(*seat, Behaviour::ALL[rng.random_range(0..Behaviour::PLAIN)]);
             }
         }
         if crashes {
@@ -154,6 +174,10 @@ impl Plan {
         if rng.random_range(0..4) == 0 {
             plan.stake(&mut rng);
         }
+        let mut rng = rng_for(seed, "bridge");
+        if rng.random_range(0..5) == 0 || bridge {
+            plan.bridge(&mut rng);
+        }
         // Stable, so that what was planned first for a moment happens first.
         plan.actions.sort_by_key(|(at, _)| *at);
         plan
@@ -167,6 +191,17 @@ impl Plan {
     /// All validators that there may be.
     pub fn places(&self) -> usize {
         self.settings.len()
+    }
+
+    /// A calm run of validators that are operators of all EVM rollups too, in which parties sign a bundle each half second.
+    pub fn calm_with_bundles(seed: u64, validators: usize, intents: &[Intent]) -> Self {
+        let mut plan = Self::calm(seed, validators);
+        plan.bridge(&mut rng_for(seed, "bridge"));
+        plan.shape.attesters = EVMS.into_iter().map(|rollup| (rollup, (0..validators).collect())).collect();
+        plan.actions.retain(|(_, action)| !matches!(action, Action::Bundle(_) | Action::Halt { .. }));
+        plan.actions.extend((1..).zip(intents).map(|(second, intent)| (second * 500, Action::Bundle(*intent))));
+        plan.actions.sort_by_key(|(at, _)| *at);
+        plan
     }
 
     /// A calm run in which the stake table changes.
@@ -250,6 +285,38 @@ impl Plan {
         // What changes takes two epochs to be in force.
         for settings in &mut self.settings {
             settings.pace.heartbeat_ms = 300;
+        }
+    }
+
+    /// The network has two or three EVM rollups that make checkpoints, which all validators execute. Who attests each is a matter of
+    /// chance: all, or so few that one who is away is one too many.
+    fn bridge(&mut self, rng: &mut StdRng) {
+        let founders = self.founders();
+        for rollup in &EVMS[..rng.random_range(2..=EVMS.len())] {
+            let mut places: Vec<usize> = (0..founders).collect();
+            places.shuffle(rng);
+            places.truncate([founders, founders, 3][rng.random_range(0..3)]);
+            self.shape.attesters.insert(*rollup, places.into_iter().collect());
+        }
+        for behaviour in self.byzantine.values_mut() {
+            if rng.random_range(0..3) == 0 {
+                *behaviour = Behaviour::Tearing;
+            }
+        }
+        for settings in &mut self.settings {
+            settings.executes = true;
+            settings.pace.heartbeat_ms = 300;
+        }
+        if rng.random_range(0..3) == 0 {
+            let (rollup, at) = (EVMS[rng.random_range(0..2)], rng.random_range(200..FAULTS_MS));
+            let until = at + rng.random_range(500..8_000);
+            self.actions.push((at, Action::Halt { rollup, halted: true }));
+            self.actions.push((until, Action::Halt { rollup, halted: false }));
+        }
+        for _ in 0..rng.random_range(3..9) {
+            let intent = Intent::ALL[rng.random_range(0..Intent::ALL.len())];
+            let intent = if rng.random_range(0..2) == 0 { Intent::Sound } else { intent };
+            self.actions.push((rng.random_range(100..FAULTS_MS), Action::Bundle(intent)));
         }
     }
 

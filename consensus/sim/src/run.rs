@@ -1,6 +1,7 @@
 //! One run of one plan.
 
 use crate::{
+    bundles::{Parties, Settler},
     byzantine::{Behaviour, Liar, Lies, LyingBuilder, Secret},
     check::{self, Violation},
     client::Clients,
@@ -10,10 +11,12 @@ use crate::{
     network::{Channel, Fabric, Mouth, Process, Said, split_epoch},
     operators::{Edit, Operators},
     plan::{Action, Plan, pairs},
+    seen::Seen,
     validator::{Settings, Validator},
     witness::Witness,
     world::World,
 };
+use alloy::primitives::U256;
 use bytes::Bytes;
 use commonware_cryptography::ed25519::PublicKey;
 use commonware_p2p::Recipients;
@@ -21,13 +24,14 @@ use commonware_runtime::{Clock as _, Runner as _, deterministic};
 use parking_lot::Mutex;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::Arc,
     time::Duration,
 };
 use switchyard_primitives::{B256, Limits, RollupId, keccak256};
+use switchyard_rollup_core::evm::{EvmChain, EvmError};
 use switchyard_store::Store as _;
 
 /// Bounds of a block: small, so that runs are short and bounds are met.
@@ -53,58 +57,6 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// What there was to check.
     pub seen: Seen,
-}
-
-/// How much there was to check, and what went wrong meanwhile.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Seen {
-    /// Validators' lives that were cut off: crashes, and ends by a failing disk.
-    pub crashes: u64,
-    /// Times that one direction of a link was cut.
-    pub cuts: u64,
-    /// Validators that lie.
-    pub liars: usize,
-    /// Height of the log.
-    pub blocks: u64,
-    /// Different certificates.
-    pub certificates: usize,
-    /// Transactions that were accepted.
-    pub accepted: usize,
-    /// Transactions in the log.
-    pub ordered: usize,
-    /// Rollup blocks derived.
-    pub derived: usize,
-    /// Slots voted in.
-    pub votes: usize,
-    /// Seats found to have contradicted themselves.
-    pub caught: usize,
-    /// Records of the system rollup in the log.
-    pub records: usize,
-    /// Committees that are not the one before them.
-    pub committees: usize,
-    /// The newest epoch whose seats a light client knows.
-    pub followed: u64,
-    /// Simulated time.
-    pub time_ms: u64,
-}
-
-impl std::ops::AddAssign for Seen {
-    fn add_assign(&mut self, other: Self) {
-        self.crashes += other.crashes;
-        self.cuts += other.cuts;
-        self.liars += other.liars;
-        self.blocks += other.blocks;
-        self.certificates += other.certificates;
-        self.accepted += other.accepted;
-        self.ordered += other.ordered;
-        self.derived += other.derived;
-        self.votes += other.votes;
-        self.caught += other.caught;
-        self.records += other.records;
-        self.committees += other.committees;
-        self.followed += other.followed;
-        self.time_ms += other.time_ms;
-    }
 }
 
 /// Says what an honest validator says, and shows it to the guard's checker.
@@ -155,6 +107,8 @@ struct Run {
     validators: Vec<Validator>,
     clients: Clients,
     operators: Operators,
+    parties: Parties,
+    settler: Settler,
     /// Records in the log, and since when there are so many.
     changed: (usize, u64),
     /// What the liars tell each other.
@@ -196,6 +150,9 @@ pub fn run(plan: &Plan) -> Outcome {
             accepted: w.accepted.count(),
             ordered: w.once.count(),
             derived: w.derivation.count(),
+            certified: w.attested.count(),
+            bundles: w.bundles.decided(),
+            settled: w.conservation.settled(),
             votes: w.guard.count(),
             caught: w.guard.caught(),
             records: w.committees.applied(),
@@ -235,9 +192,23 @@ impl Run {
         let honest = (0..plan.places()).filter(|seat| !liars.contains(seat)).collect();
         let clients = Clients::new(witness.clone(), honest, plan.seed);
         let operators = Operators::new(world.clone(), witness.clone(), &liars, plan.seed);
-        let (secret, changed, again) = (Arc::default(), (0, 0), Vec::new());
-        let mut run =
-            Self { context, plan, world, witness, fabric, validators, clients, operators, changed, secret, again };
+        let parties = Parties::new(witness.clone(), world.evms.clone(), plan.seed);
+        let settler = Settler::new(witness.clone(), &world.evms);
+        let mut run = Self {
+            context,
+            plan,
+            world,
+            witness,
+            fabric,
+            validators,
+            clients,
+            operators,
+            parties,
+            settler,
+            changed: (0, 0),
+            secret: Arc::default(),
+            again: Vec::new(),
+        };
         for place in 0..run.plan.founders() {
             run.start(place).await;
         }
@@ -342,6 +313,19 @@ impl Run {
                 }
                 self.operators.want(edit);
             }
+            Action::Halt { rollup, halted } => {
+                let mut halts = self.world.halted.lock();
+                if halted {
+                    halts.insert(rollup)
+                } else {
+                    halts.remove(&rollup)
+                };
+            }
+            Action::Bundle(intent) => {
+                let mut height = 0;
+                self.witness.tell(|w| height = w.agreement.height() + 1);
+                self.parties.sign(intent, height, self.now_ms());
+            }
         }
     }
 
@@ -383,6 +367,25 @@ impl Run {
         }
     }
 
+    /// Has the parties of bundles, and who settles them, send what is due.
+    fn trade(&mut self) {
+        if self.world.hub.bridge().is_none() {
+            return;
+        }
+        let now_ms = self.now_ms();
+        let step = usize::try_from(now_ms / 100).unwrap_or(0);
+        for (ahead, alone) in [(0, false), (1, true)] {
+            let via = self.open_from((step + ahead) % self.plan.places());
+            let Some(life) = via.and_then(|via| self.validators[via].life()) else { continue };
+            if alone {
+                self.parties.send_alone(now_ms, life);
+            } else {
+                self.parties.send(now_ms, life);
+                self.settler.settle(now_ms, life);
+            }
+        }
+    }
+
     /// Starts again what has ended by itself.
     async fn look_after(&mut self) {
         let now_ms = self.now_ms();
@@ -411,6 +414,7 @@ impl Run {
             self.context.sleep(step).await;
             self.look_after().await;
             self.operate();
+            self.trade();
         }
         true
     }
@@ -430,6 +434,7 @@ impl Run {
         for (from, to) in pairs(plan.places()) {
             self.fabric.set(from, to, Some(plan.link)).await;
         }
+        self.world.halted.lock().clear();
         let mut before = 0;
         self.witness.tell(|w| before = w.agreement.height());
         for place in 0..plan.places() {
@@ -448,7 +453,7 @@ impl Run {
         self.check_progress(before);
         // What few hold waits for their turn to lead.
         let end_ms = end_ms + self.turns_ms();
-        while self.now_ms() < end_ms && self.outstanding() > 0 {
+        while self.now_ms() < end_ms && (self.outstanding() > 0 || self.untold().is_some()) {
             let next_ms = self.now_ms() + 200;
             if !self.until(next_ms).await {
                 return;
@@ -478,6 +483,13 @@ impl Run {
         outstanding
     }
 
+    /// What the bridge has not brought to an end.
+    fn untold(&self) -> Option<String> {
+        let mut untold = None;
+        self.witness.tell(|w| untold = w.untold());
+        untold.or_else(|| (!self.parties.are_content()).then(|| "parties still send bundles".into()))
+    }
+
     /// A time in which each seat leads once in a network that is well.
     fn turns_ms(&self) -> u64 {
         let mut blocks = 0;
@@ -498,7 +510,30 @@ impl Run {
         self.witness.tell(|w| in_force = w.committees.are_in_force());
         let behind = self.listed().iter().any(|v| v.store().tip().0.height < before + check::progress::BLOCKS);
         let settled = self.operators.are_content() && in_force && self.now_ms() > self.changed.1 + SETTLED_MS;
-        self.outstanding() == 0 && !behind && settled
+        self.outstanding() == 0 && !behind && settled && self.untold().is_none()
+    }
+
+    /// At the end every bundle has ended, and whoever is named in one has what is due.
+    fn check_bridge(&self) {
+        let untold = self.untold();
+        let _ = self.witness.tell(|w| match untold {
+            Some(untold) => check::violated("bundles", untold),
+            None => w.conservation.ends(&w.bundles),
+        });
+        // Any validator that has executed as much as the one that came first.
+        let lives = self.honest().filter_map(Validator::life);
+        let mut chains = lives.map(|life| &life.chains).filter(|chains| !chains.is_empty());
+        let _ = self.witness.tell(|w| {
+            let newest = |chains: &&BTreeMap<RollupId, Arc<dyn EvmChain>>| {
+                chains.iter().all(|(rollup, chain)| chain.head().header.number == w.derivation.newest(*rollup))
+            };
+            let Some(chains) = chains.find(newest) else { return Ok(()) };
+            w.conservation.finish(&w.bundles, |rollup, account| {
+                let chain = &chains[&rollup];
+                let found = chain.account(chain.head().header.number, account)?;
+                Ok::<_, EvmError>(found.map_or(U256::ZERO, |account| account.balance))
+            })
+        });
     }
 
     /// What can only be said at the end.
@@ -506,6 +541,7 @@ impl Run {
         if self.witness.violation().is_none() {
             let able = self.witness.able();
             let _ = self.witness.tell(|w| w.accepted.finish(&able));
+            self.check_bridge();
             let directory = self.fabric.directory();
             if self.now_ms() > self.changed.1 + SETTLED_MS {
                 for validator in self.listed() {

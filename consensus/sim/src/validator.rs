@@ -4,21 +4,24 @@ use crate::{
     context::{Context, Disk},
     machine::{Simulated, elapsed_ms},
     network::{Disorder, Joined},
+    rollups::{OpenRollup, Running},
     witness::Witness,
-    world::{EVM, OPAQUE, REPLAY_WINDOW, World, address, bls_key},
+    world::{OPAQUE, REPLAY_WINDOW, World, address, bls_key},
 };
 use commonware_runtime::{Handle, Spawner as _, Supervisor as _, deterministic};
-use serde_json::json;
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     num::NonZeroUsize,
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
+use switchyard_bridge_contracts::Prepare;
+use switchyard_bridge_core::{HubLeaf, SignedBundle};
 use switchyard_consensus_core::{BlockBuilder, EngineEvent};
 use switchyard_consensus_engine::{Embedded, EngineConfig, embedded};
 use switchyard_consensus_guard::{LocalSigner, SignGuard, VoteSigner};
@@ -26,23 +29,24 @@ use switchyard_consensus_network::Transport;
 use switchyard_mempool::{Mempool, MempoolConfig};
 use switchyard_node::{
     StoreHistory,
-    attest::Pool,
+    attest::{Operator, Pool},
     builder::{BuilderParts, HubBuilder, Rules},
     config,
-    executor::Executor,
     finalizer::Finalizer,
-    hub::{HubError, HubStates, SystemAdmission},
+    hub::{HubError, HubStates, Known, SystemAdmission, put_bridge},
     ingest::{Ingest, IngestParts, Timing},
     machine::Machine,
     metrics::Metrics,
     records::Records,
+    relay::Log,
 };
 use switchyard_primitives::RollupId;
-use switchyard_rollup_core::{Admission, Applied, Driver, DriverError, Sealing, SegmentInput};
-use switchyard_rollup_evm::{EvmConfig, EvmRollup};
+use switchyard_relayer::{Delivery, Hub as _, release, settlement};
+use switchyard_rollup_core::{Admission, evm::EvmChain};
 use switchyard_rpc::HubTip;
 use switchyard_store::{MemoryStore, Store, StoreError};
 use tokio::sync::{oneshot, watch};
+use zeroize::Zeroizing;
 
 /// How a validator is run.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +63,7 @@ pub struct Settings {
     pub doppelganger_check: bool,
     /// Of a thousand writes, so many reach the disk before their sync.
     pub early_per_mille: u32,
-    /// Whether it executes the EVM rollup.
+    /// Whether it executes the EVM rollups.
     pub executes: bool,
     /// Blocks that the engine's archive keeps.
     pub archive_blocks: u64,
@@ -102,6 +106,9 @@ pub struct Life {
     pub hub: HubStates,
     /// The node's machine.
     pub machine: Arc<dyn Machine>,
+    /// The rollups that it executes.
+    pub chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+    log: Log,
     over: Arc<AtomicBool>,
     stop: oneshot::Sender<()>,
 }
@@ -164,14 +171,14 @@ impl Validator {
             self.witness.tell(|w| w.accepted.crashed(self.index));
         }
         let kept = self.store.tip().0.height.saturating_sub(lost).max(self.copied);
-        self.store = Arc::new(copied(&self.store, kept, &self.world)?);
+        self.store = Arc::new(copied(&self.store, kept, &self.world, &self.witness)?);
         Ok(())
     }
 
     /// Begins with the log of another one, as who has copied it from there. It must not have begun.
     pub fn take_log(&mut self, of: &MemoryStore) -> Result<(), StoreError> {
         self.copied = of.tip().0.height;
-        self.store = Arc::new(copied(of, self.copied, &self.world)?);
+        self.store = Arc::new(copied(of, self.copied, &self.world, &self.witness)?);
         Ok(())
     }
 
@@ -197,16 +204,16 @@ impl Validator {
         let metrics = Arc::new(Metrics::default());
         let (announce, tip) = watch::channel(HubTip { height: header.height, hash, timestamp_ms: header.timestamp_ms });
         let (waiting, waiting_out) = watch::channel(0);
-        let rollup = self.settings.executes.then(|| {
-            let path = self.folder.join("evm");
-            std::fs::create_dir_all(&path).expect("the run's own folder");
-            let evm = EvmConfig { rollup: EVM, genesis: evm_genesis(), sealing: Sealing::default() };
-            EvmRollup::open(&path, evm).expect("a rollup in the run's own folder")
-        });
-        let admission = rollup.as_ref().map(|(_, reader)| reader.clone() as Arc<dyn Admission>);
+        let open = |rollup: &RollupId| OpenRollup::new(&self.world, *rollup, &self.folder);
+        let opened: Vec<OpenRollup> = self.world.evms.iter().filter(|_| self.settings.executes).map(open).collect();
         let system: Arc<dyn Admission> = Arc::new(SystemAdmission(hub.clone()));
-        let pools = [(EVM, admission), (OPAQUE, None), (RollupId::SYSTEM, Some(system))];
-        let mempool = Arc::new(Mempool::new(MempoolConfig::default(), self.world.limits, pools));
+        let others = [(OPAQUE, None), (RollupId::SYSTEM, Some(system))];
+        let evms = self.world.evms.iter().map(|id| {
+            let reader = opened.iter().find(|open| open.rollup == *id).map(|open| open.reader.clone());
+            (*id, reader.map(|reader| reader as Arc<dyn Admission>))
+        });
+        let mempool = Arc::new(Mempool::new(MempoolConfig::default(), self.world.limits, evms.chain(others)));
+        let chains = opened.iter().map(|open| (open.rollup, open.reader.clone() as Arc<dyn EvmChain>)).collect();
         let over = Arc::new(AtomicBool::new(false));
         let task = context.child("tasks");
         // What belongs to a life hangs below its one task, and is aborted with it.
@@ -215,16 +222,19 @@ impl Validator {
         let (index, settings, witness, disk) = (self.index, self.settings, self.witness.clone(), self.disk.clone());
         let honest = self.honest;
         let (guard, next_guard) = (self.guard(0), settings.rekeys.then(|| self.guard(1)));
+        let operates = world.hub.founding().operators.contains_key(&world.validators[index].identity);
+        let operator_guard = operates.then(|| self.open_guard("checkpoints", &world.secrets[index].operator));
+        let evidence = self.folder.join("evidence");
         let ended = over.clone();
-        let (pool, states) = (mempool.clone(), hub.clone());
+        let (pool, states, view) = (mempool.clone(), hub.clone(), hub.clone());
         let attestations = Arc::new(Pool::new(hub.clone(), metrics.clone()));
-        let (attested, closed) = (attestations.clone(), watch::channel(0).0);
+        let attested = attestations.clone();
         let wrapped = {
             let machine: Arc<dyn Machine> = Arc::new(Simulated::new(context.child("builder"), settings.clock_ahead_ms));
             let builder = HubBuilder::new(BuilderParts {
                 rules: Rules {
                     limits: world.limits,
-                    rollups: [EVM, OPAQUE].into(),
+                    rollups: world.evms.iter().copied().chain([OPAQUE]).collect(),
                     replay_window_blocks: REPLAY_WINDOW,
                 },
                 pace: settings.pace,
@@ -251,17 +261,17 @@ impl Validator {
                 limits: world.limits,
                 hub: hub.clone(),
                 me: world.validators[index].identity,
-                gossip: gossip.sender,
+                gossip: gossip.sender.clone(),
                 gossip_from: usize::MAX,
-                pool: attested,
+                pool: attested.clone(),
                 waiting,
-                rollups: vec![EVM, OPAQUE],
+                rollups: world.evms.iter().copied().chain([OPAQUE]).collect(),
                 timing: Timing::default(),
                 metrics: metrics.clone(),
                 machine: machine.clone(),
             });
             // Who waits for it has gone only if the run is over.
-            let _ = built.send((ingest.clone(), machine, stop));
+            let _ = built.send((ingest.clone(), machine.clone(), stop));
             let receiving = context.child("gossip").spawn({
                 let ingest = ingest.clone();
                 move |_| ingest.receive(gossip.receiver)
@@ -279,24 +289,30 @@ impl Validator {
             };
             let finalizing = context.child("finalizer").spawn({
                 let witness = witness.clone();
-                move |context| finalize(context, index, finalizer, events, honest.then_some(witness))
+                move |context| finalize(context, index, finalizer, events, (witness, honest))
             });
-            let executing = context.child("executor").spawn({
-                let witness = witness.clone();
-                move |_| async move {
-                    match rollup {
-                        Some((driver, _reader)) => {
-                            let driver = Watched { inner: driver, index, rollup: EVM, witness };
-                            let next = Arc::new(AtomicU64::new(0));
-                            let watched = tip.clone();
-                            let executor =
-                                Executor { rollup: EVM, driver, store, mempool: pool, closed, tip, next, metrics };
-                            execute(executor, watched).await
-                        }
-                        None => std::future::pending().await,
-                    }
-                }
+            let operator = operator_guard.map(|guard| Operator {
+                identity: world.validators[index].identity,
+                secret: Zeroizing::new(world.secrets[index].operator),
+                guard,
+                gossip: gossip.sender,
+                pool: attested.clone(),
             });
+            let running = Running {
+                index,
+                world,
+                witness: witness.clone(),
+                hub: view,
+                store,
+                mempool: pool,
+                tip,
+                pool: attested,
+                operator,
+                evidence,
+                metrics,
+                machine,
+            };
+            let executing = context.child("rollups").spawn(move |context| running.run(context, opened));
             let engine = context.child("run").spawn(move |_| run);
             let mut panicked = context.panicked();
             let how = tokio::select! {
@@ -324,15 +340,19 @@ impl Validator {
             ended.store(true, Ordering::Release);
         });
         let (ingest, machine, stop) = parts.await.expect("the task begins");
-        self.life = Some(Life { task: handle, ingest, mempool, hub: states, machine, over, stop });
+        let log = Log { hub: states.clone(), store: self.store.clone() };
+        self.life = Some(Life { task: handle, ingest, mempool, hub: states, machine, chains, log, over, stop });
     }
 
-    /// The record of one of its keys.
+    /// The record of one of the keys that it votes with.
     fn guard(&self, key: usize) -> Arc<SignGuard> {
+        Arc::new(self.open_guard(&format!("signed-{key}"), &self.world.secrets[self.index].bls[key]))
+    }
+
+    fn open_guard(&self, file: &str, secret: &[u8; 32]) -> SignGuard {
         std::fs::create_dir_all(&self.folder).expect("the run's own folder");
-        let (file, bls) = (format!("signed-{key}"), bls_key(&self.world.secrets[self.index].bls[key]));
-        let guard = SignGuard::open(&self.folder.join(file), self.world.network, bls.0);
-        Arc::new(guard.expect("the record of an earlier life"))
+        let guard = SignGuard::open(&self.folder.join(file), self.world.network, bls_key(secret).0);
+        guard.expect("the record of an earlier life")
     }
 }
 
@@ -341,8 +361,9 @@ fn signer(world: &World, index: usize, key: usize, guard: Arc<SignGuard>) -> Arc
 }
 
 /// What a store holds up to a height.
-fn copied(of: &MemoryStore, to: u64, world: &World) -> Result<MemoryStore, StoreError> {
+fn copied(of: &MemoryStore, to: u64, world: &World, witness: &Witness) -> Result<MemoryStore, StoreError> {
     let copy = MemoryStore::new(world.genesis);
+    put_bridge(&copy, 0, &world.hub, Known::Before)?;
     let mut newest = None;
     for height in 1..=to {
         // Each where it was written: a later crash may lose the newest ones.
@@ -350,6 +371,9 @@ fn copied(of: &MemoryStore, to: u64, world: &World) -> Result<MemoryStore, Store
         if let Some(state) = state.filter(|state| newest.as_ref() != Some(state)) {
             copy.put_hub_state(height, &state)?;
             newest = Some(state);
+        }
+        if let Some(state) = witness.state_after(height) {
+            put_bridge(&copy, height, &state, Known::Before)?;
         }
         let block = of.block(height)?;
         let certificate = of.certificate_from(height)?.filter(|(at, _)| *at == height).map(|(_, c)| c);
@@ -401,75 +425,21 @@ async fn finalize(
     index: usize,
     mut finalizer: Finalizer,
     mut events: tokio::sync::mpsc::Receiver<EngineEvent>,
-    witness: Option<Arc<Witness>>,
+    (witness, honest): (Arc<Witness>, bool),
 ) -> Result<(), HubError> {
     while let Some(event) = events.recv().await {
-        if let Some(witness) = &witness {
+        if honest {
             witness.engine(elapsed_ms(&context), index, &event);
         }
         let is_final = matches!(event, EngineEvent::Final { .. });
         finalizer.take(event)?;
-        if let Some(witness) = witness.as_ref().filter(|_| is_final) {
-            witness.state(index, &finalizer.hub.tip());
+        if is_final {
+            witness.state(honest.then_some(index), &finalizer.hub.tip());
         }
         // The node's finalizer has a thread of its own: others may come between two blocks.
         commonware_runtime::reschedule().await;
     }
     Ok(())
-}
-
-async fn execute<D: Driver>(
-    mut executor: Executor<D>,
-    mut tip: watch::Receiver<HubTip>,
-) -> Result<(), switchyard_node::executor::ExecutorError> {
-    loop {
-        executor.catch_up(|| false)?;
-        if tip.changed().await.is_err() {
-            return Ok(());
-        }
-    }
-}
-
-/// A driver whose checkpoints are told to the witness.
-struct Watched<D> {
-    inner: D,
-    index: usize,
-    rollup: RollupId,
-    witness: Arc<Witness>,
-}
-
-impl<D: Driver> Driver for Watched<D> {
-    fn next_hub_height(&self) -> u64 {
-        self.inner.next_hub_height()
-    }
-
-    fn apply(&mut self, input: &SegmentInput) -> Result<Applied, DriverError> {
-        let applied = self.inner.apply(input)?;
-        for checkpoint in &applied.checkpoints {
-            let place = (self.rollup, checkpoint.number);
-            self.witness.derived(self.index, place, checkpoint.hash(), checkpoint.state_root);
-        }
-        Ok(applied)
-    }
-}
-
-/// Whoever sends transactions on the EVM rollup.
-pub const SENDER_SECRET: [u8; 32] = [0x51; 32];
-
-/// The EVM rollup's genesis: one rich account.
-pub fn evm_genesis() -> serde_json::Value {
-    let signer = alloy::signers::local::PrivateKeySigner::from_bytes(&SENDER_SECRET.into()).expect("a secret");
-    json!({
-        "config": {
-            "chainId": 7, "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0,
-            "byzantiumBlock": 0, "constantinopleBlock": 0, "petersburgBlock": 0, "istanbulBlock": 0, "berlinBlock": 0,
-            "londonBlock": 0, "shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0, "terminalTotalDifficulty": 0,
-            "terminalTotalDifficultyPassed": true
-        },
-        "nonce": "0x0", "timestamp": "0x0", "extraData": "0x", "difficulty": "0x0", "gasLimit": "0x1c9c380",
-        "baseFeePerGas": "0x7", "coinbase": "0x0000000000000000000000000000000000000000",
-        "alloc": { signer.address().to_string(): { "balance": "0xffffffffffffffffffffffffffff" } },
-    })
 }
 
 impl Life {
@@ -485,5 +455,24 @@ impl Life {
             let _ = done.send(ingest.submit(rollup, vec![payload]).await.iter().all(Result::is_ok));
         }));
         async move { answer.await.unwrap_or(false) }
+    }
+
+    /// Hands a bundle to this validator. Whether it was taken shows in the log.
+    pub fn submit_bundle(&self, bundle: Arc<SignedBundle>) {
+        let ingest = self.ingest.clone();
+        self.machine.spawn(Box::pin(async move { drop(ingest.submit_bundle(bundle).await) }));
+    }
+
+    /// What brings the hub's word on a bundle to a rollup's vault, or on one leg of it that was prepared alone; none where this
+    /// validator sees nothing to do.
+    pub fn settlement(&self, terms: &Prepare) -> Option<Delivery> {
+        let (rollup, id) = (terms.leg.rollup, terms.bundle.id());
+        let calls = settlement(&self.log, &self.chains, id).expect("stores in memory");
+        if let Some(calls) = calls {
+            return calls.into_iter().find(|call| call.rollup == rollup);
+        }
+        let released = HubLeaf::Release { bundle: id, rollup, leg: terms.index };
+        let leaf = (0..self.log.leaves()).find(|leaf| self.log.leaf(*leaf) == Ok(Some(released)))?;
+        release(&self.log, &**self.chains.get(&rollup)?, terms, leaf).expect("stores in memory")
     }
 }

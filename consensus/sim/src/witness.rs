@@ -5,19 +5,26 @@ use crate::{
         self, Verdict, Violation,
         accepted::{Able, Accepted, Weight},
         agreement::Agreement,
+        attested::Attested,
+        bundles::{Bundles, Fate},
         certificates::Certificates,
         committees::Committees,
+        conservation::Conservation,
         derivation::Derivation,
         guard::Guard,
         once::Once,
     },
+    rollups::funds,
     trace::Trace,
     world::World,
 };
+use alloy::primitives::{Address, U256};
 use parking_lot::Mutex;
 use std::{collections::BTreeSet, sync::Arc};
-use switchyard_consensus_core::{Committee, EngineEvent, HubState};
+use switchyard_bridge_core::SystemState;
+use switchyard_consensus_core::{Committee, EngineEvent};
 use switchyard_primitives::{B256, RollupId};
+use switchyard_rollup_core::evm::ExecutedBlock;
 
 /// The witness of one run.
 pub struct Witness(Mutex<Inner>);
@@ -38,6 +45,12 @@ pub struct Inner {
     pub once: Once,
     /// One derived state.
     pub derivation: Derivation,
+    /// What is certified is what was derived.
+    pub attested: Attested,
+    /// Bundles whole, and decided once.
+    pub bundles: Bundles,
+    /// No coin made or lost.
+    pub conservation: Conservation,
     /// No contradiction signed.
     pub guard: Guard,
     /// Validators that may do anything.
@@ -55,6 +68,10 @@ pub struct Inner {
 impl Witness {
     /// The witness of a network in which the `byzantine` are faulty.
     pub fn new(world: &World, byzantine: BTreeSet<usize>) -> Self {
+        let mut conservation = Conservation::default();
+        for rollup in &world.evms {
+            conservation.begin(*rollup, funds(world));
+        }
         Self(Mutex::new(Inner {
             trace: Trace::default(),
             agreement: Agreement::new(world.genesis.hash()),
@@ -66,6 +83,9 @@ impl Witness {
             accepted: Accepted::default(),
             once: Once::default(),
             derivation: Derivation::default(),
+            attested: Attested::default(),
+            bundles: Bundles::default(),
+            conservation,
             guard: Guard::default(),
             byzantine,
             crashes: 0,
@@ -112,6 +132,8 @@ impl Witness {
                 let _ = self.tell(|w| w.agreement.final_block(validator, block));
                 let _ = self.tell(|w| w.once.final_block(block));
                 let _ = self.tell(|w| w.committees.final_block(block));
+                let _ = self.tell(|w| w.attested.final_block(block, &w.derivation));
+                let _ = self.tell(|w| w.bundles.final_block(block));
                 let _ = self.tell(|w| {
                     let next = w.committees.of(block.header.epoch.saturating_add(1)).map(|next| next.seats().clone());
                     w.certificates.final_block(validator, block, certificate.as_ref(), next.as_ref())
@@ -133,9 +155,20 @@ impl Witness {
         }
     }
 
-    /// An honest validator has taken up a final block.
-    pub fn state(&self, validator: usize, state: &HubState) {
-        let _ = self.tell(|w| w.committees.state(validator, state));
+    /// A validator has taken up a final block; `honest` names it if it is.
+    pub fn state(&self, honest: Option<usize>, state: &Arc<SystemState>) {
+        if let Some(validator) = honest {
+            let _ = self.tell(|w| w.committees.state(validator, state));
+        }
+        let _ = self.tell(|w| w.attested.state(honest, state));
+        if honest.is_some() {
+            let _ = self.tell(|w| w.bundles.state(state));
+        }
+    }
+
+    /// The hub's state after a final block, if a validator has taken it up.
+    pub fn state_after(&self, height: u64) -> Option<Arc<SystemState>> {
+        self.0.lock().attested.state_after(height).cloned()
     }
 
     /// A vote that leaves an honest validator.
@@ -180,6 +213,43 @@ impl Witness {
     /// A validator has derived a rollup block.
     pub fn derived(&self, validator: usize, place: (RollupId, u64), hash: B256, state_root: B256) {
         let _ = self.tell(|w| w.derivation.derived(validator, place, hash, state_root));
+    }
+
+    /// A validator has executed a rollup block; `balance` reads the state after it.
+    pub fn executed<E: std::fmt::Display>(
+        &self,
+        rollup: RollupId,
+        block: &ExecutedBlock,
+        balance: impl FnMut(Address) -> Result<U256, E>,
+    ) {
+        let _ = self.tell(|w| w.conservation.executed(rollup, block, balance));
+    }
+}
+
+impl Inner {
+    /// Legs that a vault holds coin of, and that the hub has decided or released.
+    pub fn unsettled(&self) -> Vec<(RollupId, B256, u8)> {
+        let mut held = self.conservation.holding();
+        held.retain(|(rollup, id, leg)| {
+            let decided = self.bundles.fate(id).is_some_and(|fate| fate.decided.is_some());
+            decided || self.bundles.released().contains(&(*id, *rollup, *leg))
+        });
+        held
+    }
+
+    /// What has no end yet of what the bridge must bring to one: a bundle that is not decided, a leg that is not settled, a rollup
+    /// block that is not certified.
+    pub fn untold(&self) -> Option<String> {
+        let is_open = |(_, fate): &(&B256, &Fate)| fate.decided.is_none();
+        if let Some((id, fate)) = self.bundles.fates().iter().find(is_open) {
+            return Some(format!("bundle {id} is not decided: {fate:?}"));
+        }
+        if let Some((rollup, id, leg)) = self.conservation.holding().first() {
+            return Some(format!("rollup {rollup} holds leg {leg} of {id}: {:?}", self.bundles.fate(id)));
+        }
+        let lies = |identity: &B256| self.byzantine.iter().any(|place| self.places[*place] == *identity);
+        let outstanding = self.attested.outstanding(&self.derivation, |identity| !lies(identity));
+        outstanding.map(|(rollup, number)| format!("block {number} of rollup {rollup} is not certified"))
     }
 }
 

@@ -7,10 +7,7 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Instant,
 };
-use switchyard_consensus_sim::{
-    plan::Plan,
-    run::{Seen, run},
-};
+use switchyard_consensus_sim::{plan::Plan, run::run, seen::Seen};
 
 /// Runs a simulated network once for each seed.
 #[derive(Parser)]
@@ -24,6 +21,9 @@ struct Arguments {
     /// Runs at a time; as many as there are cores if absent.
     #[arg(long)]
     threads: Option<usize>,
+    /// Gives every network a bridge.
+    #[arg(long)]
+    bridge: bool,
     /// Shows each run's plan and what it saw.
     #[arg(long)]
     verbose: bool,
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
     // A panic in a validator ends that validator, and is told with what it led to.
     std::panic::set_hook(Box::new(|panic| tracing::warn!(%panic)));
-    let Arguments { seeds, from, threads, verbose } = Arguments::parse();
+    let Arguments { seeds, from, threads, bridge, verbose } = Arguments::parse();
     let threads = threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)).unwrap_or(1);
     let (next, failed, began) = (AtomicU64::new(from), AtomicBool::new(false), Instant::now());
     let total = Mutex::new(Seen::default());
@@ -45,7 +45,8 @@ fn main() -> ExitCode {
             if seed >= from.saturating_add(seeds) {
                 return;
             }
-            let (plan, start) = (Plan::new(seed), Instant::now());
+            let plan = if bridge { Plan::with_bridge(seed) } else { Plan::new(seed) };
+            let start = Instant::now();
             let outcome = run(&plan);
             *total.lock() += outcome.seen;
             if verbose {
@@ -54,7 +55,8 @@ fn main() -> ExitCode {
             }
             if let Some(violation) = outcome.violation {
                 failed.store(true, Ordering::Release);
-                eprintln!("seed {seed} fails: {violation}\nrepeat it with: make sim SEEDS=1 FROM={seed}");
+                let more = if bridge { " SIM_ARGS=--bridge" } else { "" };
+                eprintln!("seed {seed} fails: {violation}\nrepeat it with: make sim SEEDS=1 FROM={seed}{more}");
             }
         }
     };
@@ -70,7 +72,7 @@ fn main() -> ExitCode {
     let seen = total.into_inner();
     println!(
         "{seeds} seeds from {from}: {} blocks, {} simulated seconds; {} crashes, {} cut links, {} liars, {} seats caught; {} \
-         transactions accepted, {} rollup blocks; {} records, {} committees that are not the one before, {} epochs; in {:?}",
+         transactions accepted, {} rollup blocks, {} of them certified, {} bundles committed and {} aborted, {} legs settled; {} records, {} committees that are not the one before, {} epochs; in {:?}",
         seen.blocks,
         seen.time_ms / 1000,
         seen.crashes,
@@ -79,6 +81,10 @@ fn main() -> ExitCode {
         seen.caught,
         seen.accepted,
         seen.derived,
+        seen.certified,
+        seen.bundles.0,
+        seen.bundles.1,
+        seen.settled,
         seen.records,
         seen.committees,
         seen.followed,

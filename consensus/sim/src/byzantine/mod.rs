@@ -5,6 +5,7 @@
 
 mod forger;
 mod mouth;
+mod tearer;
 
 use crate::world::{OPAQUE, World};
 use alloy::primitives::B256;
@@ -20,6 +21,7 @@ use std::{
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
 use switchyard_node::{builder::HubBuilder, hub::HubStates};
 use switchyard_primitives::{Block, Bytes, RollupId, Segment, TxKey};
+use tearer::Tearer;
 
 /// How a validator is faulty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,11 +46,14 @@ pub enum Behaviour {
     Garbage,
     /// Two processes with one key, each of which speaks with one half.
     Twins,
+    /// Proposes blocks that tear bundles apart or hold certificates that nobody may believe, and attests to one half of the others
+    /// what is not.
+    Tearing,
 }
 
 impl Behaviour {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
+    /// All of them; those that concern the bridge alone come last.
+    pub const ALL: [Self; 11] = [
         Self::Silent,
         Self::Voteless,
         Self::Withholding,
@@ -59,7 +64,10 @@ impl Behaviour {
         Self::Garbage,
         Self::Twins,
         Self::Forging,
+        Self::Tearing,
     ];
+    /// How many there are in a network without a bridge.
+    pub const PLAIN: usize = 10;
 }
 
 /// What the liars of a network tell each other.
@@ -93,6 +101,7 @@ pub struct LyingBuilder {
     secret: Arc<Mutex<Secret>>,
     rng: Arc<Mutex<StdRng>>,
     forger: Arc<Mutex<Forger>>,
+    tearer: Arc<Mutex<Tearer>>,
     /// A transaction that the log holds already.
     replayed: Arc<Mutex<Option<(RollupId, Bytes)>>>,
 }
@@ -116,8 +125,9 @@ impl LyingBuilder {
     pub fn new(honest: HubBuilder, hub: HubStates, lies: Lies) -> Self {
         let Lies { world, place, behaviour, secret, seed } = lies;
         let rng = Arc::new(Mutex::new(StdRng::seed_from_u64(seed)));
+        let tearer = Arc::new(Mutex::new(Tearer::new(world.evms.clone(), seed)));
         let forger = Arc::new(Mutex::new(Forger::new(world, place, seed)));
-        Self { honest, hub, behaviour, secret, rng, forger, replayed: Arc::default() }
+        Self { honest, hub, behaviour, secret, rng, forger, tearer, replayed: Arc::default() }
     }
 
     /// A block with records that no block on `parent` may hold; as it is where the state there is not known.
@@ -171,6 +181,11 @@ impl BlockBuilder for LyingBuilder {
         match self.behaviour {
             Some(Behaviour::Invalid) => Some(self.spoil(&block, &parent)),
             Some(Behaviour::Forging) => Some(self.forge(block, &parent)),
+            Some(Behaviour::Tearing) => {
+                let mut tearer = self.tearer.lock();
+                tearer.see(parent.transactions(RollupId::SYSTEM));
+                Some(tearer.tear(&block))
+            }
             Some(Behaviour::Equivocating) => {
                 let mut header = block.header;
                 header.timestamp_ms += 1;
@@ -185,7 +200,7 @@ impl BlockBuilder for LyingBuilder {
     async fn judge(&self, block: Arc<Block>, parent: Arc<Block>, ancestors: Ancestors) -> Result<(), InvalidBlock> {
         match self.behaviour {
             // Its own blocks are good enough for it.
-            Some(Behaviour::Invalid | Behaviour::Forging) => Ok(()),
+            Some(Behaviour::Invalid | Behaviour::Forging | Behaviour::Tearing) => Ok(()),
             _ => self.honest.judge(block, parent, ancestors).await,
         }
     }

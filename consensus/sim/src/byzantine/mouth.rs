@@ -28,6 +28,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
 };
+use switchyard_bridge_core::{Attestation, Ballot, Checkpoint, votes_root};
 use switchyard_consensus_core::{Committee, Seat, namespace};
 use switchyard_consensus_network::public_key;
 use switchyard_node::ingest::wire;
@@ -231,6 +232,27 @@ impl Liar {
     }
 }
 
+impl Liar {
+    /// Attests to one half that its rollups' states are others, and that legs have voted otherwise.
+    fn misattest(&self, message: &Bytes) -> Option<Said> {
+        let decoded = wire::Message::decode(message.to_vec().into(), &self.world.limits).ok()?;
+        let wire::Message::Attestations { id, attestations } = decoded else { return None };
+        let secret = &self.world.secrets[self.me].operator;
+        let lie = |word: Attestation| {
+            let mut votes = word.votes;
+            for vote in &mut votes {
+                vote.ballot = if vote.ballot == Ballot::Yes { Ballot::No } else { Ballot::Yes };
+            }
+            let roots = (B256::repeat_byte(6), votes_root(&votes));
+            let checkpoint = Checkpoint { state_root: roots.0, votes_root: roots.1, ..word.checkpoint };
+            Attestation::sign(self.world.network, word.operator, checkpoint, votes, secret).ok()
+        };
+        let attestations = attestations.into_iter().filter_map(lie).collect();
+        let lie = wire::Message::Attestations { id, attestations }.encode().0;
+        Some(vec![(self.half(false), message.clone()), (self.half(true), lie)])
+    }
+}
+
 impl Mouth for Liar {
     fn say(&self, channel: Channel, recipients: &Recipients<PublicKey>, message: &Bytes) -> Option<Said> {
         match self.behaviour {
@@ -246,6 +268,7 @@ impl Mouth for Liar {
             Behaviour::Stale => self.stale(channel, recipients, message),
             Behaviour::Garbage => self.garbage(recipients, message),
             Behaviour::Forging => (channel == Channel::Transactions).then(|| self.forge(recipients, message)).flatten(),
+            Behaviour::Tearing => (channel == Channel::Transactions).then(|| self.misattest(message)).flatten(),
             Behaviour::Invalid | Behaviour::Twins => None,
         }
     }

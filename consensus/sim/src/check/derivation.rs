@@ -25,6 +25,17 @@ impl Derivation {
         }
     }
 
+    /// The hash of the checkpoint that all who have derived a rollup block have derived.
+    pub fn of(&self, place: (RollupId, u64)) -> Option<B256> {
+        self.checkpoints.get(&place).map(|(hash, _)| *hash)
+    }
+
+    /// The number of a rollup's newest block; 0 while there is none.
+    pub fn newest(&self, rollup: RollupId) -> u64 {
+        let mut blocks = self.checkpoints.range((rollup, 0)..=(rollup, u64::MAX));
+        blocks.next_back().map_or(0, |((_, number), _)| *number)
+    }
+
     /// Rollup blocks that somebody has derived.
     pub fn count(&self) -> usize {
         self.checkpoints.len()

@@ -2,8 +2,11 @@
 
 pub mod accepted;
 pub mod agreement;
+pub mod attested;
+pub mod bundles;
 pub mod certificates;
 pub mod committees;
+pub mod conservation;
 pub mod derivation;
 pub mod guard;
 pub mod once;

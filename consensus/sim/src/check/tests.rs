@@ -1,8 +1,11 @@
 use super::{
     accepted::{Able, Accepted, Held, Weight},
     agreement::Agreement,
+    attested::Attested,
+    bundles::Bundles,
     certificates::Certificates,
     committees::Committees,
+    conservation::Conservation,
     derivation::Derivation,
     guard::Guard,
     once::Once,
@@ -184,6 +187,138 @@ fn two_state_roots_of_one_block_are_found() {
 fn a_validator_that_stands_still_is_no_progress() {
     assert!(progress::check(10, &[(0, 10 + progress::BLOCKS)]).is_ok());
     assert!(progress::check(10, &[(0, 10 + progress::BLOCKS), (1, 9 + progress::BLOCKS)]).is_err());
+}
+
+mod bridge {
+    use super::*;
+    use crate::world::EVM;
+    use alloy::primitives::{Address, U256};
+    use switchyard_bridge_core::{
+        Ballot, BridgeRecord, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint, LegRecord, Vote, votes_root,
+    };
+    use switchyard_primitives::Bytes;
+    use switchyard_rollup_core::evm::ExecutedBlock;
+
+    fn checkpoint(number: u64, hub_height: u64, votes: &[Vote]) -> Checkpoint {
+        let root = B256::from(U256::from(number));
+        Checkpoint {
+            rollup: EVM,
+            number,
+            hub_height,
+            block_hash: root,
+            state_root: root,
+            outbox_root: B256::ZERO,
+            votes_root: votes_root(votes),
+        }
+    }
+
+    fn certificate(checkpoints: &[Checkpoint], votes: &[Vote]) -> Bytes {
+        let signers = SignerBitmap::new(4, 0..3);
+        let entry = |checkpoint: &Checkpoint| CertifiedCheckpoint {
+            checkpoint: *checkpoint,
+            votes: votes.to_vec(),
+            signers: signers.clone(),
+        };
+        let entries = checkpoints.iter().map(entry).collect();
+        BridgeRecord::Certificate(Certificate { entries, signature: [0; 96] }).encode()
+    }
+
+    fn with(height: u64, records: Vec<Bytes>, legs: Vec<Bytes>) -> Block {
+        let header = Header { height, ..world().genesis };
+        let segment = |rollup, transactions: Vec<Bytes>| Segment { rollup, transactions };
+        let mut segments = vec![segment(RollupId::SYSTEM, records), segment(EVM, legs)];
+        segments.retain(|segment| !segment.transactions.is_empty());
+        Block::new(header, segments)
+    }
+
+    #[test]
+    fn what_nobody_derived_or_is_certified_out_of_order_is_found() {
+        let (first, second) = (checkpoint(1, 0, &[]), checkpoint(2, 1, &[]));
+        let mut derivation = Derivation::default();
+        for checkpoint in [first, second] {
+            derivation.derived(0, (EVM, checkpoint.number), checkpoint.hash(), checkpoint.state_root).unwrap();
+        }
+        let other = Checkpoint { state_root: B256::ZERO, ..first };
+        let cases: [(Vec<Vec<Bytes>>, bool); 7] = [
+            (vec![vec![certificate(&[first], &[])], vec![certificate(&[second], &[])]], true),
+            (vec![vec![], vec![certificate(&[first, second], &[])]], true),
+            (vec![vec![certificate(&[second], &[])]], false),
+            (vec![vec![certificate(&[first], &[])], vec![certificate(&[first], &[])]], false),
+            (vec![vec![certificate(&[other], &[])]], false),
+            (vec![vec![certificate(&[first], &[]), certificate(&[second], &[])]], false),
+            (vec![vec![certificate(&[checkpoint(1, 9, &[])], &[])]], false),
+        ];
+        for (case, (blocks, sound)) in cases.into_iter().enumerate() {
+            let mut attested = Attested::default();
+            let blocks = (1..).zip(blocks).map(|(height, records)| with(height, records, Vec::new()));
+            let verdicts: Vec<_> = blocks.map(|block| attested.final_block(&block, &derivation)).collect();
+            assert_eq!(verdicts.iter().all(Result::is_ok), sound, "case {case}: {verdicts:?}");
+        }
+    }
+
+    fn bundle(deadline: u64) -> (BundleRecord, Vec<Bytes>) {
+        let transactions: Vec<Bytes> = vec![vec![1].into(), vec![2].into()];
+        let leg = |tx: &Bytes| LegRecord { rollup: EVM, leg: B256::repeat_byte(3), tx: TxKey::of(EVM, tx).hash };
+        let legs = transactions.iter().map(leg).collect();
+        (BundleRecord { deadline, salt: B256::ZERO, legs }, transactions)
+    }
+
+    #[test]
+    fn a_bundle_without_a_leg_and_one_that_was_there_before_are_found() {
+        let (record, legs) = bundle(5);
+        let encoded = BridgeRecord::Bundle(record.clone()).encode();
+        let mut bundles = Bundles::default();
+        assert!(bundles.final_block(&with(1, vec![encoded.clone()], legs.clone())).is_ok());
+        assert!(bundles.final_block(&with(2, vec![encoded.clone()], legs.clone())).is_err());
+        assert!(Bundles::default().final_block(&with(1, vec![encoded.clone()], legs[..1].to_vec())).is_err());
+        let twice = BundleRecord { legs: vec![record.legs[0]; 2], ..record };
+        let twice = BridgeRecord::Bundle(twice).encode();
+        assert!(Bundles::default().final_block(&with(1, vec![twice], legs)).is_err());
+    }
+
+    #[test]
+    fn a_bundle_is_committed_by_all_votes_and_aborted_by_one_or_at_its_deadline() {
+        let vote = |leg, ballot| Vote { bundle: bundle(5).0.id(), leg, ballot };
+        let decided = |votes: &[Vote]| {
+            let (record, legs) = bundle(5);
+            let (id, mut bundles) = (record.id(), Bundles::default());
+            bundles.final_block(&with(1, vec![BridgeRecord::Bundle(record).encode()], legs)).unwrap();
+            let mut votes = votes.iter();
+            for height in 2..7 {
+                let votes: Vec<Vote> = votes.next().copied().into_iter().collect();
+                let record = certificate(&[checkpoint(height - 1, 1, &votes)], &votes);
+                bundles.final_block(&with(height, vec![record], Vec::new())).unwrap();
+            }
+            bundles.fate(&id).and_then(|fate| fate.decided)
+        };
+        assert_eq!(decided(&[vote(0, Ballot::Yes), vote(1, Ballot::Yes)]), Some((true, 3)));
+        assert_eq!(decided(&[vote(0, Ballot::Yes), vote(1, Ballot::No)]), Some((false, 3)));
+        assert_eq!(decided(&[vote(0, Ballot::Stray)]), Some((false, 2)));
+        assert_eq!(decided(&[vote(0, Ballot::Yes), vote(0, Ballot::Yes)]), Some((false, 5)));
+        assert_eq!(decided(&[]), Some((false, 5)));
+    }
+
+    #[test]
+    fn coin_that_is_missing_is_found() {
+        let rich = Address::repeat_byte(5);
+        let executed = |has: u64| {
+            let mut conservation = Conservation::default();
+            conservation.begin(EVM, [(Address::ZERO, U256::from(7)), (rich, U256::from(9))]);
+            let header = alloy::consensus::Header { number: 1, ..Default::default() };
+            let block = ExecutedBlock {
+                header,
+                hash: B256::ZERO,
+                hub_height: 1,
+                transactions: Vec::new(),
+                senders: Vec::new(),
+                receipts: Vec::new(),
+            };
+            let balance = |account| Ok::<_, String>(U256::from(if account == Address::ZERO { has } else { 0 }));
+            conservation.executed(EVM, &block, balance)
+        };
+        assert!(executed(7).is_ok());
+        assert!(executed(6).is_err() && executed(8).is_err());
+    }
 }
 
 mod votes {

@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU64;
 use switchyard_consensus_sim::{
+    bundles::Intent,
     byzantine::Behaviour,
     operators::Edit,
     plan::{Action, Plan},
@@ -146,4 +147,37 @@ fn with_two_equivocating_validators_of_four_the_log_forks_and_the_checker_says_s
 #[test]
 fn twins_find_each_other_and_stop_so_that_two_pairs_of_four_stop_the_network_and_do_not_fork_it() {
     assert_eq!(verdict(1, &[(1, Behaviour::Twins), (2, Behaviour::Twins)]), Some("progress"));
+}
+
+#[test]
+fn bundles_are_committed_or_aborted_as_their_legs_allow_and_no_coin_is_lost() {
+    let seen = check(&Plan::calm_with_bundles(400, 4, &Intent::ALL)).seen;
+    // The sound one, and one of two that give the same.
+    assert!(seen.bundles.0 >= 2 && seen.bundles.1 >= 2, "{seen:?}");
+    assert!(seen.settled > 4 && seen.certified == seen.derived, "{seen:?}");
+}
+
+#[test]
+fn operators_of_exactly_a_quorum_certify_and_one_fewer_do_not() {
+    for (silent, expected) in [(None, (3, 0)), (Some(2), (0, 3))] {
+        let mut plan = Plan::calm_with_bundles(401, 4, &[Intent::Sound; 3]);
+        for attesters in plan.shape.attesters.values_mut() {
+            *attesters = [0, 1, 2].into();
+        }
+        plan.byzantine.extend(silent.map(|place| (place, Behaviour::Silent)));
+        let seen = check(&plan).seen;
+        assert_eq!(seen.bundles, expected, "{seen:?}");
+        assert_eq!(seen.certified > 0, silent.is_none(), "{seen:?}");
+    }
+}
+
+#[test]
+fn who_tears_bundles_apart_is_refused_and_with_three_of_four_the_checker_says_what_is_torn() {
+    let mut plan = Plan::calm_with_bundles(402, 4, &[Intent::Sound; 5]);
+    plan.byzantine.insert(2, Behaviour::Tearing);
+    let seen = check(&plan).seen;
+    assert!(seen.bundles.0 > 0 && seen.blocks > 5, "{seen:?}");
+    plan.byzantine.extend([0, 1].map(|place| (place, Behaviour::Tearing)));
+    let violation = run(&plan).violation.map(|violation| violation.checker);
+    assert!(matches!(violation, Some("bundles" | "attested")), "{violation:?}");
 }

@@ -152,7 +152,7 @@ impl Attest {
         while !stop.is_cancelled() {
             self.parts.tip.mark_unchanged();
             self.parts.closed.mark_unchanged();
-            self.round()?;
+            self.round(Instant::now())?;
             let (tip, closed) = (&mut self.parts.tip, &mut self.parts.closed);
             let more = runtime.block_on(async {
                 tokio::select! {
@@ -171,7 +171,7 @@ impl Attest {
 
     /// Compares what was certified since the last round, challenges what is wrong, judges what is challenged, and attests what is
     /// new. Blocking.
-    pub fn round(&mut self) -> Result<(), AttestError> {
+    pub fn round(&mut self, now: Instant) -> Result<(), AttestError> {
         self.read_certified()?;
         self.forgive()?;
         for rollup in self.uncompared.keys().copied().collect::<Vec<_>>() {
@@ -179,9 +179,9 @@ impl Attest {
         }
         self.show_held();
         self.prove();
-        self.challenge()?;
-        self.judge()?;
-        self.attest()
+        self.challenge(now)?;
+        self.judge(now)?;
+        self.attest(now)
     }
 
     fn read_certified(&mut self) -> Result<(), AttestError> {
@@ -244,7 +244,7 @@ impl Attest {
         Ok(())
     }
 
-    fn attest(&mut self) -> Result<(), AttestError> {
+    fn attest(&mut self, now: Instant) -> Result<(), AttestError> {
         let Some(operator) = &self.parts.operator else { return Ok(()) };
         let state = self.parts.hub.tip();
         let Some(bridge) = state.bridge() else { return Ok(()) };
@@ -262,7 +262,6 @@ impl Attest {
                 Some(next) => next,
                 None => first_number(&**chain, head).map_err(failed)?,
             };
-            let now = Instant::now();
             let begun = Said { next, up_to: next.saturating_sub(1), since: now };
             let said = self.said.entry(*rollup).or_insert(begun);
             if said.next != next {

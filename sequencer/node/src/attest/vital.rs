@@ -100,11 +100,11 @@ impl Attest {
     }
 
     /// Challenges what was certified and computed otherwise here. Blocking.
-    pub(super) fn challenge(&mut self) -> Result<(), AttestError> {
+    pub(super) fn challenge(&mut self, now: Instant) -> Result<(), AttestError> {
         let Some(operator) = &self.parts.operator else { return Ok(()) };
         let state = self.parts.hub.tip();
         let Some(bridge) = state.bridge() else { return Ok(()) };
-        let (height, now) = (state.next_height(), Instant::now());
+        let height = state.next_height();
         let is_vital = is_vital(bridge, &state, &operator.identity);
         let mut steps = Vec::new();
         for (rollup, diverged) in &self.diverged {
@@ -226,11 +226,11 @@ impl Attest {
     }
 
     /// Judges what others have challenged, and says so until there is a verdict. Blocking.
-    pub(super) fn judge(&mut self) -> Result<(), AttestError> {
+    pub(super) fn judge(&mut self, now: Instant) -> Result<(), AttestError> {
         let Some(operator) = &self.parts.operator else { return Ok(()) };
         let state = self.parts.hub.tip();
         let Some(bridge) = state.bridge() else { return Ok(()) };
-        let (height, now) = (state.next_height(), Instant::now());
+        let height = state.next_height();
         let is_vital = is_vital(bridge, &state, &operator.identity);
         let open: Vec<_> = bridge.disputes().filter(|dispute| is_vital && dispute.is_open(height)).collect();
         self.judged.retain(|id, _| open.iter().any(|dispute| dispute.id == *id));

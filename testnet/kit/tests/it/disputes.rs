@@ -1,7 +1,7 @@
 //! Stake is cut on a network of real processes: of one that challenges what is right, and of one that contradicts itself.
 
 use crate::{
-    traffic::{SECONDS_60, YARD_A, recipient, tip, url},
+    traffic::{SECONDS_60, YARD_A, YARD_C, recipient, tip, url},
     validators::run,
 };
 use alloy::primitives::U256;
@@ -12,7 +12,7 @@ use switchyard_bridge_core::{
     Attestation, AttestationConflict, BridgeRecord, Challenge, Checkpoint, Evidence, Signed, signers_hash,
 };
 use switchyard_node::{
-    config::Endpoints,
+    config::{Config, Endpoints},
     keys::{NodeKeys, read_bls},
 };
 use switchyard_primitives::{Block, RollupId};
@@ -22,12 +22,17 @@ use switchyard_proto::v1::{
 };
 use switchyard_testnet_kit::{Sent, Wallet, submit_evm, submit_raw};
 use switchyard_testnet_local::{Client, Options, Testnet, accounts::ACCOUNTS};
+use tonic::{Code, Response, Status};
 
 const POLL: Duration = Duration::from_millis(100);
 
-async fn settleable(node: &Endpoints) -> GetSettleableResponse {
+async fn asked(node: &Endpoints, rollup: RollupId) -> Result<GetSettleableResponse, Status> {
     let mut bridge = BridgeServiceClient::new(Client::channel(&node.grpc).unwrap());
-    bridge.get_settleable(GetSettleableRequest { rollup_id: YARD_A.0 }).await.unwrap().into_inner()
+    bridge.get_settleable(GetSettleableRequest { rollup_id: rollup.0 }).await.map(Response::into_inner)
+}
+
+async fn settleable(node: &Endpoints) -> GetSettleableResponse {
+    asked(node, YARD_A).await.unwrap()
 }
 
 /// Waits until something is so of what a node says of the rollup.
@@ -46,7 +51,7 @@ async fn until(node: &Endpoints, is_so: impl Fn(&GetSettleableResponse) -> bool)
 
 /// An operator: its identity, and what it signs checkpoints with.
 fn operator(testnet: &Testnet, index: usize) -> (B256, [u8; 32]) {
-    let config = testnet.dir().config(index).unwrap();
+    let config = Config::load(&testnet.dir().validator(index).config).unwrap();
     let identity = NodeKeys::load(&config.keys.unwrap()).unwrap().identity_public();
     (identity, *read_bls(config.operator.unwrap().key()).unwrap())
 }
@@ -95,6 +100,8 @@ async fn who_challenges_what_is_right_or_contradicts_itself_loses_stake_and_the_
     pay().await;
     let settled = until(&nodes[0], |answer| !answer.checkpoint.is_empty()).await;
     assert_eq!((settled.held.as_str(), settled.challenges.len()), ("", 0));
+    let opaque = asked(&nodes[0], YARD_C).await.map_err(|status| status.code());
+    assert_eq!(opaque, Err(Code::NotFound), "it makes no checkpoints");
 
     // What all nodes have computed is said to be wrong.
     let network = testnet.dir().genesis().unwrap().id().unwrap();

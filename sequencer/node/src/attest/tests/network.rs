@@ -100,7 +100,7 @@ impl Network {
     /// Everyone looks at the log and speaks, everyone hears it, and the next block is made of it.
     fn step(&mut self) {
         for member in &mut self.members {
-            member.attest.round().unwrap();
+            member.attest.round(Instant::now()).unwrap();
         }
         let mut said = Vec::new();
         for member in &mut self.members {

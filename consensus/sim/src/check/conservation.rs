@@ -1,0 +1,135 @@
+//! Coin is conserved: on each rollup, after each block, what accounts hold is what the genesis gave them less what fees have burnt; the
+//! vault holds what the legs in it give; and a bundle ends in one way everywhere, the way that the hub has decided.
+
+use super::{Verdict, bundles::Bundles, violated};
+use alloy::primitives::{Address, U256};
+use std::{collections::BTreeMap, fmt::Display};
+use switchyard_bridge_contracts::{
+    Ledger, Prepare,
+    ledger::{Row, check_atomic},
+};
+use switchyard_primitives::{B256, RollupId};
+use switchyard_rollup_core::evm::ExecutedBlock;
+
+/// Follows the coin of all rollups.
+#[derive(Debug, Default)]
+pub struct Conservation {
+    ledgers: BTreeMap<RollupId, (u64, Ledger)>,
+    /// The legs of each bundle that parties have signed.
+    signed: BTreeMap<B256, Vec<Prepare>>,
+}
+
+impl Conservation {
+    /// A rollup begins with this.
+    pub fn begin(&mut self, rollup: RollupId, genesis: impl IntoIterator<Item = (Address, U256)>) {
+        self.ledgers.insert(rollup, (0, Ledger::new(genesis)));
+    }
+
+    /// Parties have signed a bundle, of which nobody else is to get anything.
+    pub fn signed(&mut self, id: B256, legs: Vec<Prepare>) {
+        self.signed.insert(id, legs);
+    }
+
+    /// What a leg tells its vault.
+    pub fn terms(&self, id: &B256, leg: u8) -> Option<&Prepare> {
+        self.signed.get(id)?.get(usize::from(leg))
+    }
+
+    /// A validator has executed a rollup block; the first time for each in order. `balance` reads the state after it.
+    pub fn executed<E: Display>(
+        &mut self,
+        rollup: RollupId,
+        block: &ExecutedBlock,
+        balance: impl FnMut(Address) -> Result<U256, E>,
+    ) -> Verdict {
+        let number = block.header.number;
+        let wrong = |what: String| violated("conservation", format!("rollup {rollup}, block {number}: {what}"));
+        let Some((newest, ledger)) = self.ledgers.get_mut(&rollup).filter(|(newest, _)| *newest + 1 == number) else {
+            return Ok(());
+        };
+        *newest = number;
+        let rows = block.transactions.iter().zip(&block.senders).zip(&block.receipts);
+        ledger.block(
+            &block.header,
+            rows.map(|((transaction, sender), receipt)| Row { transaction, sender: *sender, receipt }),
+        );
+        match ledger.check(balance) {
+            Ok(Ok(())) => {}
+            Ok(Err(unbalanced)) => return wrong(unbalanced.to_string()),
+            Err(error) => return wrong(error.to_string()),
+        }
+        match check_atomic(self.ledgers.values().map(|(_, ledger)| ledger)) {
+            Ok(()) => Ok(()),
+            Err(torn) => wrong(torn.to_string()),
+        }
+    }
+
+    /// Whether each end of a leg is the hub's decision.
+    pub fn ends(&self, bundles: &Bundles) -> Verdict {
+        for (rollup, (_, ledger)) in &self.ledgers {
+            for ((id, leg), committed) in ledger.settled() {
+                let decided = bundles.fate(id).and_then(|fate| fate.decided).map(|(committed, _)| committed);
+                let released = bundles.released().contains(&(*id, *rollup, *leg));
+                if decided != Some(*committed) && (*committed || !released) {
+                    return violated(
+                        "conservation",
+                        format!("rollup {rollup}: leg {leg} of {id} ended with {committed}, decided is {decided:?}"),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Legs that a vault holds coin of.
+    pub fn holding(&self) -> Vec<(RollupId, B256, u8)> {
+        let of = |(rollup, (_, ledger)): (&RollupId, &(u64, Ledger))| {
+            ledger.holding().map(|(id, leg)| (*rollup, id, leg)).collect::<Vec<_>>()
+        };
+        self.ledgers.iter().flat_map(of).collect()
+    }
+
+    /// At the end of a run, when nobody holds anything back: whoever is named in a bundle has what it must have, and no
+    /// vault anything. `balance` reads a rollup's newest state.
+    pub fn finish<E: Display>(
+        &self,
+        bundles: &Bundles,
+        mut balance: impl FnMut(RollupId, Address) -> Result<U256, E>,
+    ) -> Verdict {
+        let wrong = |what: String| violated("conservation", what);
+        if let Some((rollup, id, leg)) = self.holding().first() {
+            return wrong(format!("rollup {rollup}: the vault still holds leg {leg} of {id}: {:?}", bundles.fate(id)));
+        }
+        for (id, legs) in &self.signed {
+            let committed = bundles.fate(id).and_then(|fate| fate.decided).is_some_and(|(committed, _)| committed);
+            for prepare in legs {
+                let (rollup, index) = (prepare.leg.rollup, prepare.index);
+                let ended = self.ledgers.get(&rollup).and_then(|(_, ledger)| ledger.settled().get(&(*id, index)));
+                if committed && ended != Some(&true) {
+                    return wrong(format!("{id} is committed, and leg {index} has ended with {ended:?}"));
+                }
+                let zero = |wei: U256, is_due: bool| if is_due { wei } else { U256::ZERO };
+                let due = prepare.leg.moves.iter().flat_map(|m| {
+                    [(m.to, zero(m.amount, committed)), (m.refund, zero(m.amount, ended == Some(&false)))]
+                });
+                for (account, due) in due {
+                    let has = match balance(rollup, account) {
+                        Ok(has) => has,
+                        Err(error) => return wrong(error.to_string()),
+                    };
+                    if has != due {
+                        let leg =
+                            format!("rollup {rollup}, leg {index} of {id}, committed {committed}, ended {ended:?}");
+                        return wrong(format!("{leg}: {account} has {has}, due is {due}"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Legs that are settled.
+    pub fn settled(&self) -> usize {
+        self.ledgers.values().map(|(_, ledger)| ledger.settled().len()).sum()
+    }
+}

@@ -3,7 +3,7 @@
 use crate::{Client, ClientError, Tx, sign};
 use alloy::signers::local::PrivateKeySigner;
 use alloy_primitives::B256;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 use switchyard_bridge_contracts::{LegError, Prepare, bundle::assemble};
 use switchyard_bridge_core::{Leg, SignedBundle};
 use switchyard_proto::{to_bytes, v1};
@@ -46,10 +46,10 @@ impl BundleDraft {
             let (rollup, address) = (call.leg.rollup, call.leg.signer);
             let signer = signers.iter().find(|signer| signer.address() == address);
             let signer = signer.ok_or(LegError::Other { leg: index, what: "a signer whose key is not here" })?;
-            if !accounts.contains_key(&(rollup, address)) {
-                accounts.insert((rollup, address), client.account(rollup, address).await?);
-            }
-            let Some(account) = accounts.get_mut(&(rollup, address)) else { continue };
+            let account = match accounts.entry((rollup, address)) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(client.account(rollup, address).await?),
+            };
             let gas = leg_gas(&call.leg);
             let (_, raw) = sign(signer, account, Tx::Leg(call, gas))?;
             account.nonce += 1;

@@ -196,6 +196,9 @@ impl Waiting {
     }
 }
 
+/// A leg, and the call that brings it further.
+type Due = ((u64, u8), Delivery);
+
 /// Decided legs of one rollup that are not settled there. A leg is named by its decision's leaf and its index.
 pub(crate) struct Settling {
     rollup: RollupId,
@@ -253,7 +256,7 @@ impl Settling {
         chain: &dyn EvmChain,
         anchor: Option<&Anchor>,
         limit: usize,
-    ) -> Result<(Vec<((u64, u8), Delivery)>, bool), Failed> {
+    ) -> Result<(Vec<Due>, bool), Failed> {
         let (now, hub_height) = (Instant::now(), chain.head().hub_height);
         let is_due = |waiting: &Waiting| waiting.not_before.is_none_or(|at| at <= now);
         let due = self.waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(leg, _)| *leg);

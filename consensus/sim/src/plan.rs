@@ -175,7 +175,7 @@ impl Plan {
             plan.stake(&mut rng);
         }
         let mut rng = rng_for(seed, "bridge");
-        if rng.random_range(0..5) == 0 || bridge {
+        if rng.random_range(0..10) == 0 || bridge {
             plan.bridge(&mut rng);
         }
         // Stable, so that what was planned first for a moment happens first.

@@ -158,7 +158,7 @@ impl Running {
     pub async fn run(self, context: Context, opened: Vec<OpenRollup>) -> String {
         let closed = watch::channel(0).0;
         let readers = opened.iter().map(|open| (open.rollup, open.reader.clone() as Arc<dyn EvmChain>)).collect();
-        let mut tasks = Vec::new();
+        let (mut tasks, mut told) = (Vec::new(), Vec::new());
         for OpenRollup { rollup, driver, reader } in opened {
             let witness = self.witness.clone();
             let driver = Watched { inner: driver, index: self.index, rollup, reader: reader.clone(), witness };
@@ -172,9 +172,11 @@ impl Running {
                 next: Arc::new(AtomicU64::new(0)),
                 metrics: self.metrics.clone(),
             };
-            let (tip, halted) = (self.tip.clone(), self.world.halted.clone());
+            let (tick, ticks) = watch::channel(());
+            told.push(tick);
+            let halted = self.world.halted.clone();
             let halted = move || halted.lock().contains(&rollup);
-            tasks.push(context.child("executor").spawn(move |_| execute(executor, tip, halted)));
+            tasks.push(context.child("executor").spawn(move |_| execute(executor, ticks, halted)));
         }
         if self.hub.tip().bridge().is_some() {
             let attest = Attest::new(AttestParts {
@@ -190,12 +192,16 @@ impl Running {
                 evidence: self.evidence,
                 metrics: self.metrics,
             });
-            let (tip, heard, machine) = (self.tip, closed.subscribe(), self.machine);
-            tasks.push(context.child("attestation").spawn(move |_| run_attest(attest, machine, tip, heard)));
+            let (tick, ticks) = watch::channel(());
+            told.push(tick);
+            let (heard, machine) = (closed.subscribe(), self.machine);
+            tasks.push(context.child("attestation").spawn(move |_| run_attest(attest, machine, ticks, heard)));
         }
         if tasks.is_empty() {
             return std::future::pending().await;
         }
+        let tip = self.tip;
+        tasks.push(context.child("tip").spawn(move |_| tell(tip, told)));
         let (ended, ..) = futures::future::select_all(tasks).await;
         match ended {
             Ok(how) => how,
@@ -204,10 +210,18 @@ impl Running {
     }
 }
 
+/// Tells tasks of the tip, in their order: of several that wait on one channel of tokio's, chance says which is woken first.
+async fn tell(mut tip: watch::Receiver<HubTip>, told: Vec<watch::Sender<()>>) -> String {
+    while tip.changed().await.is_ok() {
+        told.iter().for_each(|task| task.send_replace(()));
+    }
+    "the node has ended".into()
+}
+
 async fn run_attest(
     mut attest: Attest,
     machine: Arc<dyn Machine>,
-    mut tip: watch::Receiver<HubTip>,
+    mut tip: watch::Receiver<()>,
     mut closed: watch::Receiver<u64>,
 ) -> String {
     loop {
@@ -230,7 +244,7 @@ async fn run_attest(
 
 async fn execute<D: Driver>(
     mut executor: Executor<D>,
-    mut tip: watch::Receiver<HubTip>,
+    mut tip: watch::Receiver<()>,
     halted: impl Fn() -> bool,
 ) -> String {
     loop {

@@ -73,7 +73,7 @@ impl<B: BlockBuilder> Desk<B> {
             let bytes: usize = carried.iter().map(|tx| 4 + tx.len()).sum();
             // Names of tiny transactions are longer than the transactions.
             if compact.encoded_len() + bytes < whole {
-                return Message::Compact { block: compact, carried };
+                return Message::Compact { block: Box::new(compact), carried };
             }
         }
         Message::Whole(block.clone())
@@ -91,7 +91,7 @@ impl<B: BlockBuilder> Desk<B> {
                 self.cache.lock().insert(peer, &block);
                 (Outcome::Whole, None)
             }
-            Ok(Message::Compact { block, carried }) => self.fill(peer, block, carried),
+            Ok(Message::Compact { block, carried }) => self.fill(peer, *block, carried),
             Ok(Message::Request { block, wanted }) => self.answer(peer, block, &wanted),
             Ok(Message::Answer { block, transactions }) => (self.complete(peer, block, transactions), None),
             Err(error) => {

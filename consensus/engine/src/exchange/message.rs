@@ -21,7 +21,7 @@ pub(crate) enum Message {
     /// A block that names its transactions.
     Compact {
         /// The block.
-        block: CompactBlock,
+        block: Box<CompactBlock>,
         /// Those of the system rollup, in order, all or none: a proposer's own records are in nobody else's mempool.
         carried: Vec<Bytes>,
     },
@@ -109,7 +109,7 @@ fn read_request(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> 
 }
 
 fn read_compact(bytes: Bytes, carried: Vec<Bytes>, limits: &Limits) -> Result<Message, DecodeError> {
-    Ok(Message::Compact { block: CompactBlock::decode(bytes, limits)?, carried })
+    Ok(Message::Compact { block: Box::new(CompactBlock::decode(bytes, limits)?), carried })
 }
 
 fn read_answer(mut r: Reader, limits: &Limits) -> Result<Message, DecodeError> {
@@ -165,7 +165,7 @@ mod tests {
             let segment = Segment { rollup: RollupId(1), transactions: txs.clone() };
             let block = Block::new(Header::genesis(B256::ZERO, 0, B256::ZERO), vec![segment]);
             let hash = block.hash();
-            let compact = CompactBlock::of(&block);
+            let compact = Box::new(CompactBlock::of(&block));
             for message in [
                 Message::Whole(HubBlock::new(block)),
                 Message::Compact { block: compact.clone(), carried: Vec::new() },

@@ -214,7 +214,7 @@ fn a_block_that_names_more_than_fits_holds_on_to_nothing() {
     // The header lies about the length, or it would be refused at once.
     let mut lying = Block::clone(block(1, &named).inner().block());
     lying.header.body_bytes = 4000;
-    let compact = switchyard_primitives::CompactBlock::of(&lying);
+    let compact = Box::new(switchyard_primitives::CompactBlock::of(&lying));
     let announced = Message::Compact { block: compact, carried: Vec::new() };
     assert!(matches!(Node::holding(&[big]).receive(0, &announced), (Outcome::Malformed, None)));
 }

@@ -4,7 +4,10 @@ use crate::hub::{HubStates, bundle_at};
 use alloy::sol_types::SolEvent;
 use alloy_primitives::{B256, Bytes};
 use futures::future::BoxFuture;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 use switchyard_bridge_contracts::Outbox;
 use switchyard_bridge_core::{Accumulator, BridgeRecord, BundleRecord, HubLeaf, NodeId, path, predeploys};
 use switchyard_primitives::{RollupId, TxHash, TxKey};
@@ -85,12 +88,15 @@ impl Hub for Log {
         let mut segments: BTreeMap<RollupId, Vec<switchyard_primitives::Bytes>> = BTreeMap::new();
         let mut transactions = Vec::with_capacity(keys.len());
         for (key, place) in keys.iter().zip(self.store.locate_many(&keys).map_err(failed)?) {
-            if !segments.contains_key(&key.rollup) {
-                let segment = self.store.transactions(key.rollup, height).map_err(failed)?;
-                segments.insert(key.rollup, segment.unwrap_or_default());
-            }
+            let segment = match segments.entry(key.rollup) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(empty) => {
+                    let segment = self.store.transactions(key.rollup, height).map_err(failed)?;
+                    empty.insert(segment.unwrap_or_default())
+                }
+            };
             let place = place.filter(|(at, _)| *at == height).and_then(|(_, index)| usize::try_from(index).ok());
-            transactions.push(place.and_then(|index| segments.get(&key.rollup)?.get(index).cloned()));
+            transactions.push(place.and_then(|index| segment.get(index).cloned()));
         }
         Ok(Some(OnHub { bundle, record, transactions }))
     }

@@ -165,7 +165,7 @@ impl Parties {
         witness.tell(|w| {
             self.wanted.retain(|id, wanted| w.bundles.fate(id).is_none() && wanted.bundle.deadline > height);
         });
-        for (_, wanted) in &mut self.wanted {
+        for wanted in self.wanted.values_mut() {
             if wanted.sent_ms.is_none_or(|sent| now_ms >= sent + AGAIN_MS) {
                 wanted.sent_ms = Some(now_ms);
                 life.submit_bundle(wanted.bundle.clone());

@@ -251,7 +251,7 @@ impl Signer {
 
 /// Whether it was taken.
 async fn submit(mut client: Client, ledger: Arc<Mutex<Ledger>>, bundle: &SignedBundle, due: Instant, tip: u64) -> bool {
-    let id = bundle.record().id();
+    let id = bundle.id();
     ledger.lock().await.open.insert(id, Open { due, tip, votes: [false; 2] });
     let result = client.submit_bundle(bundle).await;
     let mut ledger = ledger.lock().await;

@@ -25,7 +25,7 @@ pub enum ClientError {
     #[error("the node's answer: {0}")]
     Answer(#[from] ConvertError),
     /// A transaction or a bundle is refused.
-    #[error("{code}: {message}")]
+    #[error("{message}")]
     Refused {
         /// A stable word: those of `docs/specs/grpc.md`.
         code: String,

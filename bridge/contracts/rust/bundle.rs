@@ -121,7 +121,7 @@ pub fn assemble(transactions: Vec<Bytes>) -> Result<SignedBundle, LegError> {
 
 /// Whether each transaction that calls the vault directly does what the bundle says of its leg: one that does not is a certain abort.
 pub fn check(bundle: &SignedBundle) -> Result<(), LegError> {
-    let id = bundle.record().id();
+    let id = bundle.id();
     for (index, signed) in bundle.legs.iter().enumerate() {
         let other = |what| Err(LegError::Other { leg: index, what });
         let Some(prepare) = Prepare::of_transaction(index, &signed.transaction)? else { continue };

@@ -88,6 +88,12 @@ impl SignedBundle {
     /// Most bytes of [`Self::write`]'s layout.
     pub const BYTES_MAX: usize = 96 << 10;
 
+    /// The bundle's id, which does not depend on the transactions.
+    pub fn id(&self) -> B256 {
+        let legs = self.legs.iter().map(|leg| leg.leg).collect();
+        Bundle { deadline: self.deadline, salt: self.salt, legs }.id()
+    }
+
     /// What the log will have of it. Hashes each transaction.
     pub fn record(&self) -> BundleRecord {
         let leg = |leg: &SignedLeg| LegRecord { rollup: leg.rollup, leg: leg.leg, tx: keccak256(&leg.transaction) };

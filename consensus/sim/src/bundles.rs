@@ -142,7 +142,7 @@ impl Parties {
         };
         let signed: Vec<_> = prepares.iter().enumerate().map(sign).collect();
         let bundle = assemble(signed.iter().map(|(_, raw)| raw.clone()).collect()).expect("legs of one bundle");
-        let id = bundle.record().id();
+        let id = bundle.id();
         self.witness.tell(|w| w.conservation.signed(id, prepares));
         self.wanted.insert(id, Wanted { bundle: Arc::new(bundle), sent_ms: None });
         signed

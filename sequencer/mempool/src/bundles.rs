@@ -263,7 +263,6 @@ impl State {
         }
         check_sender(pool, tx, account, limit).map_err(refused)?;
         pool.sender_mut(tx.sender, account).insert_leg(tx.nonce, tx.max_cost);
-        pool.settle(tx.sender);
         Ok(())
     }
 

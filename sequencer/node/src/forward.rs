@@ -129,7 +129,7 @@ impl Forward {
             }
             Err(refusal) => {
                 self.metrics.bundle_refused(refusal.code());
-                self.mempool.refuse_bundle(bundle.record().id(), refusal.clone());
+                self.mempool.refuse_bundle(bundle.id(), refusal.clone());
             }
         }
         result
@@ -220,7 +220,7 @@ async fn offer_bundle(validator: &Source, bundle: &SignedBundle) -> Result<Resul
     let answer = answer.map_err(|_| Fault::slow("SubmitBundle", ANSWER_TIMEOUT))?;
     match answer.map_err(Fault::from)?.into_inner().result {
         Some(v1::submit_bundle_response::Result::Id(bytes)) => {
-            let (found, expected) = (hash("id", &bytes)?, bundle.record().id());
+            let (found, expected) = (hash("id", &bytes)?, bundle.id());
             if found == expected {
                 Ok(Ok(found))
             } else {

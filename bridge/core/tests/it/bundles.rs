@@ -120,7 +120,7 @@ fn the_published_bundles_are_what_this_crate_makes() {
         transaction,
     });
     let signed = SignedBundle { deadline: two.deadline, salt: two.salt, legs: signed.collect() };
-    assert_eq!(signed.record().id(), two.id());
+    assert_eq!((signed.id(), signed.record().id()), (two.id(), two.id()));
     check(
         "bundles.json",
         &json!({

@@ -237,7 +237,7 @@ async fn submit(node: &mut Node, file: &Path, timeout: u32, printer: &mut Printe
         }
     };
     let began = Instant::now();
-    let id = bundle.record().id();
+    let id = bundle.id();
     node.client.submit_bundle(&bundle).await?;
     let (mut client, mut failed) = (node.client.clone(), None);
     let last = client.follow_bundle(id, true, timeout.saturating_mul(1000), |changed| {

@@ -34,7 +34,7 @@ use crate::genesis::GenesisError;
 use serde_json::{Value, json};
 use std::{io::Write, time::Duration};
 use switchyard_bridge_client::{Client, ClientError};
-use switchyard_primitives::{B256, Bytes, Level, RollupId, TxHash};
+use switchyard_primitives::{B256, Level, TxHash};
 use switchyard_proto::{ConvertError, hash, level, v1};
 use tonic::{
     Status,
@@ -207,18 +207,6 @@ impl Connect {
 }
 
 impl Node {
-    /// Submits one transaction; an error says why it is refused.
-    async fn submit(&mut self, rollup: RollupId, transaction: Bytes) -> Result<TxHash, CliError> {
-        let request = v1::SubmitRequest { rollup_id: rollup.0, transactions: vec![transaction.0] };
-        let result = self.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
-        match result.ok_or(ConvertError::Missing { field: "results.result" })? {
-            v1::submit_result::Result::Hash(bytes) => Ok(hash("results.hash", &bytes)?),
-            v1::submit_result::Result::Rejection(v1::Rejection { code, message, .. }) => {
-                Err(CliError::Call { code, message })
-            }
-        }
-    }
-
     /// Tells a node of another network from one that lies.
     fn check_network(&self, trust: &light::Trust) -> Result<(), CliError> {
         let found = hash("network_id", &self.info.network_id)?;

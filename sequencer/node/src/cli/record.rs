@@ -115,7 +115,7 @@ pub(super) async fn send(
         return Err(CliError::Call { code: "record".to_owned(), message: error.to_string() });
     }
     let rollup_id = RollupId::SYSTEM.0;
-    let record = node.submit(RollupId::SYSTEM, record).await?;
+    let record = node.client.submit(RollupId::SYSTEM, record).await?;
     let request = v1::WatchTransactionRequest {
         rollup_id,
         hash: to_bytes(record),

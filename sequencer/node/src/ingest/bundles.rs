@@ -1,7 +1,6 @@
 //! Bundles on their way to `accepted`: as transactions are, each as one.
 
 use super::{Held, Ingest, Outgoing, What, seats, wire, wire::Message};
-use crate::machine::blocking;
 use alloy_primitives::B256;
 use std::{sync::Arc, time::Instant};
 use switchyard_bridge_core::{BridgeError, SignedBundle};
@@ -18,25 +17,21 @@ impl Ingest {
         bundles: Vec<Arc<SignedBundle>>,
         origin: Origin,
     ) -> Option<Vec<Result<B256, BundleRefusal>>> {
-        let checks = if origin == Origin::Local { &self.local_checks } else { &self.gossip_checks };
-        let permit = checks.clone().acquire_owned().await.ok()?;
-        let this = self.clone();
-        let admitted = blocking(&*self.machine, move || {
-            let _permit = permit;
+        self.checked(origin, move |this| {
             let admitted: Vec<_> = bundles.iter().map(|bundle| this.admit_bundle(bundle, origin)).collect();
             let added = admitted.iter().filter(|result| result.is_ok()).count() as u64;
             if added > 0 {
                 this.waiting.send_modify(|n| *n = n.wrapping_add(added));
             }
             admitted
-        });
-        admitted.await.ok()
+        })
+        .await
     }
 
     fn admit_bundle(&self, bundle: &Arc<SignedBundle>, origin: Origin) -> Result<B256, BundleRefusal> {
         let state = self.hub.tip();
         let bridge = state.bridge().ok_or(BundleRefusal::Protocol)?;
-        let id = bundle.record().id();
+        let id = bundle.id();
         if self.mempool.bundle(&id).is_some() {
             return Err(BundleRefusal::Known(id));
         }

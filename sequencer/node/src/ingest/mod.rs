@@ -227,24 +227,32 @@ impl Ingest {
         self.feeds.get(&rollup).map_or_else(|| broadcast::channel(1).1, broadcast::Sender::subscribe)
     }
 
+    /// Runs checks off the async threads, as many at a time as there are cores; none while the node stops.
+    async fn checked<T: Send + 'static>(
+        self: &Arc<Self>,
+        origin: Origin,
+        check: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let checks = if origin == Origin::Local { &self.local_checks } else { &self.gossip_checks };
+        let permit = checks.clone().acquire_owned().await.ok()?;
+        let this = self.clone();
+        let checked = blocking(&*self.machine, move || {
+            // Held until the work is done, even if the client has gone before.
+            let _permit = permit;
+            check(&this)
+        });
+        checked.await.ok()
+    }
+
     /// Checks transactions and puts them into the mempool, off the async threads.
     async fn admit(
         self: &Arc<Self>,
         transactions: Vec<(RollupId, Bytes)>,
         origin: Origin,
     ) -> Vec<Result<TxKey, Rejection>> {
-        let checks = if origin == Origin::Local { &self.local_checks } else { &self.gossip_checks };
-        let Ok(permit) = checks.clone().acquire_owned().await else {
-            return vec![Err(Rejection::Unavailable("stopping")); transactions.len()];
-        };
         let count = transactions.len();
-        let this = self.clone();
-        let admitted = blocking(&*self.machine, move || {
-            // Held until the work is done, even if the client has gone before.
-            let _permit = permit;
-            this.admit_blocking(transactions, origin)
-        });
-        admitted.await.unwrap_or_else(|_| vec![Err(Rejection::Unavailable("stopping")); count])
+        let admitted = self.checked(origin, move |this| this.admit_blocking(transactions, origin)).await;
+        admitted.unwrap_or_else(|| vec![Err(Rejection::Unavailable("stopping")); count])
     }
 
     fn admit_blocking(&self, transactions: Vec<(RollupId, Bytes)>, origin: Origin) -> Vec<Result<TxKey, Rejection>> {

@@ -1,24 +1,18 @@
 //! Atomic bundles over two rollups of a network of real processes.
 
-use crate::traffic::{YARD_A, YARD_B, url};
+use crate::traffic::{YARD_A, YARD_B, balance, four};
 use alloy::{
-    primitives::{Address, B256, U256, utils::parse_ether},
+    primitives::{Address, B256, utils::parse_ether},
     signers::local::PrivateKeySigner,
 };
-use serde_json::json;
 use switchyard_bridge_client::{BundleDraft, Client as Bridge, ClientError, Leg, Move, MoveKind, SignedBundle};
 use switchyard_bridge_core::predeploys::{ATOMIC_VAULT, INBOX};
 use switchyard_node::config::Endpoints;
 use switchyard_primitives::RollupId;
 use switchyard_proto::v1;
-use switchyard_testnet_local::{Client, Options, Testnet, accounts::ACCOUNTS};
+use switchyard_testnet_local::{Client, accounts::ACCOUNTS};
 
 const TIMEOUT_MS: u32 = 120_000;
-
-async fn balance(client: &Client, node: &Endpoints, rollup: RollupId, account: Address) -> U256 {
-    let found = client.json_rpc(&url(node, rollup), "eth_getBalance", json!([account, "latest"])).await.unwrap();
-    found.as_str().unwrap().parse().unwrap()
-}
 
 fn coin(rollup: RollupId, signer: &PrivateKeySigner, ether: &str, to: Address) -> Leg {
     let (kind, amount) = (MoveKind::Coin, parse_ether(ether).unwrap());
@@ -76,14 +70,7 @@ async fn tip(client: &Client, node: &Endpoints) -> u64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bundle_happens_on_both_rollups_or_on_none_and_nothing_stays_behind() {
     let (dir, client) = (tempfile::tempdir().unwrap(), Client::new());
-    let mut testnet = Testnet::create(&dir.path().join("net"), Options::default()).unwrap();
-    for index in 0..4 {
-        testnet.start(index).unwrap();
-    }
-    let mut nodes = Vec::new();
-    for index in 0..4 {
-        nodes.push(testnet.ready(index).await.unwrap());
-    }
+    let (mut testnet, nodes) = four(dir.path()).await;
     let mut bridge = Bridge::connect(&nodes[3].grpc).await.unwrap();
     let mut parties = Parties::new();
     let to = [Address::repeat_byte(0xe1), Address::repeat_byte(0xe2)];

@@ -1,6 +1,6 @@
 //! Messages between two rollups of a network of real processes.
 
-use crate::traffic::{YARD_A, YARD_B, url};
+use crate::traffic::{YARD_A, YARD_B, balance, four, url};
 use alloy::{
     hex,
     primitives::{Address, U256, keccak256, utils::parse_ether},
@@ -15,7 +15,7 @@ use switchyard_bridge_core::predeploys;
 use switchyard_node::config::Endpoints;
 use switchyard_primitives::RollupId;
 use switchyard_testnet_local::{
-    Client, Options, Testnet,
+    Client, Testnet,
     accounts::{ACCOUNTS, Account},
 };
 use tokio::process::Command;
@@ -62,11 +62,6 @@ impl Shell {
     }
 }
 
-async fn balance(client: &Client, node: &Endpoints, rollup: RollupId, account: Address) -> U256 {
-    let found = client.json_rpc(&url(node, rollup), "eth_getBalance", json!([account, "latest"])).await.unwrap();
-    found.as_str().unwrap().parse().unwrap()
-}
-
 /// Waits until a rollup's contracts know another one: until then nothing can be sent there.
 async fn knows(client: &Client, node: &Endpoints, rollup: RollupId, other: RollupId) {
     let selector = &keccak256("chainOf(uint64)")[..4];
@@ -89,14 +84,7 @@ async fn block_number(client: &Client, node: &Endpoints, rollup: RollupId, tag: 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn coin_goes_to_another_rollup_and_back_or_is_refunded_whoever_relays() {
     let (dir, client) = (tempfile::tempdir().unwrap(), Client::new());
-    let mut testnet = Testnet::create(&dir.path().join("net"), Options::default()).unwrap();
-    for index in 0..4 {
-        testnet.start(index).unwrap();
-    }
-    let mut nodes = Vec::new();
-    for index in 0..4 {
-        nodes.push(testnet.ready(index).await.unwrap());
-    }
+    let (mut testnet, nodes) = four(dir.path()).await;
     let shell = Shell::new(&testnet, dir.path(), &ACCOUNTS[0]);
     let to = Address::repeat_byte(0xd5);
     let recipient = ["--recipient", &to.to_string()];

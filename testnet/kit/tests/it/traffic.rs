@@ -1,8 +1,10 @@
 //! Load on a network of real processes, and what must hold after it.
 
 use alloy::primitives::{Address, U256};
+use serde_json::json;
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -14,7 +16,7 @@ use switchyard_primitives::{RollupId, TxKey};
 use switchyard_testnet_kit::{
     HubLog, Sent, Wallet, agree_on_hub, agree_on_rollup, caught_up, raw_payload, submit_evm, submit_raw,
 };
-use switchyard_testnet_local::{Client, accounts::ACCOUNTS};
+use switchyard_testnet_local::{Client, Options, Testnet, accounts::ACCOUNTS};
 use tokio::task::JoinSet;
 
 pub(crate) const YARD_A: RollupId = RollupId(1);
@@ -28,6 +30,25 @@ pub(crate) fn recipient(rollup: RollupId) -> Address {
 
 pub(crate) fn url(node: &Endpoints, rollup: RollupId) -> String {
     node.rollups.iter().find(|r| r.rollup == rollup).unwrap().http.clone()
+}
+
+/// A new network of four validators in a folder, all of them ready.
+pub(crate) async fn four(dir: &Path) -> (Testnet, Vec<Endpoints>) {
+    let mut testnet = Testnet::create(&dir.join("net"), Options::default()).unwrap();
+    for index in 0..4 {
+        testnet.start(index).unwrap();
+    }
+    let mut nodes = Vec::new();
+    for index in 0..4 {
+        nodes.push(testnet.ready(index).await.unwrap());
+    }
+    (testnet, nodes)
+}
+
+/// An account's coin after a rollup's newest block.
+pub(crate) async fn balance(client: &Client, node: &Endpoints, rollup: RollupId, account: Address) -> U256 {
+    let found = client.json_rpc(&url(node, rollup), "eth_getBalance", json!([account, "latest"])).await.unwrap();
+    found.as_str().unwrap().parse().unwrap()
 }
 
 /// Keeps sending until told to stop: each wallet one transfer of 1 wei after the other, and payloads to the opaque

@@ -3,6 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { Contract, JsonRpcProvider, Wallet, concat, id, toBeArray, toBeHex } from "ethers";
+import { deposit } from "./deposit.mjs";
 import { start, tokenOf } from "./execution.mjs";
 import { caller, main, ok, same, toQuantity, until, within } from "./lib.mjs";
 import { hashOf, payload, requestsOf } from "./payload.mjs";
@@ -18,11 +19,12 @@ const WITHDRAWALS = "0x00000961ef480eb55e80d19ad83579a64c007002";
 /** How long messages may take: blocks that are closed and attested on both sides. */
 const DELIVERY_MS = 60_000;
 const WRONG = `0x${"11".repeat(32)}`;
+const COIN = { index: "0x0", validatorIndex: "0x0", address: INBOX, amount: "0x1" };
 
 await main("engine", async (target, step, all) => {
   const rollup = caller(target.http);
-  step("messages out and in, every kind of transaction");
-  const { head, delivered } = await traffic(target, all.find((other) => other !== target));
+  step("messages out and in, every kind of transaction, deposits");
+  const { head, delivered, depositor } = await traffic(target, all.find((other) => other !== target));
 
   step("start of the client");
   const client = await start(genesisOf(target));
@@ -55,6 +57,7 @@ await main("engine", async (target, step, all) => {
       seen.requests += requests.length;
     }
     ok(seen.requests > 0, "a block should have a request", seen);
+    ok(seen.withdrawals > 1, "blocks should have withdrawals", seen);
 
     step(`the same chain, ${seen.transactions} transactions, ${seen.withdrawals} withdrawals, ${seen.requests} requests`);
     same(await client.rpc("eth_blockNumber", []), toQuantity(head), "head");
@@ -65,7 +68,7 @@ await main("engine", async (target, step, all) => {
       };
       same(await roots(client.rpc), await roots(rollup), `hash and roots of block ${number}`);
     }
-    for (const account of [INBOX, target.addresses[0]]) {
+    for (const account of [INBOX, target.addresses[0], depositor]) {
       const balance = (rpc) => rpc("eth_getBalance", [account, toQuantity(head)]);
       same(await balance(client.rpc), await balance(rollup), `balance of ${account}`);
     }
@@ -84,6 +87,7 @@ async function refuses(client, block, raw, requests) {
     ["another root of the hub's accumulator", sealed({ parentBeaconBlockRoot: WRONG }), raw, block.parentHash],
     ["another state root under the block's hash", changed({ stateRoot: WRONG }), raw, null],
     ["a transaction less", block, raw.slice(1), null],
+    ["coin from nowhere", changed({ withdrawals: [...block.withdrawals, COIN] }), raw, null],
   ];
   for (const [what, forged, transactions, latestValidHash] of cases) {
     const answer = await client.engine("engine_newPayloadV4", payload(forged, transactions, requests));
@@ -102,8 +106,9 @@ function genesisOf({ genesis, chainId }) {
 }
 
 /**
- * Coin to another rollup and from there, a transaction of each type, and a request to a consensus layer. Returns the number of the
- * block that delivers the coin, and of a closed one that all of it is in or before.
+ * Coin to another rollup and from there, a transaction of each type, a request to a consensus layer, and coin from outside, of which
+ * some is spent. Returns the number of the block that delivers the coin, that of a closed one that all of it is in or before, and who
+ * spends what was deposited.
  */
 async function traffic(target, other) {
   const [here, there] = [target, other].map(
@@ -119,7 +124,10 @@ async function traffic(target, other) {
     { type: 4, to: here.address, authorizationList: [delegation] },
     { to: WITHDRAWALS, value: 1n, data: concat([new Uint8Array(48), toBeHex(1, 8)]) },
   ];
-  const blocks = [];
+  const depositor = Wallet.createRandom(here.provider);
+  await deposit(target, [`${depositor.address}=1`, `${target.addresses[0]}=0.000000001`]);
+  await until(async () => (await here.provider.getBalance(depositor.address)) > 0n, "the deposit");
+  const blocks = [(await executed(depositor, { to, value: 1n })).blockNumber];
   for (const transaction of sent) blocks.push((await executed(here, transaction)).blockNumber);
   const [, delivered] = await Promise.all([arrival(other, messages[0]), arrival(target, messages[1])]);
   const last = Math.max(delivered, ...blocks);
@@ -128,7 +136,7 @@ async function traffic(target, other) {
     return number >= last && number;
   }, `block ${last}`);
   for (const { provider } of [here, there]) provider.destroy();
-  return { head, delivered };
+  return { head, delivered, depositor: depositor.address };
 }
 
 /** Sends coin from a wallet to its own account on another rollup; returns the message's id. */

@@ -4,6 +4,7 @@
 use crate::{AtomicVault, Prepare};
 use alloy::{
     consensus::{Header, ReceiptEnvelope, Transaction as _, TxEnvelope},
+    eips::eip4895::Withdrawal,
     sol_types::SolEvent as _,
 };
 use alloy_primitives::{Address, B256, Log, TxKind, U256};
@@ -25,7 +26,9 @@ pub struct Row<'a> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unbalanced {
     /// Coin has come from nowhere, or gone.
-    #[error("{accounts} accounts hold {found} wei, by the log {expected}: of their genesis {burnt} are burnt")]
+    #[error(
+        "{accounts} accounts hold {found} wei, by the log {expected}: of their genesis and deposits {burnt} are burnt"
+    )]
     Sum {
         /// How many accounts were looked at.
         accounts: usize,
@@ -57,7 +60,7 @@ type Held = BTreeMap<u8, U256>;
 
 /// The coin of one rollup, followed from its genesis on.
 ///
-/// It is held by accounts that the genesis or a transaction names: signers, recipients, contracts that are created, whoever a
+/// It is held by accounts that the genesis, a deposit or a transaction names: signers, recipients, contracts that are created, whoever a
 /// bundle's legs pay, and the block's beneficiary. The base fee is burnt (EIP-1559), nothing else is. Coin that a contract
 /// sends to an account that nobody has named is found to be missing. Legs are followed whose transactions call the vault
 /// directly: of others it holds more than is expected.
@@ -67,6 +70,7 @@ pub struct Ledger {
     /// Accounts that may hold other than in the genesis.
     touched: BTreeSet<Address>,
     burnt: U256,
+    deposited: U256,
     held: BTreeMap<(B256, u8), Held>,
     settled: BTreeMap<(B256, u8), bool>,
 }
@@ -76,7 +80,14 @@ impl Ledger {
     pub fn new(genesis: impl IntoIterator<Item = (Address, U256)>) -> Self {
         let touched = BTreeSet::from([ATOMIC_VAULT]);
         let (held, settled) = (BTreeMap::new(), BTreeMap::new());
-        Self { genesis: genesis.into_iter().collect(), touched, burnt: U256::ZERO, held, settled }
+        Self {
+            genesis: genesis.into_iter().collect(),
+            touched,
+            burnt: U256::ZERO,
+            deposited: U256::ZERO,
+            held,
+            settled,
+        }
     }
 
     /// Names accounts that may have coin from contracts alone: recipients of messages, for instance.
@@ -100,6 +111,12 @@ impl Ledger {
                 self.log(log, prepare.as_ref());
             }
         }
+    }
+
+    /// Takes in what that block brings from outside.
+    pub fn deposits(&mut self, withdrawals: &[Withdrawal]) {
+        self.name(withdrawals.iter().map(|withdrawal| withdrawal.address));
+        self.deposited += withdrawals.iter().map(Withdrawal::amount_wei).sum::<U256>();
     }
 
     fn log(&mut self, log: &Log, prepare: Option<&Prepare>) {
@@ -149,7 +166,7 @@ impl Ledger {
             found += balance(*account)?;
             begun += self.genesis.get(account).copied().unwrap_or_default();
         }
-        let expected = begun.saturating_sub(self.burnt);
+        let expected = (begun + self.deposited).saturating_sub(self.burnt);
         if found != expected {
             let (accounts, burnt) = (self.touched.len(), self.burnt);
             return Ok(Err(Unbalanced::Sum { accounts, found, expected, burnt }));

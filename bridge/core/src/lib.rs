@@ -9,6 +9,7 @@ mod bundle;
 mod bundles;
 mod challenge;
 mod checkpoint;
+mod deposit;
 mod disputes;
 mod error;
 mod evidence;
@@ -30,6 +31,7 @@ pub use bundles::{
 };
 pub use challenge::{Challenge, Signed, Verdict, VerdictWord, signers_hash};
 pub use checkpoint::Checkpoint;
+pub use deposit::{Deposit, Deposits, deposits_of};
 pub use disputes::{
     CHALLENGE_WITHIN, CHALLENGER_RESTS, Cut, Dispute, Held, Offence, Ruling, VERDICT_WITHIN, VERDICTS_PER_BLOCK,
 };

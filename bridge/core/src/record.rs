@@ -1,8 +1,8 @@
 //! The records of the system rollup that are the bridge's.
 
 use crate::{
-    attestation::Certificate, bundles::BundleRecord, challenge::Challenge, challenge::Verdict, evidence::Evidence,
-    operator::OperatorChange,
+    attestation::Certificate, bundles::BundleRecord, challenge::Challenge, challenge::Verdict, deposit::Deposits,
+    evidence::Evidence, operator::OperatorChange,
 };
 use switchyard_consensus_core::record::Record;
 use switchyard_primitives::{Bytes, DecodeError, Reader, Writer};
@@ -22,6 +22,8 @@ pub enum BridgeRecord {
     Challenge(Challenge),
     /// Kind 21. Made by the block's proposer.
     Verdict(Verdict),
+    /// Kind 22.
+    Deposits(Deposits),
 }
 
 /// The lowest kind of the bridge's records; those below are [`Record`]'s.
@@ -44,12 +46,17 @@ impl BridgeRecord {
         matches!(bytes, [Record::VERSION, 18, ..])
     }
 
+    /// Whether bytes are deposits, if they are a record at all.
+    pub fn is_deposits(bytes: &[u8]) -> bool {
+        matches!(bytes, [Record::VERSION, 22, ..])
+    }
+
     /// Whether bytes are a certificate, if they are a record at all.
     pub fn is_certificate(bytes: &[u8]) -> bool {
         matches!(bytes, [Record::VERSION, 17, ..])
     }
 
-    /// `version u8 | kind u8 | body`: `docs/specs/checkpoints.md`, `docs/specs/challenges.md`.
+    /// `version u8 | kind u8 | body`: `docs/specs/checkpoints.md`, `docs/specs/challenges.md`, `docs/specs/deposits.md`.
     pub fn encode(&self) -> Bytes {
         let mut w = Writer::default();
         w.u8(Record::VERSION);
@@ -78,6 +85,10 @@ impl BridgeRecord {
                 w.u8(21);
                 verdict.write(&mut w);
             }
+            Self::Deposits(deposits) => {
+                w.u8(22);
+                deposits.write(&mut w);
+            }
         }
         w.into_bytes()
     }
@@ -96,6 +107,7 @@ impl BridgeRecord {
             19 => Self::Evidence(Evidence::read(&mut r)?),
             20 => Self::Challenge(Challenge::read(&mut r)?),
             21 => Self::Verdict(Verdict::read(&mut r)?),
+            22 => Self::Deposits(Deposits::read(&mut r)?),
             _ => return Err(DecodeError::Invalid { field: "record.kind", reason: "unknown" }),
         };
         r.finish()?;

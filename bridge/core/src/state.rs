@@ -4,7 +4,7 @@
 
 use crate::{
     Accumulator, AccumulatorFull, Attestation, BridgeError, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint,
-    Cut, HubBundle, HubLeaf, NodeId, Operator, OperatorChange, OperatorKind, Signed, Vote,
+    Cut, Deposits, HubBundle, HubLeaf, NodeId, Operator, OperatorChange, OperatorKind, Signed, SystemError, Vote,
     bundles::{Bundles, Effect},
     disputes::Disputes,
     operator::read_rollups,
@@ -34,6 +34,8 @@ pub struct Certified {
 pub struct Rollup {
     /// Its EIP-155 chain id.
     pub chain: u64,
+    /// Number of deposits that the log has made to it.
+    pub deposits: u64,
     /// None before the first.
     pub certified: Option<Certified>,
 }
@@ -76,7 +78,8 @@ pub(crate) type Contents = HashSet<(RollupId, TxHash)>;
 impl BridgeState {
     /// What the bridge begins with: a leaf for each rollup.
     pub fn begin(founding: &Founding) -> Result<Self, AccumulatorFull> {
-        let rollups = founding.rollups.iter().map(|(id, chain)| (*id, Rollup { chain: *chain, certified: None }));
+        let rollups =
+            founding.rollups.iter().map(|(id, chain)| (*id, Rollup { chain: *chain, deposits: 0, certified: None }));
         let rollups: BTreeMap<_, _> = rollups.collect();
         let mut state = Self {
             operators: Arc::new(founding.operators.clone()),
@@ -216,6 +219,21 @@ impl BridgeState {
             own.serial += 1;
         }
         self.operators = Arc::new(operators);
+        Ok(())
+    }
+
+    /// Coin for a rollup's accounts, in a block on `hub`.
+    pub(crate) fn deposit(&mut self, hub: &HubState, record: &Deposits) -> Result<(), SystemError> {
+        let Deposits { rollup, epoch, first, .. } = *record;
+        let known = self.rollups.get(&rollup).ok_or(BridgeError::Rollup { rollup })?;
+        let expected = known.deposits;
+        if first != expected {
+            return Err(BridgeError::Serial { expected, found: first }.into());
+        }
+        record.verify(hub.network(), hub.signing(epoch)?)?;
+        if let Some(known) = Arc::make_mut(&mut self.rollups).get_mut(&rollup) {
+            known.deposits = expected.saturating_add(record.deposits.len() as u64);
+        }
         Ok(())
     }
 
@@ -396,6 +414,7 @@ impl BridgeState {
         for (id, rollup) in self.rollups.iter() {
             w.u64(id.0);
             w.u64(rollup.chain);
+            w.u64(rollup.deposits);
             w.u8(u8::from(rollup.certified.is_some()));
             if let Some(Certified { checkpoint, index }) = &rollup.certified {
                 w.raw(&checkpoint.encode());
@@ -427,7 +446,7 @@ impl BridgeState {
         let mut rollups = BTreeMap::new();
         for _ in 0..r.count("bridge.rollups", Founding::ROLLUPS_MAX)? {
             let id = RollupId(r.u64("rollup.id")?);
-            let chain = r.u64("rollup.chain")?;
+            let (chain, deposits) = (r.u64("rollup.chain")?, r.u64("rollup.deposits")?);
             let certified = match r.u8("rollup.certified")? {
                 0 => None,
                 1 => Some(Certified { checkpoint: Checkpoint::read(r)?, index: r.u64("rollup.index")? }),
@@ -436,7 +455,7 @@ impl BridgeState {
             if rollups.last_key_value().is_some_and(|(last, _)| *last >= id) {
                 return Err(DecodeError::Invalid { field: "rollup.id", reason: "not in ascending order" });
             }
-            rollups.insert(id, Rollup { chain, certified });
+            rollups.insert(id, Rollup { chain, deposits, certified });
         }
         let mut state = Self {
             operators: Arc::new(operators),

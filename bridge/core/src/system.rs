@@ -166,6 +166,7 @@ impl SystemState {
             BridgeRecord::Evidence(evidence) => cuts = bridge.convict(&self.hub, &evidence)?,
             BridgeRecord::Challenge(challenge) => bridge.challenge(&self.hub, &challenge)?,
             BridgeRecord::Verdict(verdict) => cuts = bridge.rule(&self.hub, &verdict)?,
+            BridgeRecord::Deposits(deposits) => bridge.deposit(&self.hub, &deposits)?,
         }
         self.cut(cuts)
     }

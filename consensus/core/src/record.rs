@@ -6,7 +6,7 @@
 //! [`RollupId::SYSTEM`]: switchyard_primitives::RollupId::SYSTEM
 
 mod error;
-mod quorum;
+pub mod quorum;
 
 pub use error::RecordError;
 

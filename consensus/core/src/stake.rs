@@ -243,6 +243,12 @@ impl HubState {
         if serial != self.serial {
             return Err(RecordError::Serial { expected: self.serial, found: serial });
         }
+        self.signing(epoch)
+    }
+
+    /// The committee of an epoch, if a quorum of its seats may sign records of the next block: that of its epoch, or of the one
+    /// before.
+    pub fn signing(&self, epoch: u64) -> Result<&Committee, RecordError> {
         let committee = self.committees[..2].iter().find(|c| c.epoch() == epoch);
         committee.map(|c| &**c).ok_or(RecordError::Epoch { current: self.current().epoch(), found: epoch })
     }

@@ -9,6 +9,7 @@ pub mod byzantine;
 pub mod check;
 pub mod client;
 pub mod context;
+pub mod deposits;
 pub mod directory;
 pub mod machine;
 pub mod network;

@@ -197,22 +197,12 @@ impl Operators {
         Some(record)
     }
 
-    /// Signed by validators with a quorum of the seats, whoever they are.
     fn change(&mut self, state: &HubState, identity: B256, change: Change) -> Option<Record> {
         let (network, committee, serial) = (self.world.network, state.current(), state.serial());
         let changes = vec![(identity, change)];
-        let mut members: Vec<_> = committee.members().iter().collect();
-        members.shuffle(&mut self.rng);
-        let (mut parts, mut seats) = (Vec::new(), 0);
-        for member in members {
-            if seats >= committee.seats().quorum() {
-                break;
-            }
-            let secret = secret_in(&self.world, committee, &member.seat.identity)?;
-            let part = StakeChange::sign_part(network, committee.epoch(), serial, &changes, &secret).ok()?;
-            parts.push((member.seat.identity, part));
-            seats += member.seats as usize;
-        }
+        let sign =
+            |secret: &[u8; 32]| StakeChange::sign_part(network, committee.epoch(), serial, &changes, secret).ok();
+        let parts = quorum_parts(&self.world, committee, &mut self.rng, sign)?;
         StakeChange::combine(network, committee, serial, changes, &parts).ok().map(Record::Stake)
     }
 
@@ -222,6 +212,27 @@ impl Operators {
         let secret = self.world.secrets[validator].bls.iter().find(|secret| bls_key(secret) == listed.bls)?;
         Update::sign(self.world.network, identity, listed.serial, kind, secret).ok().map(Record::Update)
     }
+}
+
+/// What validators with a quorum of the seats sign, whoever they are.
+pub(crate) fn quorum_parts(
+    world: &World,
+    committee: &Committee,
+    rng: &mut StdRng,
+    sign: impl Fn(&[u8; 32]) -> Option<[u8; 96]>,
+) -> Option<Vec<(B256, [u8; 96])>> {
+    let mut members: Vec<_> = committee.members().iter().collect();
+    members.shuffle(rng);
+    let (mut parts, mut seats) = (Vec::new(), 0);
+    for member in members {
+        if seats >= committee.seats().quorum() {
+            break;
+        }
+        let secret = secret_in(world, committee, &member.seat.identity)?;
+        parts.push((member.seat.identity, sign(&secret)?));
+        seats += member.seats as usize;
+    }
+    Some(parts)
 }
 
 /// The secret with which a validator signs in a committee.

@@ -66,6 +66,8 @@ pub enum Action {
     Edit(Edit),
     /// Parties sign a bundle.
     Bundle(Intent),
+    /// Somebody on a rollup is to get coin from outside.
+    Deposit(RollupId),
     /// A rollup stands still, or goes on.
     Halt {
         /// Which.
@@ -193,13 +195,16 @@ impl Plan {
         self.settings.len()
     }
 
-    /// A calm run of validators that are operators of all EVM rollups too, in which parties sign a bundle each half second.
+    /// A calm run of validators that are operators of all EVM rollups too, in which parties sign a bundle each half second, and
+    /// somebody on each rollup gets coin from outside.
     pub fn calm_with_bundles(seed: u64, validators: usize, intents: &[Intent]) -> Self {
         let mut plan = Self::calm(seed, validators);
         plan.bridge(&mut rng_for(seed, "bridge"));
         plan.shape.attesters = EVMS.into_iter().map(|rollup| (rollup, (0..validators).collect())).collect();
-        plan.actions.retain(|(_, action)| !matches!(action, Action::Bundle(_) | Action::Halt { .. }));
+        plan.actions
+            .retain(|(_, action)| !matches!(action, Action::Bundle(_) | Action::Deposit(_) | Action::Halt { .. }));
         plan.actions.extend((1..).zip(intents).map(|(second, intent)| (second * 500, Action::Bundle(*intent))));
+        plan.actions.extend((1..).zip(EVMS).map(|(second, rollup)| (second * 700, Action::Deposit(rollup))));
         plan.actions.sort_by_key(|(at, _)| *at);
         plan
     }
@@ -317,6 +322,10 @@ impl Plan {
             let intent = Intent::ALL[rng.random_range(0..Intent::ALL.len())];
             let intent = if rng.random_range(0..2) == 0 { Intent::Sound } else { intent };
             self.actions.push((rng.random_range(100..FAULTS_MS), Action::Bundle(intent)));
+        }
+        for _ in 0..rng.random_range(0..6) {
+            let rollup = EVMS[rng.random_range(0..self.shape.attesters.len())];
+            self.actions.push((rng.random_range(100..FAULTS_MS), Action::Deposit(rollup)));
         }
     }
 

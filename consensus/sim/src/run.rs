@@ -6,6 +6,7 @@ use crate::{
     check::{self, Violation},
     client::Clients,
     context::{Disk, panic_text},
+    deposits::Depositors,
     directory::Directory,
     machine::elapsed_ms,
     network::{Channel, Fabric, Mouth, Process, Said, split_epoch},
@@ -109,6 +110,7 @@ struct Run {
     operators: Operators,
     parties: Parties,
     settler: Settler,
+    depositors: Depositors,
     /// Records in the log, and since when there are so many.
     changed: (usize, u64),
     /// What the liars tell each other.
@@ -153,6 +155,7 @@ pub fn run(plan: &Plan) -> Outcome {
             certified: w.attested.count(),
             bundles: w.bundles.decided(),
             settled: w.conservation.settled(),
+            deposited: w.conservation.deposited(),
             votes: w.guard.count(),
             caught: w.guard.caught(),
             records: w.committees.applied(),
@@ -194,6 +197,7 @@ impl Run {
         let operators = Operators::new(world.clone(), witness.clone(), &liars, plan.seed);
         let parties = Parties::new(witness.clone(), world.evms.clone(), plan.seed);
         let settler = Settler::new(witness.clone(), &world.evms);
+        let depositors = Depositors::new(world.clone(), witness.clone(), plan.seed);
         let mut run = Self {
             context,
             plan,
@@ -205,6 +209,7 @@ impl Run {
             operators,
             parties,
             settler,
+            depositors,
             changed: (0, 0),
             secret: Arc::default(),
             again: Vec::new(),
@@ -313,6 +318,7 @@ impl Run {
                 }
                 self.operators.want(edit);
             }
+            Action::Deposit(rollup) => self.depositors.want(rollup),
             Action::Halt { rollup, halted } => {
                 let mut halts = self.world.halted.lock();
                 if halted {
@@ -367,7 +373,7 @@ impl Run {
         }
     }
 
-    /// Has the parties of bundles, and who settles them, send what is due.
+    /// Has the parties of bundles, who settles them, and who signs deposits send what is due.
     fn trade(&mut self) {
         if self.world.hub.bridge().is_none() {
             return;
@@ -382,6 +388,7 @@ impl Run {
             } else {
                 self.parties.send(now_ms, life);
                 self.settler.settle(now_ms, life);
+                self.depositors.send(now_ms, life);
             }
         }
     }

@@ -25,6 +25,8 @@ pub struct Seen {
     pub bundles: (usize, usize),
     /// Legs that were settled.
     pub settled: usize,
+    /// Deposits that rollups' blocks have brought.
+    pub deposited: usize,
     /// Slots voted in.
     pub votes: usize,
     /// Seats found to have contradicted themselves.
@@ -53,6 +55,7 @@ impl std::ops::AddAssign for Seen {
         self.bundles.0 += other.bundles.0;
         self.bundles.1 += other.bundles.1;
         self.settled += other.settled;
+        self.deposited += other.deposited;
         self.votes += other.votes;
         self.caught += other.caught;
         self.records += other.records;

@@ -237,8 +237,8 @@ impl Inner {
         held
     }
 
-    /// What has no end yet of what the bridge must bring to one: a bundle that is not decided, a leg that is not settled, a rollup
-    /// block that is not certified.
+    /// What has no end yet of what the bridge must bring to one: a bundle that is not decided, a leg that is not settled, a
+    /// deposit that is not made, a rollup block that is not certified.
     pub fn untold(&self) -> Option<String> {
         let is_open = |(_, fate): &(&B256, &Fate)| fate.decided.is_none();
         if let Some((id, fate)) = self.bundles.fates().iter().find(is_open) {
@@ -246,6 +246,9 @@ impl Inner {
         }
         if let Some((rollup, id, leg)) = self.conservation.holding().first() {
             return Some(format!("rollup {rollup} holds leg {leg} of {id}: {:?}", self.bundles.fate(id)));
+        }
+        if let Some(rollup) = self.conservation.lacks() {
+            return Some(format!("rollup {rollup} lacks a deposit"));
         }
         let lies = |identity: &B256| self.byzantine.iter().any(|place| self.places[*place] == *identity);
         let outstanding = self.attested.outstanding(&self.derivation, |identity| !lies(identity));

@@ -1,7 +1,7 @@
 //! From final segments to rollup blocks.
 
 use alloy_primitives::Address;
-use switchyard_bridge_core::Checkpoint;
+use switchyard_bridge_core::{Checkpoint, Deposit};
 use switchyard_primitives::{B256, Bytes, TxHash};
 
 /// What a rollup gets from one final hub block. A driver sees every hub block in order, those without a segment too.
@@ -19,6 +19,8 @@ pub struct SegmentInput {
     pub transactions: Vec<Bytes>,
     /// The legs of bundles among them, in the log's order.
     pub legs: Vec<LegAt>,
+    /// Coin that the block gives to the rollup's accounts, each with its number, ascending.
+    pub deposits: Vec<(u64, Deposit)>,
 }
 
 /// A transaction of a segment that is a leg of a bundle.

@@ -4,6 +4,7 @@
 use crate::TxOutcome;
 use alloy::{
     consensus::{Header, ReceiptEnvelope, TxEnvelope},
+    eips::eip4895::Withdrawal,
     rpc::types::{EIP1186AccountProofResponse, TransactionRequest, state::StateOverride},
 };
 use alloy_primitives::{Address, B256, Bytes, U256};
@@ -27,6 +28,8 @@ pub struct ExecutedBlock {
     pub senders: Vec<Address>,
     /// Their receipts; logs carry consensus fields only.
     pub receipts: Vec<ReceiptEnvelope>,
+    /// Deposits that it brings, as EIP-4895 has them; their amounts are in Gwei.
+    pub withdrawals: Vec<Withdrawal>,
 }
 
 /// The open block of a rollup with one-second sealing, as far as it has come: a prefix of the block that will be closed.
@@ -71,6 +74,7 @@ impl PendingBlock {
             transactions: self.transactions.iter().map(|tx| tx.transaction.clone()).collect(),
             senders: self.transactions.iter().map(|tx| tx.sender).collect(),
             receipts: self.transactions.iter().map(|tx| tx.receipt.clone()).collect(),
+            withdrawals: Vec::new(),
         }
     }
 }

@@ -60,8 +60,8 @@ impl Load {
     fn apply(&mut self, transactions: Vec<Bytes>) {
         let hub_height = self.driver.next_hub_height();
         let hub_hash = B256::from(U256::from(hub_height));
-        let (timestamp_ms, hub_root, legs) = (hub_height * 1000, B256::ZERO, Vec::new());
-        let input = SegmentInput { hub_height, hub_hash, timestamp_ms, hub_root, transactions, legs };
+        let (timestamp_ms, hub_root, legs, deposits) = (hub_height * 1000, B256::ZERO, Vec::new(), Vec::new());
+        let input = SegmentInput { hub_height, hub_hash, timestamp_ms, hub_root, transactions, legs, deposits };
         self.driver.apply(&input).unwrap();
     }
 }

@@ -207,7 +207,7 @@ fn size(block: &ExecutedBlock) -> usize {
     let logs = block.receipts.iter().flat_map(|receipt| receipt.logs());
     let receipts: usize = logs.map(|log| 192 + log.data.data.len()).sum();
     // A receipt's bloom alone has 256 bytes.
-    1024 + transactions + block.receipts.len() * 320 + receipts
+    1024 + transactions + block.receipts.len() * 320 + receipts + block.withdrawals.len() * 48
 }
 
 #[cfg(test)]
@@ -226,6 +226,7 @@ mod tests {
             transactions: vec![tx],
             senders: vec![],
             receipts: vec![],
+            withdrawals: vec![],
         })
     }
 

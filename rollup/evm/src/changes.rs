@@ -1,6 +1,7 @@
 //! What one hub block changes, gathered in memory and written as one batch.
 
 use crate::{
+    deposits::DepositRecord,
     outbox::node_key,
     records::{
         BodyRecord, CheckpointRecord, HeaderRecord, MessageRecord, PROGRESS, PendingRecord, Progress, VoteRecord,
@@ -45,6 +46,8 @@ pub(crate) struct Changes {
     pub(crate) checkpoints: Vec<Attestable>,
     /// Votes that wait for a checkpoint, or none for those that one has carried.
     pub(crate) votes: BTreeMap<Place, Option<Vote>>,
+    /// Deposits that wait for a block, or none for those that one has brought.
+    pub(crate) deposits: BTreeMap<u64, Option<DepositRecord>>,
     pub(crate) outbox_nodes: Vec<(NodeId, B256)>,
     /// Messages that were sent, with their ids.
     pub(crate) messages: Vec<(B256, MessageRecord)>,
@@ -122,6 +125,13 @@ impl Changes {
                 None => batch.delete_cf(votes, place.key()),
             }
         }
+        let deposits = store.column(Column::Deposits)?;
+        for (number, deposit) in &self.deposits {
+            match deposit {
+                Some(deposit) => batch.put_cf(deposits, number.to_be_bytes(), alloy_rlp::encode(deposit)),
+                None => batch.delete_cf(deposits, number.to_be_bytes()),
+            }
+        }
         let nodes = store.column(Column::OutboxNodes)?;
         for (id, hash) in &self.outbox_nodes {
             batch.put_cf(nodes, node_key(*id), hash);
@@ -140,13 +150,8 @@ impl Changes {
         for block in &self.blocks {
             let number = block.header.number.to_be_bytes();
             let header = HeaderRecord { hash: block.hash, hub_height: block.hub_height, header: block.header.clone() };
-            let body = BodyRecord {
-                transactions: block.transactions.clone(),
-                senders: block.senders.clone(),
-                receipts: block.receipts.clone(),
-            };
             batch.put_cf(headers, number, alloy_rlp::encode(header));
-            batch.put_cf(bodies, number, alloy_rlp::encode(body));
+            batch.put_cf(bodies, number, alloy_rlp::encode(BodyRecord::from(&**block)));
             batch.put_cf(hashes, block.hash, number);
         }
         Ok(())

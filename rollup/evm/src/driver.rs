@@ -3,7 +3,8 @@
 use crate::{
     chain::Chain,
     changes::Changes,
-    execute::{Attributes, Executed, Taken},
+    deposits::WaitingDeposits,
+    execute::{Attributes, Executed, Execution, Taken},
     open_block::OpenBlock,
     outbox::Outbox,
     pending::{Fresh, HubBlock, Pending},
@@ -39,6 +40,7 @@ pub struct EvmDriver {
     /// On top of the head; there is one between hub blocks if something waits.
     open: Option<OpenBlock>,
     votes: WaitingVotes,
+    deposits: WaitingDeposits,
     outbox: Outbox,
     /// A call failed half-way: what is in memory is not to be trusted.
     stale: bool,
@@ -47,8 +49,8 @@ pub struct EvmDriver {
 impl EvmDriver {
     pub(crate) fn new(chain: Arc<Chain>, progress: Progress) -> Result<Self, StateError> {
         let outbox = Outbox::load(&StateView::latest(&chain.store, &Changes::default()))?;
-        let (pending, votes) = (Pending::default(), WaitingVotes::default());
-        let mut driver = Self { chain, progress, pending, open: None, votes, outbox, stale: true };
+        let (pending, votes, deposits) = (Pending::default(), WaitingVotes::default(), WaitingDeposits::default());
+        let mut driver = Self { chain, progress, pending, open: None, votes, deposits, outbox, stale: true };
         driver.restore()?;
         driver.show(Vec::new());
         Ok(driver)
@@ -58,6 +60,7 @@ impl EvmDriver {
     fn restore(&mut self) -> Result<(), StateError> {
         self.pending = Pending::load(&self.chain.store, &self.chain.senders, self.progress.pending_taken)?;
         self.votes = WaitingVotes::load(&self.chain.store)?;
+        self.deposits = WaitingDeposits::load(&self.chain.store)?;
         self.outbox = Outbox::load(&StateView::latest(&self.chain.store, &Changes::default()))?;
         self.open = None;
         // Changes nothing but the open block.
@@ -72,6 +75,7 @@ impl EvmDriver {
         }
         self.stale = true;
         let mut step = Step::new(self);
+        step.deposits.add(&mut step.changes, input.hub_height, &input.deposits);
         match step.chain.sealing {
             Sealing::HubBlock => step.seal_hub_block(input)?,
             Sealing::OneSecond => step.seal_by_second(input)?,
@@ -119,6 +123,7 @@ struct Step<'a> {
     pending: &'a mut Pending,
     open: &'a mut Option<OpenBlock>,
     votes: &'a mut WaitingVotes,
+    deposits: &'a mut WaitingDeposits,
     outbox: &'a mut Outbox,
     changes: Changes,
     applied: Applied,
@@ -128,10 +133,10 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     fn new(driver: &'a mut EvmDriver) -> Self {
-        let EvmDriver { chain, pending, open, votes, outbox, .. } = driver;
+        let EvmDriver { chain, pending, open, votes, deposits, outbox, .. } = driver;
         let (changes, applied) = (Changes::default(), Applied::default());
         let parent = chain.head();
-        Self { chain, pending, open, votes, outbox, changes, applied, parent }
+        Self { chain, pending, open, votes, deposits, outbox, changes, applied, parent }
     }
 
     /// One block for the hub block, or as many as its transactions' gas needs.
@@ -292,13 +297,11 @@ impl<'a> Step<'a> {
             legs.into_iter().for_each(|(leg, _)| self.votes.add(&mut self.changes, leg.no()));
             return Ok(());
         }
-        let view = StateView::latest(&self.chain.store, &self.changes);
-        let executed = execution.close(view, newest.hub.height)?;
-        self.include(executed, newest.hub.height, &legs)
+        self.include(execution, newest.hub.height, &legs)
     }
 
-    /// Makes an empty block: for votes that no other block carries, so that those who wait for them need not wait for the
-    /// rollup's next transaction; and for a rollup that has had none for a while, since wallets' libraries look for a receipt,
+    /// Makes an empty block: for votes and deposits that no other block carries, so that those who wait for them need not wait for
+    /// the rollup's next transaction; and for a rollup that has had none for a while, since wallets' libraries look for a receipt,
     /// and count confirmations, when the block number changes. A rollup that was never used has no blocks.
     fn mark_time(&mut self, input: &SegmentInput) -> Result<(), StateError> {
         if self.open.is_some() || !self.pending.queue.is_empty() {
@@ -306,24 +309,25 @@ impl<'a> Step<'a> {
         }
         let parent = &self.parent.header;
         let now = input.timestamp_ms / 1000;
-        let has_votes = !self.votes.is_empty() && now >= self.earliest();
+        let has_some = !(self.votes.is_empty() && self.deposits.is_empty()) && now >= self.earliest();
         let is_idle = parent.number > 0 && now >= parent.timestamp.saturating_add(IDLE_SECONDS);
-        if !has_votes && !is_idle {
+        if !has_some && !is_idle {
             return Ok(());
         }
         let (execution, ..) = self.open_block(input.into())?.into_parts();
-        let view = StateView::latest(&self.chain.store, &self.changes);
-        let executed = execution.close(view, input.hub_height)?;
-        self.include(executed, input.hub_height, &[])
+        self.include(execution, input.hub_height, &[])
     }
 
-    /// Adds an executed block to the changes. `legs` are those that it has taken, with the positions of their receipts.
+    /// Ends a block and adds it to the changes. `legs` are those that it has taken, with the positions of their receipts.
     fn include(
         &mut self,
-        executed: Executed,
+        execution: Execution,
         hub_height: u64,
         legs: &[(Leg, Option<usize>)],
     ) -> Result<(), StateError> {
+        let withdrawals = self.deposits.take(&mut self.changes, hub_height);
+        let view = StateView::latest(&self.chain.store, &self.changes);
+        let executed = execution.close(view, hub_height, &withdrawals)?;
         let Executed { mut header, transactions, senders, receipts, updates, codes } = executed;
         let before = self.parent.header.state_root;
         let has_sent = updates.iter().any(|update| update.address == OUTBOX && !update.slots.is_empty());
@@ -346,7 +350,8 @@ impl<'a> Step<'a> {
         };
         self.applied.checkpoints.push(checkpoint);
         self.changes.checkpoints.push(Attestable { checkpoint, votes });
-        self.parent = Arc::new(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts });
+        self.parent =
+            Arc::new(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts, withdrawals });
         self.changes.blocks.push(self.parent.clone());
         Ok(())
     }

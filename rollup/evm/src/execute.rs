@@ -6,10 +6,10 @@ use alloy::{
     consensus::{
         Header, Transaction, TxEnvelope, TxReceipt,
         constants::{EMPTY_OMMER_ROOT_HASH, EMPTY_WITHDRAWALS},
-        proofs::{calculate_receipt_root, calculate_transaction_root},
+        proofs::{calculate_receipt_root, calculate_transaction_root, calculate_withdrawals_root},
         transaction::Recovered,
     },
-    eips::{eip1559::BaseFeeParams, eip7840::BlobParams},
+    eips::{eip1559::BaseFeeParams, eip4895::Withdrawal, eip7840::BlobParams},
 };
 use alloy_evm::{
     EvmEnv, EvmFactory,
@@ -149,10 +149,16 @@ impl Execution {
         Ok(taken)
     }
 
-    /// Makes the system calls that come last. `hub_height` goes into the header, where no transaction of the block has seen
-    /// it.
-    pub(crate) fn close(mut self, view: StateView<'_>, hub_height: u64) -> Result<Executed, StateError> {
-        let (result, receipts) = self.resume(view, |executor| {
+    /// Makes the system calls that come last, and gives accounts what is deposited. `hub_height` goes into the header, where no
+    /// transaction of the block has seen it.
+    pub(crate) fn close(
+        mut self,
+        view: StateView<'_>,
+        hub_height: u64,
+        withdrawals: &[Withdrawal],
+    ) -> Result<Executed, StateError> {
+        let (result, receipts) = self.resume(view, |mut executor| {
+            executor.ctx.withdrawals = Some(Cow::Owned(withdrawals.to_vec()));
             let (_, mut result) = executor.finish().map_err(failed)?;
             let receipts = std::mem::take(&mut result.receipts);
             Ok(((result, receipts), Vec::new()))
@@ -164,6 +170,7 @@ impl Execution {
         let bundle = state.take_bundle();
         let (transactions, senders): (Vec<_>, Vec<_>) = included.into_iter().map(Recovered::into_parts).unzip();
         header.extra_data = extra_data(hub_height);
+        header.withdrawals_root = Some(calculate_withdrawals_root(withdrawals));
         close_header(&mut header, &transactions, &receipts, &result);
         let codes = bundle.contracts.iter().map(|(hash, code)| (*hash, code.original_bytes())).collect();
         Ok(Executed { header, transactions, senders, receipts, updates: updates(bundle), codes })

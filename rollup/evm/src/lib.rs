@@ -17,6 +17,7 @@ mod admission;
 mod call;
 mod chain;
 mod changes;
+mod deposits;
 mod driver;
 mod execute;
 mod genesis;
@@ -43,6 +44,7 @@ pub use reader::EvmReader;
 #[doc(hidden)]
 pub mod fuzz {
     use crate::{
+        deposits::DepositRecord,
         genesis::Genesis,
         records::{
             self, BodyRecord, CheckpointRecord, HeaderRecord, Identity, MessageRecord, PendingRecord, Progress,
@@ -73,6 +75,7 @@ pub mod fuzz {
             7 => recoded::<CheckpointRecord>(bytes),
             8 => recoded::<MessageRecord>(bytes),
             9 => recoded::<VoteRecord>(bytes),
+            10 => recoded::<DepositRecord>(bytes),
             _ => None,
         }
     }

@@ -163,6 +163,7 @@ fn write_genesis(store: &Store, genesis: &Genesis, identity: Identity) -> Result
         transactions: Vec::new(),
         senders: Vec::new(),
         receipts: Vec::new(),
+        withdrawals: Vec::new(),
     }));
     let mut batch = WriteBatch::default();
     changes.fill(store, &mut batch)?;
@@ -176,11 +177,15 @@ fn write_genesis(store: &Store, genesis: &Genesis, identity: Identity) -> Result
 /// Makes a database of this format of one of an earlier format, of a snapshot, or of a genesis: each has the state, and
 /// nothing of the messages before.
 fn complete(store: &Store, identity: Identity) -> Result<(), StateError> {
-    if store.get(Column::Meta, OUTBOX_FIRST)?.is_some() {
+    let found = store.get(Column::Meta, IDENTITY)?;
+    let has_outbox = store.get(Column::Meta, OUTBOX_FIRST)?.is_some();
+    if has_outbox && found.is_some_and(|bytes| Identity::format_of(&bytes) == Some(FORMAT)) {
         return Ok(());
     }
     let mut batch = WriteBatch::default();
-    outbox::adopt(store, &mut batch)?;
+    if !has_outbox {
+        outbox::adopt(store, &mut batch)?;
+    }
     batch.put_cf(store.column(Column::Meta)?, IDENTITY, alloy_rlp::encode(identity));
     // A power cut that takes it takes all that is written after it too; then it is done again.
     store.write(batch, false)

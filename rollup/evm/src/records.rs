@@ -1,7 +1,10 @@
 //! The layouts of the database's records.
 
 use crate::store::{Column, StateError};
-use alloy::consensus::{Header, ReceiptEnvelope, TxEnvelope};
+use alloy::{
+    consensus::{Header, ReceiptEnvelope, TxEnvelope},
+    eips::eip4895::Withdrawal,
+};
 use alloy_primitives::{Address, B256, Bytes, U256, hex};
 use alloy_rlp::{Decodable, RlpDecodable, RlpEncodable};
 use switchyard_bridge_core::{Ballot, Checkpoint, Message, MessageKind, Vote, votes_root};
@@ -12,8 +15,9 @@ use switchyard_rollup_core::{
 };
 
 /// The version of the layouts in this file. Raise it with any change to them, or to the derivation rules.
-pub(crate) const FORMAT: u32 = 3;
-/// The oldest version that can be made into this one, which opening does. 2 is 3 without all that has to do with other rollups.
+pub(crate) const FORMAT: u32 = 4;
+/// The oldest version that can be made into this one, which opening does. 2 is 3 without all that has to do with other rollups, 3 is 4
+/// without deposits.
 pub(crate) const FORMAT_OLDEST: u32 = 2;
 
 pub(crate) const IDENTITY: &[u8] = b"identity";
@@ -75,10 +79,21 @@ pub(crate) struct HeaderRecord {
 
 /// What a block has besides its header.
 #[derive(Clone, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
+#[rlp(trailing(canonical))]
 pub(crate) struct BodyRecord {
     pub(crate) transactions: Vec<TxEnvelope>,
     pub(crate) senders: Vec<Address>,
     pub(crate) receipts: Vec<ReceiptEnvelope>,
+    /// Absent where there are none.
+    pub(crate) withdrawals: Option<Vec<Withdrawal>>,
+}
+
+impl From<&ExecutedBlock> for BodyRecord {
+    fn from(block: &ExecutedBlock) -> Self {
+        let ExecutedBlock { transactions, senders, receipts, withdrawals, .. } = block.clone();
+        let withdrawals = Some(withdrawals).filter(|withdrawals| !withdrawals.is_empty());
+        Self { transactions, senders, receipts, withdrawals }
+    }
 }
 
 /// The transactions of one hub block that wait for their rollup block.
@@ -269,8 +284,9 @@ pub(crate) fn slot_key(address: Address, slot: U256) -> [u8; 52] {
 
 pub(crate) fn executed_block(record: HeaderRecord, body: BodyRecord) -> ExecutedBlock {
     let HeaderRecord { hash, hub_height, header } = record;
-    let BodyRecord { transactions, senders, receipts } = body;
-    ExecutedBlock { header, hash, hub_height, transactions, senders, receipts }
+    let BodyRecord { transactions, senders, receipts, withdrawals } = body;
+    let withdrawals = withdrawals.unwrap_or_default();
+    ExecutedBlock { header, hash, hub_height, transactions, senders, receipts, withdrawals }
 }
 
 /// `0 | block u64 | index u32 | success u8` or `1 | reason`.

@@ -41,6 +41,8 @@ pub(crate) enum Column {
     Checkpoints,
     /// Place of a vote ([`crate::votes::Place::key`]) to vote, of those that wait for a checkpoint.
     Votes,
+    /// Number of a deposit that waits for a block to the deposit.
+    Deposits,
     /// Level and position of a full node of the outbox's tree ([`crate::outbox::node_key`]) to its hash.
     OutboxNodes,
     /// Index of a message that was sent to the message.
@@ -50,7 +52,7 @@ pub(crate) enum Column {
 }
 
 impl Column {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Meta,
         Self::Accounts,
         Self::Storage,
@@ -63,6 +65,7 @@ impl Column {
         Self::Pending,
         Self::Checkpoints,
         Self::Votes,
+        Self::Deposits,
         Self::OutboxNodes,
         Self::Messages,
         Self::MessageIds,
@@ -82,6 +85,7 @@ impl Column {
             Self::Pending => "pending",
             Self::Checkpoints => "checkpoints",
             Self::Votes => "votes",
+            Self::Deposits => "deposits",
             Self::OutboxNodes => "outbox_nodes",
             Self::Messages => "messages",
             Self::MessageIds => "message_ids",

@@ -8,7 +8,7 @@ use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
 };
-use switchyard_bridge_core::{BRIDGE_FROM, legs_of};
+use switchyard_bridge_core::{BRIDGE_FROM, deposits_of, legs_of};
 use switchyard_mempool::Mempool;
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{Applied, Driver, DriverError, LegAt, SegmentInput, TxOutcome};
@@ -122,13 +122,14 @@ impl<D: Driver> Executor<D> {
         let header = header.filter(|_| height >= self.store.earliest());
         let header = header.ok_or(ExecutorError::Missing { rollup, height })?;
         let transactions = self.store.transactions(rollup, height).map_err(failed)?.unwrap_or_default();
-        let records = if header.protocol < BRIDGE_FROM || transactions.is_empty() {
+        let records = if header.protocol < BRIDGE_FROM {
             None
         } else {
             self.store.transactions(RollupId::SYSTEM, height).map_err(failed)?
         };
+        let records = records.unwrap_or_default();
         let leg = |(bundle, leg, tx)| LegAt { bundle, leg, tx };
-        let legs = legs_of(&records.unwrap_or_default(), rollup).into_iter().map(leg).collect();
+        let legs = legs_of(&records, rollup).into_iter().map(leg).collect();
         Ok(SegmentInput {
             hub_height: height,
             hub_hash: header.hash(),
@@ -136,6 +137,7 @@ impl<D: Driver> Executor<D> {
             transactions,
             hub_root: tree_root(&*self.store, &header).map_err(failed)?,
             legs,
+            deposits: deposits_of(&records, rollup),
         })
     }
 

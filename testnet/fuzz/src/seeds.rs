@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use switchyard_bridge_core::{
     Attestation, AttestationConflict, Ballot, BridgeRecord, BundleRecord, Certificate, CertifiedCheckpoint, Challenge,
-    Checkpoint, Evidence, HubLeaf, LegRecord, OperatorChange, OperatorKind, Signed, SignedBundle, SignedLeg, Verdict,
-    VerdictWord, Vote, signers_hash,
+    Checkpoint, Deposit, Deposits, Evidence, HubLeaf, LegRecord, OperatorChange, OperatorKind, Signed, SignedBundle,
+    SignedLeg, Verdict, VerdictWord, Vote, signers_hash,
 };
 use switchyard_consensus_core::{
     Proposal, Vote as ConsensusVote, VoteConflict, keys,
@@ -128,6 +128,9 @@ impl Seeds {
         let leg = |rollup| LegRecord { rollup: RollupId(rollup), leg: hash, tx: B256::repeat_byte(6) };
         let bundle = BundleRecord { deadline: 9, salt: hash, legs: vec![leg(1), leg(8)] };
         self.add("system_record", "bundle", BridgeRecord::Bundle(bundle).encode().to_vec());
+        let (deposits, signers) = (vec![Deposit { recipient: rich().0, gwei: 5 }; 2], SignerBitmap::new(4, [0, 2, 3]));
+        let deposits = Deposits { rollup: RollupId(1), epoch: 1, first: 3, deposits, signers, signature };
+        self.add("system_record", "deposits", BridgeRecord::Deposits(deposits).encode().to_vec());
         self.disputes(checkpoint);
         let genesis = Genesis { protocol: 3, ..genesis() };
         self.add("hub_state", "protocol_3", genesis.system_state().expect("a genesis").encode());
@@ -335,6 +338,14 @@ impl Seeds {
         let rest: [&dyn Encodable; 7] = [&hash, &hash, &hash, &5u128, &0u128, &hash, &waiting[0]];
         self.kind("evm_records", "message", 8, list(&[&numbers[..], &rest[..]].concat()));
         self.kind("evm_records", "vote", 9, vote);
+        self.kind("evm_records", "deposit", 10, list(&[&9u64, &rich().0, &5u64]));
+        let withdrawal = list(&[&3u64, &0u64, &rich().0, &5u64]);
+        self.kind(
+            "evm_records",
+            "body_withdrawals",
+            4,
+            list(&[&transactions, &vec![rich().0], &receipts, &ListOf(withdrawal)]),
+        );
     }
 
     fn operator(&mut self) {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use switchyard_bridge_core::{BRIDGE_FROM, legs_of};
+use switchyard_bridge_core::{BRIDGE_FROM, deposits_of, legs_of};
 use switchyard_node::{config::Endpoints, genesis::Genesis};
 use switchyard_primitives::{B256, Block, RollupId, TxKey};
 use switchyard_proto::v1::{StreamBlocksRequest, block_service_client::BlockServiceClient};
@@ -41,14 +41,15 @@ impl HubLog {
             state = state.follow(&block)?;
             let root = state.bridge().map_or(B256::ZERO, |bridge| bridge.tree().root());
             let leg = |(bundle, leg, tx)| LegAt { bundle, leg, tx };
-            let legs = legs_of(block.transactions(RollupId::SYSTEM), rollup);
+            let records = block.transactions(RollupId::SYSTEM);
             log.inputs.push(SegmentInput {
                 hub_height: height,
                 hub_hash: header.hash(),
                 timestamp_ms: header.timestamp_ms,
                 hub_root: if header.protocol < BRIDGE_FROM { B256::ZERO } else { root },
                 transactions: block.transactions(rollup).to_vec(),
-                legs: legs.into_iter().map(leg).collect(),
+                legs: legs_of(records, rollup).into_iter().map(leg).collect(),
+                deposits: deposits_of(records, rollup),
             });
         }
         Ok(log)

@@ -5,6 +5,7 @@
 mod atomic;
 mod bundles;
 mod challenges;
+mod deposits;
 mod honest;
 mod messages;
 mod state;

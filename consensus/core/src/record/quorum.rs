@@ -1,4 +1,4 @@
-//! Signatures of a quorum of an epoch's seats over a record.
+//! Signatures of a quorum of an epoch's seats over a record: of this crate's, and of the bridge's.
 
 use super::RecordError;
 use crate::{
@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use switchyard_primitives::{B256, SignerBitmap};
 
 /// Adds parts, by identity. Each must verify and be of one of the committee's validators; one that is given twice counts once.
-pub(super) fn combine(
+///
+/// Returns who signed, by position in the committee, and the sum of their signatures; whether they are a quorum [`verify`] says.
+pub fn combine(
     message: &[u8],
     committee: &Committee,
     parts: &[(B256, [u8; 96])],
@@ -28,8 +30,9 @@ pub(super) fn combine(
     Ok((SignerBitmap::new(members, signed.into_keys()), signature))
 }
 
-/// Checks that validators with a quorum of the committee's seats have signed.
-pub(super) fn verify(
+/// Checks that validators with a quorum of the committee's seats have signed: `signers` by position, `signature` the sum of
+/// theirs, compressed G2.
+pub fn verify(
     message: &[u8],
     committee: &Committee,
     signers: &SignerBitmap,

@@ -1,14 +1,16 @@
 //! Records of the system rollup that nobody may believe.
 
 use crate::world::{World, address, bls_key};
+use alloy::primitives::Address;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use std::sync::Arc;
+use switchyard_bridge_core::{BridgeRecord, Deposit, Deposits, SystemState};
 use switchyard_consensus_core::{
     HubState, keys,
     record::{Change, Record, StakeChange, Update, UpdateKind},
     stake::RECORDS_PER_BLOCK,
 };
-use switchyard_primitives::{B256, Bytes, SignerBitmap};
+use switchyard_primitives::{B256, Bytes, RollupId, SignerBitmap};
 
 /// One validator that forges; it has its own keys and no others.
 pub(super) struct Forger {
@@ -48,7 +50,17 @@ impl Forger {
     }
 
     /// Records of which a block on `state` may not hold all.
-    pub(super) fn records(&mut self, state: &HubState) -> Vec<Bytes> {
+    pub(super) fn records(&mut self, state: &SystemState) -> Vec<Bytes> {
+        if let Some(bridge) = state.bridge()
+            && self.rng.random_range(0..6) == 0
+        {
+            return bridge
+                .rollups()
+                .iter()
+                .take(1)
+                .map(|(id, rollup)| self.coin(state, *id, rollup.deposits))
+                .collect();
+        }
         let old = self.old.clone();
         let records = match self.rng.random_range(0..9) {
             0 => vec![self.change(state, false)],
@@ -85,6 +97,17 @@ impl Forger {
         let signature = StakeChange::sign_part(self.world.network, epoch, serial, &changes, &self.secret(state));
         let signers = if everyone { SignerBitmap::new(members, 0..members) } else { SignerBitmap::new(members, [own]) };
         Record::Stake(StakeChange { epoch, serial, changes, signers, signature: signature.expect("a secret") })
+    }
+
+    /// Coin for whoever takes it, signed by itself: says that everyone has signed.
+    fn coin(&self, state: &HubState, rollup: RollupId, first: u64) -> Bytes {
+        let committee = state.current();
+        let members = u32::try_from(committee.members().len()).unwrap_or(u32::MAX);
+        let epoch = committee.epoch();
+        let deposits = vec![Deposit { recipient: Address::repeat_byte(0xf0), gwei: 1 << 40 }];
+        let part = Deposits::sign_part(self.world.network, (rollup, epoch, first), &deposits, &self.secret(state));
+        let (signers, signature) = (SignerBitmap::new(members, 0..members), part.expect("a secret"));
+        BridgeRecord::Deposits(Deposits { rollup, epoch, first, deposits, signers, signature }).encode()
     }
 
     /// What a quorum has signed once, with other changes in it.
@@ -134,7 +157,7 @@ mod tests {
     use crate::world::Shape;
     use commonware_utils::NZU64;
     use switchyard_bridge_core::SystemError;
-    use switchyard_primitives::{Block, Header, Limits, RollupId, Segment};
+    use switchyard_primitives::{Block, Header, Limits, Segment};
 
     #[test]
     fn no_block_may_hold_what_is_forged() {

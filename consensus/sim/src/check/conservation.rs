@@ -1,4 +1,5 @@
-//! Coin is conserved: on each rollup, after each block, what accounts hold is what the genesis gave them less what fees have burnt; the
+//! Coin is conserved: on each rollup, after each block, what accounts hold is what the genesis and deposits gave them less what fees have
+//! burnt; each deposit that a quorum has signed is made once, in order, and no other; the
 //! vault holds what the legs in it give; and a bundle ends in one way everywhere, the way that the hub has decided.
 
 use super::{Verdict, bundles::Bundles, violated};
@@ -8,6 +9,7 @@ use switchyard_bridge_contracts::{
     Ledger, Prepare,
     ledger::{Row, check_atomic},
 };
+use switchyard_bridge_core::Deposit;
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::evm::ExecutedBlock;
 
@@ -17,6 +19,8 @@ pub struct Conservation {
     ledgers: BTreeMap<RollupId, (u64, Ledger)>,
     /// The legs of each bundle that parties have signed.
     signed: BTreeMap<B256, Vec<Prepare>>,
+    /// The deposits of each rollup that a quorum has signed, or will, and how many of them blocks have brought.
+    granted: BTreeMap<RollupId, (Vec<Deposit>, usize)>,
 }
 
 impl Conservation {
@@ -28,6 +32,21 @@ impl Conservation {
     /// Parties have signed a bundle, of which nobody else is to get anything.
     pub fn signed(&mut self, id: B256, legs: Vec<Prepare>) {
         self.signed.insert(id, legs);
+    }
+
+    /// A quorum signs a deposit, as a rollup's next one.
+    pub fn granted(&mut self, rollup: RollupId, deposit: Deposit) {
+        self.granted.entry(rollup).or_default().0.push(deposit);
+    }
+
+    /// Deposits that blocks have brought.
+    pub fn deposited(&self) -> usize {
+        self.granted.values().map(|(_, made)| made).sum()
+    }
+
+    /// A rollup with deposits that no block has brought.
+    pub fn lacks(&self) -> Option<RollupId> {
+        self.granted.iter().find(|(_, (deposits, made))| *made < deposits.len()).map(|(rollup, _)| *rollup)
     }
 
     /// What a leg tells its vault.
@@ -53,6 +72,19 @@ impl Conservation {
             &block.header,
             rows.map(|((transaction, sender), receipt)| Row { transaction, sender: *sender, receipt }),
         );
+        ledger.deposits(&block.withdrawals);
+        let (granted, made) = self.granted.entry(rollup).or_default();
+        for withdrawal in &block.withdrawals {
+            let (recipient, gwei) = (withdrawal.address, withdrawal.amount);
+            let next = granted.get(*made).filter(|_| withdrawal.index == *made as u64);
+            if next != Some(&Deposit { recipient, gwei }) {
+                return wrong(format!(
+                    "deposit {} of {gwei} Gwei for {recipient} is none that was signed",
+                    withdrawal.index
+                ));
+            }
+            *made += 1;
+        }
         match ledger.check(balance) {
             Ok(Ok(())) => {}
             Ok(Err(unbalanced)) => return wrong(unbalanced.to_string()),

@@ -312,6 +312,7 @@ mod bridge {
                 transactions: Vec::new(),
                 senders: Vec::new(),
                 receipts: Vec::new(),
+                withdrawals: Vec::new(),
             };
             let balance = |account| Ok::<_, String>(U256::from(if account == Address::ZERO { has } else { 0 }));
             conservation.executed(EVM, &block, balance)

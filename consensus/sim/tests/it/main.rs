@@ -155,6 +155,7 @@ fn bundles_are_committed_or_aborted_as_their_legs_allow_and_no_coin_is_lost() {
     // The sound one, and one of two that give the same.
     assert!(seen.bundles.0 >= 2 && seen.bundles.1 >= 2, "{seen:?}");
     assert!(seen.settled > 4 && seen.certified == seen.derived, "{seen:?}");
+    assert_eq!(seen.deposited, 3);
 }
 
 #[test]

@@ -56,7 +56,15 @@ fn sent(nonce: u64, to: Address) -> Bytes {
 fn hub_block(hub_height: u64, timestamp_ms: u64, transactions: &[Bytes]) -> SegmentInput {
     let hub_hash = keccak256(hub_height.to_be_bytes());
     let (hub_root, legs) = (B256::ZERO, Vec::new());
-    SegmentInput { hub_height, hub_hash, timestamp_ms, hub_root, transactions: transactions.to_vec(), legs }
+    SegmentInput {
+        hub_height,
+        hub_hash,
+        timestamp_ms,
+        hub_root,
+        transactions: transactions.to_vec(),
+        legs,
+        deposits: vec![],
+    }
 }
 
 fn set_code(driver: &EvmDriver, code: Option<&[u8]>) {

@@ -218,7 +218,7 @@ mod tests {
             }),
             any::<u64>().prop_map(|number| Record::Ancestor(Box::new(Header { number, ..Default::default() }))),
             any::<u64>().prop_map(|number| {
-                let body = BodyRecord { transactions: vec![], senders: vec![], receipts: vec![] };
+                let body = BodyRecord { transactions: vec![], senders: vec![], receipts: vec![], withdrawals: None };
                 Record::Head(Box::new((Header { number, ..Default::default() }, body)))
             }),
             proptest::collection::vec(any::<u8>(), 0..40).prop_map(|code| Record::Code(code.into())),

@@ -37,8 +37,10 @@ pub enum SnapshotError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// Transactions or votes of the newest block's hub block still wait, so the state after it is not all that there is.
-    #[error("transactions or votes of a hub block wait that is partly in block {number}: try again a second later")]
+    /// Transactions, votes or deposits of the newest block's hub block still wait, so the state after it is not all that there is.
+    #[error(
+        "transactions, votes or deposits of a hub block wait that is partly in block {number}: try again a second later"
+    )]
     Waiting {
         /// The newest block.
         number: u64,

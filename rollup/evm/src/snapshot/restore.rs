@@ -18,7 +18,7 @@ use alloy::{
     consensus::{
         Header,
         constants::EMPTY_ROOT_HASH,
-        proofs::{calculate_receipt_root, calculate_transaction_root},
+        proofs::{calculate_receipt_root, calculate_transaction_root, calculate_withdrawals_root},
     },
     eips::Encodable2718,
 };
@@ -264,12 +264,14 @@ fn check_head(
     if hash != trusted {
         return Err(SnapshotError::OtherBlock { expected: trusted, found: hash });
     }
-    let BodyRecord { transactions, senders, receipts } = body;
+    let BodyRecord { transactions, senders, receipts, withdrawals } = body;
+    let withdrawals = withdrawals.unwrap_or_default();
     if calculate_transaction_root(&transactions) != header.transactions_root
         || calculate_receipt_root(&receipts) != header.receipts_root
         || receipts.len() != transactions.len()
+        || Some(calculate_withdrawals_root(&withdrawals)) != header.withdrawals_root
     {
-        return invalid("transactions or receipts are not those of the head");
+        return invalid("transactions, receipts or withdrawals are not those of the head");
     }
     let payloads: Vec<_> = transactions.iter().map(|tx| tx.encoded_2718().into()).collect();
     let recovered = Senders::new(identity.chain_id).recover_all(&payloads);
@@ -278,7 +280,7 @@ fn check_head(
         return invalid("senders are not those of the head's transactions");
     }
     let hub_height = hub_height(&header)?;
-    Ok(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts })
+    Ok(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts, withdrawals })
 }
 
 /// The headers below the head, newest first, and the record after them.

@@ -5,6 +5,7 @@ use super::{
     format::{Record, Writer},
 };
 use crate::{
+    deposits::waiting_deposit,
     records::{BodyRecord, HeaderRecord, IDENTITY, Identity, PROGRESS, Progress, corrupt, decode},
     store::{Column, Snapshot, StateError, Store},
     votes::waiting_vote,
@@ -76,6 +77,12 @@ fn waits(store: &Store, at: &Snapshot<'_>, hub_height: u64) -> Result<bool, Stat
     if let Some(first) = store.first_key(at, Column::Pending)? {
         let height = <[u8; 8]>::try_from(first.as_ref()).map_err(|e| corrupt(Column::Pending, &first, e))?;
         if u64::from_be_bytes(height) <= hub_height {
+            return Ok(true);
+        }
+    }
+    for record in store.iterate(at, Column::Deposits, &[])? {
+        let (key, value) = record?;
+        if waiting_deposit(&key, &value)?.1.hub_height <= hub_height {
             return Ok(true);
         }
     }

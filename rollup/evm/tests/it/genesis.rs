@@ -1,10 +1,11 @@
 //! Which genesis and which database a rollup opens.
 
 use crate::support::*;
-use alloy_primitives::{B256, U256, b256};
+use alloy_primitives::{Address, B256, U256, b256};
 use serde_json::{Value, json};
+use switchyard_bridge_core::Deposit;
 use switchyard_primitives::RollupId;
-use switchyard_rollup_core::{Sealing, evm::EvmChain};
+use switchyard_rollup_core::{Driver, Sealing, SegmentInput, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmOpenError, EvmRollup, GenesisError};
 
 fn open_error(genesis: Value) -> GenesisError {
@@ -206,7 +207,7 @@ fn a_database_whose_making_was_cut_short_is_made_again() {
 
 #[test]
 fn a_newer_format_and_one_that_is_too_old_are_refused() {
-    for other in [1u64, 4] {
+    for other in [1u64, 5] {
         let folder = tempfile::tempdir().unwrap();
         let database = database(folder.path(), &["meta", "a_column_of_another_version"]);
         // A list whose first item is the format.
@@ -215,7 +216,32 @@ fn a_newer_format_and_one_that_is_too_old_are_refused() {
             .unwrap();
         drop(database);
         let error = EvmRollup::open(folder.path(), config(Sealing::HubBlock)).err().unwrap();
-        let EvmOpenError::Format { found, oldest: 2, supported: 3, .. } = error else { panic!("{error}") };
+        let EvmOpenError::Format { found, oldest: 2, supported: 4, .. } = error else { panic!("{error}") };
         assert_eq!(u64::from(found), other);
     }
+}
+
+#[test]
+fn a_database_from_before_deposits_is_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(EvmRollup::open(folder.path(), config(Sealing::HubBlock)).unwrap());
+    let raw = || {
+        let options = rocksdb::Options::default();
+        let columns = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
+        rocksdb::DB::open_cf(&options, folder.path(), columns).unwrap()
+    };
+    let identity = |db: &rocksdb::DB| db.get_cf(db.cf_handle("meta").unwrap(), "identity").unwrap().unwrap();
+    // The format is the first item of a short list.
+    let mut db = raw();
+    let mut old = identity(&db);
+    assert_eq!(old[1], 4);
+    old[1] = 3;
+    db.put_cf(db.cf_handle("meta").unwrap(), "identity", &old).unwrap();
+    db.drop_cf("deposits").unwrap();
+    drop(db);
+
+    let mut rollup = Rollup::from_image(folder, config(Sealing::HubBlock));
+    let deposit = Deposit { recipient: Address::repeat_byte(5), gwei: 1 };
+    rollup.driver.apply(&SegmentInput { deposits: vec![(0, deposit)], ..hub_block(1, vec![]) }).unwrap();
+    assert_eq!(rollup.balance(1, deposit.recipient), U256::from(GWEI));
 }

@@ -151,8 +151,8 @@ pub(crate) fn hub_block(height: u64, transactions: Vec<Bytes>) -> SegmentInput {
 }
 
 pub(crate) fn hub_block_at(height: u64, timestamp_ms: u64, transactions: Vec<Bytes>) -> SegmentInput {
-    let (hub_hash, hub_root, legs) = (keccak256(height.to_be_bytes()), B256::ZERO, Vec::new());
-    SegmentInput { hub_height: height, hub_hash, timestamp_ms, hub_root, transactions, legs }
+    let (hub_hash, hub_root, legs, deposits) = (keccak256(height.to_be_bytes()), B256::ZERO, vec![], vec![]);
+    SegmentInput { hub_height: height, hub_hash, timestamp_ms, hub_root, transactions, legs, deposits }
 }
 
 pub(crate) fn sign(i: u8, tx: impl Into<TypedTransaction>) -> Bytes {

@@ -10,6 +10,7 @@ use alloy::{
     consensus::{Block, BlockBody, TxEip2930, TxEip7702, TxLegacy},
     eips::{
         eip2930::{AccessList, AccessListItem},
+        eip4895::Withdrawals,
         eip7002::WITHDRAWAL_REQUEST_PREDEPLOY_ADDRESS,
         eip7702::Authorization,
     },
@@ -19,7 +20,7 @@ use alloy_primitives::{Address, B256, Bytes, TxKind, U256, hex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::path::PathBuf;
-use switchyard_bridge_core::Vote;
+use switchyard_bridge_core::{Deposit, Vote};
 use switchyard_rollup_core::{Driver, LegAt, Sealing, SegmentInput, evm::EvmChain};
 use switchyard_rollup_evm::EvmConfig;
 
@@ -62,6 +63,15 @@ struct HubBlock {
     transactions: Vec<Bytes>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     legs: Vec<LegOf>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deposits: Vec<DepositOf>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct DepositOf {
+    number: u64,
+    recipient: Address,
+    gwei: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +96,7 @@ impl Vectors {
         let checkpoints =
             with_checkpoints.then_some(Checkpoints { one_second: of_one_second, hub_block: of_hub_block });
         let leg = |leg: LegAt| LegOf { bundle: leg.bundle, leg: leg.leg, tx: leg.tx };
+        let deposit = |(number, Deposit { recipient, gwei })| DepositOf { number, recipient, gwei };
         let hub = log.into_iter().map(|input| HubBlock {
             height: input.hub_height,
             hash: input.hub_hash,
@@ -93,6 +104,7 @@ impl Vectors {
             root: input.hub_root,
             transactions: input.transactions,
             legs: input.legs.into_iter().map(leg).collect(),
+            deposits: input.deposits.into_iter().map(deposit).collect(),
         });
         let hub = hub.collect();
         Self { rollup: 7, genesis, genesis_hash, hub, one_second, hub_block, checkpoints }
@@ -120,7 +132,7 @@ fn blocks(config: EvmConfig, log: &[SegmentInput]) -> (B256, Vec<Bytes>, Vec<Che
         let body = BlockBody {
             transactions: block.transactions.clone(),
             ommers: vec![],
-            withdrawals: Some(Default::default()),
+            withdrawals: Some(Withdrawals::new(block.withdrawals.clone())),
         };
         alloy_rlp::encode(Block { header: block.header.clone(), body }).into()
     };

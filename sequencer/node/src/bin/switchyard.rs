@@ -77,6 +77,8 @@ enum Cmd {
     Stake(cli::StakeArgs),
     /// Which protocol version the network follows: show it, propose, sign and send the decision that another one begins.
     Upgrade(cli::UpgradeArgs),
+    /// Coin for a rollup's accounts from outside: propose, sign and send deposits
+    Deposit(cli::DepositArgs),
     /// Send coin or a token to another rollup, and follow it
     Transfer(cli::TransferArgs),
     /// Where a message between rollups is
@@ -110,6 +112,7 @@ fn main() -> ExitCode {
         Cmd::Doctor(args) => doctor(args),
         Cmd::Stake(args) => client(|out| Box::pin(cli::stake(args, out))),
         Cmd::Upgrade(args) => client(|out| Box::pin(cli::upgrade(args, out))),
+        Cmd::Deposit(args) => client(|out| Box::pin(cli::deposit(args, out))),
         Cmd::Transfer(args) => client(|out| Box::pin(cli::transfer(args, out))),
         Cmd::Message(args) => client(|out| Box::pin(cli::message(args, out))),
         Cmd::Bundle(args) => client(|out| Box::pin(cli::bundle(args, out))),

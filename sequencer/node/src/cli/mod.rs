@@ -5,6 +5,7 @@
 
 mod account;
 mod bundle;
+mod deposit;
 pub mod light;
 mod message;
 mod operator;
@@ -19,6 +20,7 @@ mod upgrade;
 mod verify;
 
 pub use bundle::{BundleArgs, bundle};
+pub use deposit::{DepositArgs, deposit};
 pub use message::{MessageArgs, TransferArgs, message, transfer};
 pub use operator::{OperatorArgs, operator};
 pub use sign_record::{SignRecordArgs, SignRecordError, sign_record};

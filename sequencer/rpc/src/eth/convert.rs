@@ -3,7 +3,6 @@
 use alloy::{
     consensus::{
         Block as ConsensusBlock, BlockBody, Header, ReceiptEnvelope, Transaction as _, TxEnvelope,
-        constants::EMPTY_WITHDRAWALS,
         transaction::{Recovered, SignerRecoverable},
     },
     eips::{eip2718::Decodable2718, eip4895::Withdrawals},
@@ -19,7 +18,8 @@ pub(super) fn header(block: &ExecutedBlock) -> rpc::Header {
 
 /// A block with its transactions' hashes, or with the transactions themselves.
 pub(super) fn block(block: &ExecutedBlock, full: bool) -> rpc::Block {
-    let withdrawals = withdrawals(&block.header);
+    // The field is there from Shanghai on, so in every rollup block.
+    let withdrawals = block.header.withdrawals_root.map(|_| Withdrawals::new(block.withdrawals.clone()));
     let body =
         BlockBody { transactions: block.transactions.clone(), ommers: Vec::new(), withdrawals: withdrawals.clone() };
     let size = ConsensusBlock::<TxEnvelope>::rlp_length_for(&block.header, &body);
@@ -31,11 +31,6 @@ pub(super) fn block(block: &ExecutedBlock, full: bool) -> rpc::Block {
     let mut header = header(block);
     header.size = Some(U256::from(size));
     rpc::Block { header, uncles: Vec::new(), transactions, withdrawals }
-}
-
-/// Rollup blocks carry no withdrawals yet; the field is there from Shanghai on.
-fn withdrawals(header: &Header) -> Option<Withdrawals> {
-    header.withdrawals_root.filter(|root| *root == EMPTY_WITHDRAWALS).map(|_| Withdrawals::default())
 }
 
 /// A block's transaction; none beyond the last.

@@ -170,9 +170,9 @@ fn input(store: &dyn Store, recorded: &[Block], rollup: RollupId, height: u64) -
         let segment = block.segments().iter().find(|segment| segment.rollup == rollup);
         segment.map(|segment| segment.transactions.clone()).unwrap_or_default()
     };
-    // No bundles are in these logs.
-    let (hub_root, legs) = (tree_root(store, &header)?, Vec::new());
-    Ok(Some(SegmentInput { hub_height: height, hub_hash, timestamp_ms, hub_root, transactions, legs }))
+    // Neither bundles nor deposits are in these logs.
+    let (hub_root, legs, deposits) = (tree_root(store, &header)?, Vec::new(), Vec::new());
+    Ok(Some(SegmentInput { hub_height: height, hub_hash, timestamp_ms, hub_root, transactions, legs, deposits }))
 }
 
 /// Flat state and trie say the same of the accounts that were used.

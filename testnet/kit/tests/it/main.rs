@@ -6,6 +6,7 @@
 mod arrows;
 mod bundles;
 mod clocks;
+mod deposits;
 mod disputes;
 mod faults;
 mod full_disk;

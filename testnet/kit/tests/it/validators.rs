@@ -29,7 +29,7 @@ pub(crate) fn run(testnet: &Testnet, args: &[&str]) -> String {
 }
 
 /// Runs a command that must be refused; what it says.
-fn refused(testnet: &Testnet, args: &[&str]) -> String {
+pub(crate) fn refused(testnet: &Testnet, args: &[&str]) -> String {
     let Output { status, stderr, .. } = Command::new(testnet.program()).args(args).output().unwrap();
     assert!(!status.success(), "switchyard {args:?}");
     String::from_utf8(stderr).unwrap()

@@ -5,7 +5,7 @@ use alloy::sol_types::SolEvent;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use switchyard_bridge_contracts::{AtomicVault::Prepared, interoperable_address};
-use switchyard_bridge_core::{Ballot, Vote, votes_root};
+use switchyard_bridge_core::{Ballot, Deposit, Vote, votes_root};
 use switchyard_rollup_core::{
     TxOutcome,
     evm::{Attestable, EvmError},
@@ -35,6 +35,8 @@ enum Op {
     MissingLeg,
     /// A leg that comes without its bundle.
     Stray,
+    /// So much coin from outside, for somebody.
+    Deposit(u64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -48,6 +50,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::JunkLeg),
         1 => Just(Op::MissingLeg),
         2 => Just(Op::Stray),
+        3 => (1..9u64).prop_map(Op::Deposit),
     ]
 }
 
@@ -61,6 +64,7 @@ fn log() -> impl Strategy<Value = Vec<(u64, Vec<Op>)>> {
 struct Script {
     nonce: u64,
     made: u64,
+    deposited: u64,
     ms: u64,
     inputs: Vec<SegmentInput>,
 }
@@ -71,7 +75,13 @@ impl Script {
         let hub = Hub::new();
         let first = vec![register(&hub, A, 0, GENESIS_SECONDS + 1)];
         let first = hub_block_at(1, (GENESIS_SECONDS + 1) * 1000, first);
-        Self { nonce: 1, made: 0, ms: 1_000, inputs: vec![SegmentInput { hub_root: hub.root(), ..first }] }
+        Self {
+            nonce: 1,
+            made: 0,
+            deposited: 0,
+            ms: 1_000,
+            inputs: vec![SegmentInput { hub_root: hub.root(), ..first }],
+        }
     }
 
     fn send(&mut self, to: Address, value: u128, input: Vec<u8>) -> Bytes {
@@ -99,6 +109,7 @@ impl Script {
             Op::Leg | Op::Stray => self.send(ATOMIC_VAULT, 5, input),
             Op::BadLeg => self.send(ATOMIC_VAULT, 4, input),
             Op::GapLeg | Op::MissingLeg => send(A, 0, self.nonce + 9, ATOMIC_VAULT, 5, input),
+            Op::Deposit(_) => unreachable!("no transaction"),
             Op::JunkLeg => Bytes::copy_from_slice(&[&[1; 9][..], &self.made.to_be_bytes()].concat()),
         };
         let is_leg = matches!(op, Op::Leg | Op::BadLeg | Op::GapLeg | Op::JunkLeg | Op::MissingLeg);
@@ -109,11 +120,21 @@ impl Script {
     fn hub_block(&mut self, step: u64, ops: &[Op]) -> SegmentInput {
         self.ms += step;
         let height = self.inputs.len() as u64 + 1;
-        let (txs, legs): (Vec<_>, Vec<_>) = ops.iter().map(|op| self.transaction(*op)).unzip();
+        let mut deposits = Vec::new();
+        let mut others = Vec::new();
+        for op in ops {
+            if let Op::Deposit(gwei) = *op {
+                deposits.push((self.deposited, Deposit { recipient: Address::repeat_byte(0xd0), gwei }));
+                self.deposited += 1;
+            } else {
+                others.push(self.transaction(*op));
+            }
+        }
+        let (txs, legs): (Vec<_>, Vec<_>) = others.into_iter().unzip();
         let transactions = txs.into_iter().flatten().collect();
         let input = hub_block_at(height, GENESIS_SECONDS * 1000 + self.ms, transactions);
         let legs = legs.into_iter().flatten().collect();
-        let input = SegmentInput { hub_root: keccak256(height.to_le_bytes()), legs, ..input };
+        let input = SegmentInput { hub_root: keccak256(height.to_le_bytes()), legs, deposits, ..input };
         self.inputs.push(input.clone());
         input
     }
@@ -173,6 +194,25 @@ fn check_checkpoints(chain: &dyn EvmChain, script: &Script, applied: &[Checkpoin
     }
     assert_eq!(strays, prepares - yes);
     assert!(cast.into_values().flatten().all(|(_, ballot)| ballot == Ballot::Stray));
+}
+
+/// Each deposit is in the first block that ends with its hub block or a later one, in order; and it is all that its recipient has.
+fn check_deposits(chain: &dyn EvmChain, script: &Script) {
+    let mut left = script.inputs.iter().flat_map(|i| i.deposits.iter().map(|d| (i.hub_height, *d))).peekable();
+    let mut sum = 0;
+    for number in 1..=chain.head().header.number {
+        let block = chain.block_by_number(number).unwrap().unwrap();
+        for withdrawal in &block.withdrawals {
+            let (_, (index, Deposit { recipient, gwei })) = left.next().unwrap();
+            assert_eq!((withdrawal.index, withdrawal.address, withdrawal.amount), (index, recipient, gwei));
+            sum += gwei;
+        }
+        assert!(left.peek().is_none_or(|(hub_height, _)| *hub_height > block.hub_height));
+    }
+    assert_eq!(left.next(), None);
+    let account = chain.account(chain.head().header.number, Address::repeat_byte(0xd0)).unwrap();
+    let gwei = U256::from(10u64.pow(9));
+    assert_eq!(account.map_or(U256::ZERO, |account| account.balance), U256::from(sum) * gwei);
 }
 
 /// Each message is proven against each checkpoint since it was sent.
@@ -250,6 +290,7 @@ fn check(sealing: Sealing, log: Vec<(u64, Vec<Op>)>, snapshot_at: usize) {
         }
     }
     check_checkpoints(&*rollup.reader, &script, &checkpoints);
+    check_deposits(&*rollup.reader, &script);
     check_messages(&*rollup.reader, &checkpoints, 0);
     same_from(&*rollup.reader, &*restarted.reader, 0);
     for index in 0..rollup.reader.outbox_count() {
@@ -288,14 +329,24 @@ proptest! {
 }
 
 #[test]
-fn a_crash_after_any_hub_block_loses_no_vote_and_no_message() {
+fn a_crash_after_any_hub_block_loses_no_vote_no_message_and_no_deposit() {
     for sealing in [Sealing::HubBlock, Sealing::OneSecond] {
         let config = bridge_config(A, sealing, BLOCK_GAS);
         let mut rollup = Rollup::with_config(config.clone());
         let mut script = Script::new();
-        let ops =
-            [Op::Leg, Op::Message(9, 1), Op::JunkLeg, Op::Stray, Op::Burn, Op::Message(3, 0), Op::GapLeg, Op::Leg];
-        for (i, ops) in ops.chunks(2).cycle().take(8).enumerate() {
+        let ops = [
+            Op::Leg,
+            Op::Message(9, 1),
+            Op::JunkLeg,
+            Op::Stray,
+            Op::Burn,
+            Op::Deposit(3),
+            Op::GapLeg,
+            Op::Message(3, 0),
+            Op::Leg,
+            Op::Deposit(5),
+        ];
+        for (i, ops) in ops.chunks(2).cycle().take(10).enumerate() {
             script.hub_block([300, 0, 900, 2_500][i % 4], ops);
         }
         script.hub_block(20_000, &[]);
@@ -309,6 +360,7 @@ fn a_crash_after_any_hub_block_loses_no_vote_and_no_message() {
             let mut crashed = Rollup::from_image(image, config.clone());
             script.inputs[applied..].iter().for_each(|input| drop(crashed.driver.apply(input).unwrap()));
             same_from(&*rollup.reader, &*crashed.reader, 0);
+            check_deposits(&*crashed.reader, &script);
             let sent =
                 |of: &Rollup| (0..of.reader.outbox_count()).map(|i| of.reader.sent(i).unwrap()).collect::<Vec<_>>();
             assert_eq!(sent(&crashed), sent(&rollup));

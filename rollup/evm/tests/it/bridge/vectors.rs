@@ -4,7 +4,7 @@
 use super::*;
 use crate::vectors::Vectors;
 use switchyard_bridge_contracts::interoperable_address;
-use switchyard_bridge_core::{Message, MessageKind};
+use switchyard_bridge_core::{Deposit, Message, MessageKind};
 
 /// Makes hub blocks two seconds apart, so that both sealings give their blocks the same timestamps.
 struct Script {
@@ -13,6 +13,8 @@ struct Script {
     nonces: [u64; 10],
     segment: Vec<Bytes>,
     legs: Vec<LegAt>,
+    deposits: Vec<(u64, Deposit)>,
+    deposited: u64,
     log: Vec<SegmentInput>,
 }
 
@@ -29,10 +31,16 @@ impl Script {
         self.legs.push(LegAt { bundle: bundle.id(), leg, tx });
     }
 
+    fn deposit(&mut self, recipient: Address, gwei: u64) {
+        self.deposits.push((self.deposited, Deposit { recipient, gwei }));
+        self.deposited += 1;
+    }
+
     fn hub_block(&mut self) {
         let (transactions, legs) = (std::mem::take(&mut self.segment), std::mem::take(&mut self.legs));
+        let deposits = std::mem::take(&mut self.deposits);
         let input = hub_block_at(self.log.len() as u64 + 1, self.second * 1000, transactions);
-        self.log.push(SegmentInput { hub_root: self.hub.root(), legs, ..input });
+        self.log.push(SegmentInput { hub_root: self.hub.root(), legs, deposits, ..input });
         self.second += 2;
     }
 
@@ -55,6 +63,8 @@ fn log() -> Vec<SegmentInput> {
         nonces: [0; 10],
         segment: vec![],
         legs: vec![],
+        deposits: vec![],
+        deposited: 0,
         log: vec![],
     };
     script.nonces[0] = 1;
@@ -63,6 +73,7 @@ fn log() -> Vec<SegmentInput> {
     sends(&mut script);
     receives(&mut script);
     bundles(&mut script);
+    deposits(&mut script);
     // With a block a second they are one, with the root of the first.
     for i in 0..4 {
         let recipient = interoperable_address(B.1, Address::repeat_byte(7));
@@ -162,6 +173,23 @@ fn bundles(script: &mut Script) {
     script.hub_block();
 }
 
+/// With transactions of the same hub block, one of which moves what was there before; with none; beside one that is no transaction; and
+/// for an account that is spent from afterwards.
+fn deposits(script: &mut Script) {
+    script.deposit(Address::repeat_byte(0x51), 5);
+    script.deposit(Address::repeat_byte(0x51), 1);
+    script.deposit(wallet(1).address(), u64::MAX);
+    script.send(1, Address::repeat_byte(0x52), 1, Bytes::new());
+    script.hub_block();
+    script.deposit(Address::repeat_byte(0x52), 7);
+    script.hub_block();
+    script.deposit(ATOMIC_VAULT, 9);
+    script.segment.push(Bytes::from_static(b"no transaction"));
+    script.hub_block();
+    script.send(1, Address::repeat_byte(0x53), 10u128.pow(9) * u128::from(u64::MAX), Bytes::new());
+    script.hub_block();
+}
+
 /// Each contract's ABI has a struct of its own.
 fn vault_proof(proof: HubContract::HubProof) -> AtomicVault::HubProof {
     let HubContract::HubProof { anchor, index, count, path } = proof;
@@ -179,5 +207,10 @@ fn the_same_log_gives_the_blocks_and_checkpoints_that_were_published() {
     assert_eq!(rollup.balance(rollup.reader.head().header.number, Address::repeat_byte(4)), U256::from(123));
     assert_eq!(rollup.balance(rollup.reader.head().header.number, Address::repeat_byte(0x77)), U256::from(10));
     assert_eq!(rollup.reader.outbox_count(), 9);
+    let gwei = U256::from(10u64.pow(9));
+    let newest = rollup.reader.head().header.number;
+    assert_eq!(rollup.balance(newest, Address::repeat_byte(0x51)), gwei * U256::from(6));
+    assert_eq!(rollup.balance(newest, Address::repeat_byte(0x52)), gwei * U256::from(7) + U256::from(1));
+    assert_eq!(rollup.balance(newest, Address::repeat_byte(0x53)), gwei * U256::from(u64::MAX));
     Vectors::derive(config, genesis, log, true).check("bridge.json");
 }

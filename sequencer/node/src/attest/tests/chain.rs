@@ -35,8 +35,9 @@ pub(super) fn right(rollup: RollupId, number: u64) -> Checkpoint {
 
 fn block(number: u64) -> Arc<ExecutedBlock> {
     let header = EvmHeader { number, parent_beacon_block_root: Some(B256::repeat_byte(1)), ..EvmHeader::default() };
-    let (transactions, senders, receipts) = (vec![], vec![], vec![]);
-    Arc::new(ExecutedBlock { header, hash: B256::ZERO, hub_height: number, transactions, senders, receipts })
+    let (transactions, senders, receipts, withdrawals) = (vec![], vec![], vec![], vec![]);
+    let (hash, hub_height) = (B256::ZERO, number);
+    Arc::new(ExecutedBlock { header, hash, hub_height, transactions, senders, receipts, withdrawals })
 }
 
 impl Chain {

@@ -36,7 +36,7 @@ async fn a_full_block_decodes_to_what_was_executed() {
     assert_eq!(block.header.inner, executed.header);
     assert_eq!(block.header.hash, executed.hash);
     assert_eq!(block.header.inner.hash_slow(), executed.hash);
-    assert_eq!(block.withdrawals, Some(Default::default()));
+    assert_eq!(block.withdrawals, Some(executed.withdrawals.clone().into()));
     for (i, tx) in block.transactions.txns().enumerate() {
         assert_eq!(tx.inner.inner(), &executed.transactions[i]);
         assert_eq!(tx.inner.inner().trie_hash(), keccak256(executed.transactions[i].encoded_2718()));
@@ -57,7 +57,7 @@ async fn a_block_of_hashes_names_its_transactions_and_its_true_size() {
     let body = alloy::consensus::BlockBody {
         transactions: executed.transactions.clone(),
         ommers: vec![],
-        withdrawals: Some(Default::default()),
+        withdrawals: Some(executed.withdrawals.clone().into()),
     };
     alloy::consensus::Block::rlp_encode_from_parts(&executed.header, &body, &mut rlp);
     assert_eq!(block.header.size.unwrap().to::<usize>(), rlp.len());
@@ -78,7 +78,9 @@ async fn blocks_and_transactions_have_the_fields_and_forms_of_ethereum() {
         assert_eq!(block[field].as_str().map(str::len), Some(66), "{field}");
     }
     assert_eq!(block["uncles"], json!([]));
-    assert_eq!(block["withdrawals"], json!([]));
+    let deposit =
+        json!({ "index": "0x0", "validatorIndex": "0x0", "address": Address::repeat_byte(0xdd), "amount": "0x1" });
+    assert_eq!(block["withdrawals"], json!([deposit]));
     assert_eq!(block["nonce"], "0x0000000000000000");
     assert!(block.get("totalDifficulty").is_none());
     let types: Vec<_> = block["transactions"].as_array().unwrap().iter().map(|tx| tx["type"].clone()).collect();

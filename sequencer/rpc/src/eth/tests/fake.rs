@@ -5,12 +5,12 @@ use alloy::{
     consensus::{
         EMPTY_OMMER_ROOT_HASH, Eip658Value, Header, Receipt, ReceiptEnvelope, SignableTransaction, TxEip1559,
         TxEip2930, TxEip7702, TxEnvelope, TxLegacy, TxReceipt,
-        constants::EMPTY_WITHDRAWALS,
-        proofs::{calculate_receipt_root, calculate_transaction_root},
+        proofs::{calculate_receipt_root, calculate_transaction_root, calculate_withdrawals_root},
         transaction::SignerRecoverable,
     },
     eips::{
         eip2718::{Decodable2718, Encodable2718},
+        eip4895::Withdrawal,
         eip7685::EMPTY_REQUESTS_HASH,
         eip7702::Authorization,
     },
@@ -152,6 +152,13 @@ impl Tx {
     }
 }
 
+/// What each block after genesis brings.
+fn withdrawals(number: u64) -> Vec<Withdrawal> {
+    let address = Address::repeat_byte(0xdd);
+    let first = number.checked_sub(1);
+    first.map(|index| Withdrawal { index, validator_index: 0, address, amount: number }).into_iter().collect()
+}
+
 /// A block on `parent`.
 pub(super) fn block(parent: Option<&ExecutedBlock>, txs: &[Tx]) -> ExecutedBlock {
     let mut gas_used = 0;
@@ -164,6 +171,7 @@ pub(super) fn block(parent: Option<&ExecutedBlock>, txs: &[Tx]) -> ExecutedBlock
         .collect();
     let transactions: Vec<_> = txs.iter().map(|tx| tx.envelope.clone()).collect();
     let number = parent.map_or(0, |p| p.header.number + 1);
+    let withdrawals = withdrawals(number);
     let header = Header {
         parent_hash: parent.map_or(B256::ZERO, |p| p.hash),
         ommers_hash: EMPTY_OMMER_ROOT_HASH,
@@ -175,7 +183,7 @@ pub(super) fn block(parent: Option<&ExecutedBlock>, txs: &[Tx]) -> ExecutedBlock
         logs_bloom: receipts.iter().fold(Bloom::ZERO, |bloom, r| bloom | r.bloom()),
         transactions_root: calculate_transaction_root(&transactions),
         receipts_root: calculate_receipt_root(&receipts),
-        withdrawals_root: Some(EMPTY_WITHDRAWALS),
+        withdrawals_root: Some(calculate_withdrawals_root(&withdrawals)),
         blob_gas_used: Some(0),
         excess_blob_gas: Some(0),
         parent_beacon_block_root: Some(B256::ZERO),
@@ -183,7 +191,8 @@ pub(super) fn block(parent: Option<&ExecutedBlock>, txs: &[Tx]) -> ExecutedBlock
         ..Default::default()
     };
     let senders = transactions.iter().map(|tx| tx.recover_signer().unwrap()).collect();
-    ExecutedBlock { hash: header.hash_slow(), header, hub_height: number * 2, transactions, senders, receipts }
+    let (hash, hub_height) = (header.hash_slow(), number * 2);
+    ExecutedBlock { hash, header, hub_height, transactions, senders, receipts, withdrawals }
 }
 
 /// A chain whose state is the same after every block.

@@ -120,6 +120,7 @@ fn run(hub: &FakeHub) -> Arc<Head> {
         transactions: vec![],
         senders: vec![],
         receipts: vec![],
+        withdrawals: vec![],
     };
     let chain =
         Arc::new(Head { block: Arc::new(block), blocks: broadcast::channel(1).0, open: watch::Sender::new(()) });

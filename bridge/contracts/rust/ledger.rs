@@ -1,7 +1,7 @@
 //! Conservation of a rollup's coin, computed from what anyone can read: its genesis, its blocks with their receipts, and
 //! balances after a block.
 
-use crate::{AtomicVault, Prepare};
+use crate::{AtomicVault, Inbox, Outbox, Prepare};
 use alloy::{
     consensus::{Header, ReceiptEnvelope, Transaction as _, TxEnvelope},
     eips::eip4895::Withdrawal,
@@ -9,7 +9,11 @@ use alloy::{
 };
 use alloy_primitives::{Address, B256, Log, TxKind, U256};
 use std::collections::{BTreeMap, BTreeSet};
-use switchyard_bridge_core::{MoveKind, predeploys::ATOMIC_VAULT};
+use switchyard_bridge_core::{
+    Message, MoveKind,
+    predeploys::{ATOMIC_VAULT, INBOX, OUTBOX},
+};
+use switchyard_primitives::RollupId;
 
 /// A transaction of a block, with what execution made of it.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +51,22 @@ pub enum Unbalanced {
         /// What it must hold.
         expected: U256,
     },
+    /// The Inbox holds other than what it was given for messages, and what messages have brought and not taken.
+    #[error("the Inbox of rollup {rollup} holds {found} wei, by the messages {expected}")]
+    Inbox {
+        /// Whose.
+        rollup: RollupId,
+        /// What it holds.
+        found: U256,
+        /// What it must hold.
+        expected: U256,
+    },
+    /// Somewhere a message was delivered that nobody has sent.
+    #[error("message {message} was delivered and not sent")]
+    NotSent {
+        /// The message.
+        message: B256,
+    },
     /// A leg was committed where another one of its bundle was aborted.
     #[error("bundle {bundle} is committed on one rollup and aborted on another")]
     Torn {
@@ -61,33 +81,37 @@ type Held = BTreeMap<u8, U256>;
 /// The coin of one rollup, followed from its genesis on.
 ///
 /// It is held by accounts that the genesis, a deposit or a transaction names: signers, recipients, contracts that are created, whoever a
-/// bundle's legs pay, and the block's beneficiary. The base fee is burnt (EIP-1559), nothing else is. Coin that a contract
-/// sends to an account that nobody has named is found to be missing. Legs are followed whose transactions call the vault
-/// directly: of others it holds more than is expected.
+/// bundle's legs pay, who has a message's coin back, and the block's beneficiary. The base fee is burnt (EIP-1559), nothing else
+/// is. Coin that a contract sends to an account that nobody has named is found to be missing. Legs are followed whose transactions
+/// call the vault directly: of others it holds more than is expected. What messages bring and take, [`crate::Books`] know.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     genesis: BTreeMap<Address, U256>,
     /// Accounts that may hold other than in the genesis.
     touched: BTreeSet<Address>,
     burnt: U256,
-    deposited: U256,
+    pub(crate) deposited: U256,
     held: BTreeMap<(B256, u8), Held>,
     settled: BTreeMap<(B256, u8), bool>,
+    /// Messages from here.
+    pub(crate) sent: BTreeMap<B256, Message>,
+    /// Messages that were delivered here, with where they came from.
+    pub(crate) delivered: BTreeMap<B256, RollupId>,
+    /// Messages from here whose coin was paid back.
+    pub(crate) refunded: BTreeSet<B256>,
+    /// What the Inbox has had, in the genesis or since, besides messages.
+    pub(crate) funds: U256,
 }
 
 impl Ledger {
     /// A rollup whose genesis gives accounts this much.
     pub fn new(genesis: impl IntoIterator<Item = (Address, U256)>) -> Self {
-        let touched = BTreeSet::from([ATOMIC_VAULT]);
+        let genesis = BTreeMap::from_iter(genesis);
+        let funds = genesis.get(&INBOX).copied().unwrap_or_default();
         let (held, settled) = (BTreeMap::new(), BTreeMap::new());
-        Self {
-            genesis: genesis.into_iter().collect(),
-            touched,
-            burnt: U256::ZERO,
-            deposited: U256::ZERO,
-            held,
-            settled,
-        }
+        let (sent, delivered, refunded) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (touched, burnt, deposited) = (BTreeSet::from([ATOMIC_VAULT, INBOX]), U256::ZERO, U256::ZERO);
+        Self { genesis, touched, burnt, deposited, held, settled, sent, delivered, refunded, funds }
     }
 
     /// Names accounts that may have coin from contracts alone: recipients of messages, for instance.
@@ -107,8 +131,12 @@ impl Ledger {
             self.name([sender, recipient]);
             // One that does not decode prepares nothing.
             let prepare = Prepare::of(0, transaction).ok().flatten();
-            for log in receipt.logs().iter().filter(|log| log.address == ATOMIC_VAULT) {
-                self.log(log, prepare.as_ref());
+            for log in receipt.logs() {
+                match log.address {
+                    ATOMIC_VAULT => self.of_vault(log, prepare.as_ref()),
+                    OUTBOX | INBOX => self.of_messages(log),
+                    _ => {}
+                }
             }
         }
     }
@@ -119,7 +147,21 @@ impl Ledger {
         self.deposited += withdrawals.iter().map(Withdrawal::amount_wei).sum::<U256>();
     }
 
-    fn log(&mut self, log: &Log, prepare: Option<&Prepare>) {
+    fn of_messages(&mut self, log: &Log) {
+        if let Ok(event) = Outbox::MessageAppended::decode_log(log) {
+            // An Outbox sends none of another kind.
+            self.sent.extend(Message::try_from(&event.message).ok().map(|message| (event.id, message)));
+        } else if let Ok(event) = Inbox::MessageDelivered::decode_log(log) {
+            self.delivered.insert(event.id, RollupId(event.source));
+        } else if let Ok(event) = Inbox::MessageRefunded::decode_log(log) {
+            self.name([event.to]);
+            self.refunded.insert(event.id);
+        } else if let Ok(event) = Inbox::Funded::decode_log(log) {
+            self.funds += event.value;
+        }
+    }
+
+    fn of_vault(&mut self, log: &Log, prepare: Option<&Prepare>) {
         if let Ok(event) = AtomicVault::Prepared::decode_log(log) {
             let named = |p: &&Prepare| (p.index, p.bundle.id()) == (event.leg, event.id);
             let Some(prepare) = prepare.filter(named) else { return };

@@ -5,6 +5,7 @@
 //! Nobody needs a Solidity compiler for it: `artifacts/` is what `src/` compiles to, and `run.sh` holds the two together.
 
 mod bindings;
+mod books;
 pub mod bundle;
 mod convert;
 mod genesis;
@@ -13,6 +14,7 @@ pub mod ledger;
 pub use bindings::{
     AtomicVault, BridgedERC20, Hub, IMessageAttributes, Inbox, Outbox, SwapPool, TokenBridge, TwinERC20,
 };
+pub use books::{Books, Totals};
 pub use bundle::{LegError, Prepare};
 pub use convert::{UnknownKind, interoperable_address};
 pub use genesis::genesis;

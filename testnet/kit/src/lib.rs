@@ -2,10 +2,12 @@
 //! real processes.
 
 mod checks;
+mod coin;
 mod link;
 mod load;
 pub mod power;
 
 pub use checks::{HubLog, agree_on_hub, agree_on_rollup, caught_up};
+pub use coin::conserved;
 pub use link::{Conditions, Link, Mesh};
 pub use load::{Sent, Wallet, raw_payload, submit_evm, submit_raw};

@@ -1,15 +1,15 @@
 //! Atomic bundles over two rollups of a network of real processes.
 
-use crate::traffic::{YARD_A, YARD_B, balance, four};
+use crate::traffic::{YARD_A, YARD_B, balance, four, tip};
 use alloy::{
-    primitives::{Address, B256, utils::parse_ether},
+    primitives::{Address, B256, U256, utils::parse_ether},
     signers::local::PrivateKeySigner,
 };
 use switchyard_bridge_client::{BundleDraft, Client as Bridge, ClientError, Leg, Move, MoveKind, SignedBundle};
 use switchyard_bridge_core::predeploys::{ATOMIC_VAULT, INBOX};
-use switchyard_node::config::Endpoints;
 use switchyard_primitives::RollupId;
 use switchyard_proto::v1;
+use switchyard_testnet_kit::conserved;
 use switchyard_testnet_local::{Client, accounts::ACCOUNTS};
 
 const TIMEOUT_MS: u32 = 120_000;
@@ -21,31 +21,31 @@ fn coin(rollup: RollupId, signer: &PrivateKeySigner, ether: &str, to: Address) -
 }
 
 /// Who takes part: one key on each rollup.
-struct Parties {
+pub(crate) struct Parties {
     keys: Vec<PrivateKeySigner>,
     salt: u8,
 }
 
 impl Parties {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = |index: usize| PrivateKeySigner::from_bytes(&ACCOUNTS[index].private_key).unwrap();
         Self { keys: vec![key(0), key(1)], salt: 0 }
     }
 
     /// Coin of the first one on yardA against coin of the second one on yardB.
-    fn swap(&mut self, deadline: u64, to: [Address; 2]) -> BundleDraft {
+    pub(crate) fn swap(&mut self, deadline: u64, to: [Address; 2]) -> BundleDraft {
         let legs = vec![coin(YARD_A, &self.keys[0], "1", to[0]), coin(YARD_B, &self.keys[1], "2", to[1])];
         self.salt += 1;
         BundleDraft { deadline, salt: B256::repeat_byte(self.salt), legs }
     }
 
-    async fn sign(&self, bridge: &mut Bridge, draft: &BundleDraft) -> SignedBundle {
+    pub(crate) async fn sign(&self, bridge: &mut Bridge, draft: &BundleDraft) -> SignedBundle {
         draft.sign(bridge, &self.keys).await.unwrap()
     }
 }
 
 /// Submits a bundle and follows it to its end; the states that it went through.
-async fn run(bridge: &mut Bridge, bundle: &SignedBundle) -> (v1::Bundle, Vec<String>) {
+pub(crate) async fn run(bridge: &mut Bridge, bundle: &SignedBundle) -> (v1::Bundle, Vec<String>) {
     let id = bridge.submit_bundle(bundle).await.unwrap();
     let mut states = Vec::new();
     let end = bridge.follow_bundle(id, true, TIMEOUT_MS, |changed| {
@@ -61,10 +61,6 @@ fn refusal(result: Result<B256, ClientError>) -> String {
         Err(ClientError::Refused { code, .. }) => code,
         other => panic!("{other:?}"),
     }
-}
-
-async fn tip(client: &Client, node: &Endpoints) -> u64 {
-    client.status(&node.grpc).await.unwrap().tip.unwrap().height
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,5 +153,8 @@ async fn a_bundle_happens_on_both_rollups_or_on_none_and_nothing_stays_behind() 
     }
     let paid = before - balance(&client, &nodes[3], YARD_A, ACCOUNTS[0].address).await;
     assert!(paid > parse_ether("1").unwrap() && paid < parse_ether("1.1").unwrap(), "one swap and gas: {paid}");
+    let totals = conserved(&client, &nodes[3], &testnet.dir().genesis().unwrap()).await.unwrap();
+    // Three bundles; and a leg whose other one reverted, and one that was sent alone.
+    assert_eq!((totals.in_vaults, totals.settled), (U256::ZERO, (6, 2)), "{totals:?}");
     assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
 }

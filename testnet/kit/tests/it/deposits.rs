@@ -7,7 +7,7 @@ use crate::{
 use alloy::primitives::{Address, U256, utils::parse_ether};
 use serde_json::json;
 use std::{path::PathBuf, time::Duration};
-use switchyard_testnet_kit::agree_on_rollup;
+use switchyard_testnet_kit::{agree_on_rollup, conserved};
 use switchyard_testnet_local::Client;
 
 fn words(words: &[String]) -> Vec<&str> {
@@ -66,4 +66,6 @@ async fn a_quorum_gives_coin_to_accounts_once_and_a_minority_none() {
     let [(number, withdrawals)] = &brought[..] else { panic!("{brought:?}") };
     assert_eq!(*withdrawals, json!([deposit("0x0", "0x59682f00"), deposit("0x1", "0x1")]));
     agree_on_rollup(&client, &urls, *number).await.unwrap();
+    let totals = conserved(&client, node, &testnet.dir().genesis().unwrap()).await.unwrap();
+    assert_eq!(totals.deposited, parse_ether("1.500000001").unwrap());
 }

@@ -1,9 +1,9 @@
 //! Messages between two rollups of a network of real processes.
 
-use crate::traffic::{YARD_A, YARD_B, balance, four, url};
+use crate::traffic::{YARD_A, YARD_B, balance, four, url, view};
 use alloy::{
     hex,
-    primitives::{Address, U256, keccak256, utils::parse_ether},
+    primitives::{Address, U256, utils::parse_ether},
 };
 use serde_json::{Value, json};
 use std::{
@@ -11,9 +11,11 @@ use std::{
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
+use switchyard_bridge_contracts::Hub;
 use switchyard_bridge_core::predeploys;
 use switchyard_node::config::Endpoints;
 use switchyard_primitives::RollupId;
+use switchyard_testnet_kit::conserved;
 use switchyard_testnet_local::{
     Client, Testnet,
     accounts::{ACCOUNTS, Account},
@@ -64,14 +66,8 @@ impl Shell {
 
 /// Waits until a rollup's contracts know another one: until then nothing can be sent there.
 async fn knows(client: &Client, node: &Endpoints, rollup: RollupId, other: RollupId) {
-    let selector = &keccak256("chainOf(uint64)")[..4];
-    let data = hex::encode_prefixed([selector, U256::from(other.0).to_be_bytes::<32>().as_slice()].concat());
-    let call = json!([{ "to": predeploys::HUB, "data": data }, "latest"]);
-    loop {
-        let chain = client.json_rpc(&url(node, rollup), "eth_call", call.clone()).await.unwrap();
-        if chain.as_str().unwrap().parse::<U256>().unwrap() != U256::ZERO {
-            return;
-        }
+    let call = Hub::chainOfCall { rollup: other.0 };
+    while view(client, (&url(node, rollup), "latest"), predeploys::HUB, &call).await == 0 {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
 }
@@ -119,5 +115,8 @@ async fn coin_goes_to_another_rollup_and_back_or_is_refunded_whoever_relays() {
     let shown: Value = serde_json::from_str(&said).unwrap();
     assert!(ok && shown["operators"].as_array().unwrap().len() == 4, "{said}");
     assert!(shown["rollups"][0]["certified"]["number"].as_u64().unwrap() >= safe, "{said}");
+    let totals = conserved(&client, &nodes[3], &testnet.dir().genesis().unwrap()).await.unwrap();
+    // A notice of what expired is a message too.
+    assert_eq!((totals.in_messages, totals.delivered, totals.refunded), (U256::ZERO, 4, 1), "{totals:?}");
     assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
 }

@@ -1,6 +1,9 @@
 //! Load on a network of real processes, and what must hold after it.
 
-use alloy::primitives::{Address, U256};
+use alloy::{
+    primitives::{Address, Bytes, U256},
+    sol_types::SolCall,
+};
 use serde_json::json;
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +17,7 @@ use std::{
 use switchyard_node::{config::Endpoints, genesis::Genesis};
 use switchyard_primitives::{RollupId, TxKey};
 use switchyard_testnet_kit::{
-    HubLog, Sent, Wallet, agree_on_hub, agree_on_rollup, caught_up, raw_payload, submit_evm, submit_raw,
+    HubLog, Sent, Wallet, agree_on_hub, agree_on_rollup, caught_up, conserved, raw_payload, submit_evm, submit_raw,
 };
 use switchyard_testnet_local::{Client, Options, Testnet, accounts::ACCOUNTS};
 use tokio::task::JoinSet;
@@ -49,6 +52,15 @@ pub(crate) async fn four(dir: &Path) -> (Testnet, Vec<Endpoints>) {
 pub(crate) async fn balance(client: &Client, node: &Endpoints, rollup: RollupId, account: Address) -> U256 {
     let found = client.json_rpc(&url(node, rollup), "eth_getBalance", json!([account, "latest"])).await.unwrap();
     found.as_str().unwrap().parse().unwrap()
+}
+
+/// What a contract answers after a rollup's block: a number, or `latest`.
+pub(crate) async fn view<C: SolCall>(client: &Client, at: (&str, &str), contract: Address, call: &C) -> C::Return {
+    let (url, block) = at;
+    let params = json!([{ "to": contract, "data": Bytes::from(call.abi_encode()) }, block]);
+    let answer = client.json_rpc(url, "eth_call", params).await.unwrap();
+    let answer: Bytes = serde_json::from_value(answer).unwrap();
+    C::abi_decode_returns_validate(&answer).unwrap()
 }
 
 /// Keeps sending until told to stop: each wallet one transfer of 1 wei after the other, and payloads to the opaque
@@ -172,7 +184,7 @@ pub(crate) async fn executed(client: &Client, nodes: &[Endpoints], rollup: Rollu
     head
 }
 
-/// Every validator has the same log and the same rollups, and what was accepted is in there once. Returns the height up to
+/// Every validator has the same log and the same rollups, what was accepted is in there once, and no coin was made or lost. Returns the height up to
 /// which that was looked at, and the rollups' logs as `reader` has them.
 pub(crate) async fn nothing_lost(
     client: &Client,
@@ -209,5 +221,6 @@ pub(crate) async fn nothing_lost(
     let twice: Vec<_> = held.iter().filter(|(_, count)| **count > 1).collect();
     assert!(twice.is_empty(), "more than once in the log: {twice:?}");
     assert_eq!(accepted.iter().collect::<HashSet<_>>().len(), accepted.len());
+    conserved(client, &nodes[reader], genesis).await.unwrap();
     (height, logs)
 }

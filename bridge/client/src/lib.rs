@@ -10,7 +10,7 @@ mod wallet;
 
 pub use bundle::{BundleDraft, submit_request};
 pub use error::ClientError;
-pub use switchyard_bridge_contracts::{Prepare, bundle::assemble};
+pub use switchyard_bridge_contracts::{Prepare, Swap, bundle::assemble};
 pub use switchyard_bridge_core::{Call as Participant, Leg, Move, MoveKind, SignedBundle, SignedLeg};
 pub use transfer::Transfer;
 pub use wallet::{Account, Call, Tx, sign};

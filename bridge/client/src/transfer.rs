@@ -3,7 +3,7 @@
 use crate::{Call, Client, ClientError};
 use alloy::{signers::local::PrivateKeySigner, sol_types::SolCall};
 use alloy_primitives::{Address, B256, Bytes, U256};
-use switchyard_bridge_contracts::{BridgedERC20, IMessageAttributes, Outbox, TokenBridge, interoperable_address};
+use switchyard_bridge_contracts::{IMessageAttributes, Outbox, TokenBridge, interoperable_address};
 use switchyard_bridge_core::predeploys;
 use switchyard_primitives::{RollupId, TxHash};
 use switchyard_proto::ConvertError;
@@ -37,12 +37,6 @@ impl Transfer {
         self.call(predeploys::OUTBOX, self.amount, call.abi_encode())
     }
 
-    /// Allows the bridge to take a token. Tokens that the bridge has made need no allowance; one does no harm.
-    fn allowance(&self, token: Address) -> Call {
-        let call = BridgedERC20::approveCall { spender: predeploys::TOKEN_BRIDGE, value: self.amount };
-        self.call(token, U256::ZERO, call.abi_encode())
-    }
-
     fn token(&self, token: Address) -> Call {
         let deadline = self.deadline.unwrap_or(0);
         let call = TokenBridge::crosschainTransferCall { token, to: self.recipient(), amount: self.amount, deadline };
@@ -69,7 +63,9 @@ impl Client {
         let call = match transfer.token {
             None => transfer.coin(),
             Some(token) => {
-                self.call(signer, transfer.allowance(token)).await?;
+                // Tokens that the bridge has made need no allowance; one does no harm.
+                let allowance = Call::approve(transfer.from, token, predeploys::TOKEN_BRIDGE, transfer.amount);
+                self.call(signer, allowance).await?;
                 transfer.token(token)
             }
         };

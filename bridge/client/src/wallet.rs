@@ -5,14 +5,17 @@ use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
     eips::Encodable2718,
     signers::{SignerSync, local::PrivateKeySigner},
+    sol_types::SolCall,
 };
 use alloy_primitives::{Address, Bytes, TxKind, U256};
-use switchyard_bridge_contracts::Prepare;
+use switchyard_bridge_contracts::{BridgedERC20, Prepare};
 use switchyard_bridge_core::predeploys::ATOMIC_VAULT;
 use switchyard_primitives::RollupId;
 
 /// A tip, wei for each unit of gas.
 const TIP: u128 = 100_000_000;
+/// What an allowance takes at the most.
+const APPROVE_GAS: u64 = 100_000;
 
 /// What a rollup says of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,15 @@ pub struct Call {
     pub data: Bytes,
     /// Gas limit.
     pub gas: u64,
+}
+
+impl Call {
+    /// Allows a contract to take so much of the caller's ERC-20 token, in its smallest unit: the vault for what legs give, a participant
+    /// that takes tokens itself, the bridge.
+    pub fn approve(rollup: RollupId, token: Address, spender: Address, amount: U256) -> Self {
+        let data = BridgedERC20::approveCall { spender, value: amount }.abi_encode().into();
+        Self { rollup, to: token, value: U256::ZERO, data, gas: APPROVE_GAS }
+    }
 }
 
 /// What a transaction does.

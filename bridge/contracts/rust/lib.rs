@@ -10,6 +10,7 @@ pub mod bundle;
 mod convert;
 mod genesis;
 pub mod ledger;
+mod swap;
 
 pub use bindings::{
     AtomicVault, BridgedERC20, Hub, IMessageAttributes, Inbox, Outbox, SwapPool, TokenBridge, TwinERC20,
@@ -19,3 +20,4 @@ pub use bundle::{LegError, Prepare};
 pub use convert::{UnknownKind, interoperable_address};
 pub use genesis::genesis;
 pub use ledger::Ledger;
+pub use swap::Swap;

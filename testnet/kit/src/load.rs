@@ -13,6 +13,9 @@ use switchyard_proto::v1::{
 };
 use switchyard_testnet_local::{Client, accounts::Account};
 
+/// Gas limit of what calls or makes a contract.
+const CONTRACT_GAS: u64 = 3_000_000;
+
 /// What a submission came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -61,14 +64,31 @@ impl Wallet {
 
     /// The next transfer, signed and encoded.
     pub fn transfer(&mut self, to: Address, value: U256) -> eyre::Result<Bytes> {
+        self.sign(TxKind::Call(to), value, Bytes::new(), 21_000)
+    }
+
+    /// The next transaction, a call without value.
+    pub fn call(&mut self, to: Address, data: impl Into<Bytes>) -> eyre::Result<Bytes> {
+        self.sign(TxKind::Call(to), U256::ZERO, data.into(), CONTRACT_GAS)
+    }
+
+    /// The next transaction, which makes a contract of its code and its constructor's arguments; and where that will be.
+    pub fn create(&mut self, code: &Bytes, arguments: &[u8]) -> eyre::Result<(Address, Bytes)> {
+        let contract = self.address().create(self.nonce);
+        let input = [code, arguments].concat().into();
+        Ok((contract, self.sign(TxKind::Create, U256::ZERO, input, CONTRACT_GAS)?))
+    }
+
+    fn sign(&mut self, to: TxKind, value: U256, input: Bytes, gas_limit: u64) -> eyre::Result<Bytes> {
         let tx = TxEip1559 {
             chain_id: self.chain_id,
             nonce: self.nonce,
-            gas_limit: 21_000,
+            gas_limit,
             max_fee_per_gas: 100_000_000_000,
             max_priority_fee_per_gas: 1_000_000_000,
-            to: TxKind::Call(to),
+            to,
             value,
+            input,
             ..Default::default()
         };
         let signature = self.signer.sign_hash_sync(&tx.signature_hash())?;

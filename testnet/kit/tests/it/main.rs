@@ -14,6 +14,7 @@ mod late;
 mod layout;
 mod messages;
 mod network;
+mod pool;
 mod powercut;
 mod traffic;
 mod upgrade;

@@ -39,14 +39,15 @@ fn blocks() -> Vec<Block> {
 #[test]
 fn the_programs_that_the_guide_shows_are_those_that_tests_run() {
     let programs: Vec<_> = blocks().into_iter().filter(|b| matches!(b.language.as_str(), "rust" | "js")).collect();
-    assert_eq!(programs.len(), 2);
+    assert_eq!(programs.len(), 3);
     for Block { file, text, .. } in programs {
         let file = file.unwrap();
         assert_eq!(text, fs::read_to_string(root().join(&file)).unwrap(), "docs/integrate.md does not show {file}");
     }
 }
 
-/// Does what the guide's shell blocks say, in one shell, and its example, on a running network.
+/// Does what the guide's shell blocks say, in one shell, and its first example, on a running network. The second one needs a pool
+/// (`testnet/kit`).
 pub(crate) fn follow(grpc: &str, genesis: &Path) {
     let folder = tempfile::tempdir().unwrap();
     for Block { file, text, .. } in blocks().into_iter().filter(|block| block.language == "json") {

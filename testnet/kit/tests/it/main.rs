@@ -16,6 +16,7 @@ mod messages;
 mod network;
 mod pool;
 mod powercut;
+mod stages;
 mod traffic;
 mod upgrade;
 mod validators;

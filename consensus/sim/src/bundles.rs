@@ -1,6 +1,6 @@
 //! Parties of bundles: they sign legs, hand the bundles to validators until the log holds them, and some of them cheat.
 
-use crate::{rollups::transaction, run::rng_for, validator::Life, witness::Witness};
+use crate::{plan::Stage, rollups::transaction, run::rng_for, validator::Life, witness::Witness};
 use alloy::{
     primitives::{Address, B256, Bytes, U256, keccak256},
     signers::local::PrivateKeySigner,
@@ -75,6 +75,8 @@ pub struct Parties {
     next: usize,
     made: u64,
     wanted: BTreeMap<B256, Wanted>,
+    /// The bundle that was signed last.
+    newest: Option<B256>,
     /// Transactions that are to go in alone, with when.
     alone: Vec<(u64, RollupId, Bytes)>,
 }
@@ -83,7 +85,7 @@ impl Parties {
     /// Parties on a network's EVM rollups.
     pub fn new(witness: Arc<Witness>, evms: Vec<RollupId>, seed: u64) -> Self {
         let (wanted, alone) = (BTreeMap::new(), Vec::new());
-        Self { witness, evms, rng: rng_for(seed, "parties"), next: 0, made: 0, wanted, alone }
+        Self { witness, evms, rng: rng_for(seed, "parties"), next: 0, made: 0, wanted, newest: None, alone }
     }
 
     /// Signs a bundle, and what its parties do against it. `height` is that of the next hub block.
@@ -144,6 +146,7 @@ impl Parties {
         let bundle = assemble(signed.iter().map(|(_, raw)| raw.clone()).collect()).expect("legs of one bundle");
         let id = bundle.id();
         self.witness.tell(|w| w.conservation.signed(id, prepares));
+        self.newest = Some(id);
         self.wanted.insert(id, Wanted { bundle: Arc::new(bundle), sent_ms: None });
         signed
     }
@@ -179,6 +182,14 @@ impl Parties {
             // Whether it was taken shows in the log.
             drop(life.submit(rollup, payload.0.into()));
         }
+    }
+
+    /// Whether the bundle that was signed last has come so far.
+    pub fn have_reached(&self, stage: Stage) -> bool {
+        let Some(id) = self.newest else { return false };
+        let mut reached = self.wanted.get(&id).is_none_or(|wanted| wanted.sent_ms.is_some());
+        self.witness.tell(|w| reached &= w.has_reached(&id, stage));
+        reached
     }
 
     /// Whether the parties want nothing more.

@@ -15,6 +15,26 @@ use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 use switchyard_node::config;
 use switchyard_primitives::RollupId;
 
+/// How far a bundle of sound legs has come; each comes after the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It was handed to a validator.
+    Submitted,
+    /// It is in a final block.
+    Included,
+    /// Each leg is executed somewhere, so that operators attest its vote.
+    Voted,
+    /// The hub has decided.
+    Decided,
+    /// A vault has carried out the decision.
+    Settled,
+}
+
+impl Stage {
+    /// In their order.
+    pub const ALL: [Self; 5] = [Self::Submitted, Self::Included, Self::Voted, Self::Decided, Self::Settled];
+}
+
 /// Something that happens at its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -68,6 +88,14 @@ pub enum Action {
     Bundle(Intent),
     /// Somebody on a rollup is to get coin from outside.
     Deposit(RollupId),
+    /// What is planned next waits until the bundle that was signed last has come this far. Where it does not before the faults
+    /// end, the run fails.
+    Await(Stage),
+    /// As [`Self::Crash`], of the validator that was last asked for a block.
+    CrashLeader {
+        /// Blocks that its store had not flushed.
+        lost: u64,
+    },
     /// A rollup stands still, or goes on.
     Halt {
         /// Which.

@@ -11,7 +11,7 @@ use crate::{
     machine::elapsed_ms,
     network::{Channel, Fabric, Mouth, Process, Said, split_epoch},
     operators::{Edit, Operators},
-    plan::{Action, Plan, pairs},
+    plan::{Action, Plan, Stage, pairs},
     seen::Seen,
     validator::{Settings, Validator},
     witness::Witness,
@@ -39,6 +39,8 @@ use switchyard_store::Store as _;
 const LIMITS: Limits = Limits { body_bytes: 64 << 10, segments: 8, transactions: 512, transaction_bytes: 4 << 10 };
 /// How often the network is looked at when nothing is planned.
 const STEP: Duration = Duration::from_millis(100);
+/// How closely a bundle is watched whose stage is waited for.
+const MOMENT_MS: u64 = 5;
 /// What ends a validator whose disk fails starts it again, as systemd does.
 const RESTART_MS: u64 = 1_000;
 /// So long after a change of the stake table everyone has taken it up: engines look at it twice a second.
@@ -252,7 +254,8 @@ impl Run {
             }
         };
         let network = self.fabric.join(process, mouth).await;
-        let lies = Lies { world: self.world.clone(), place: seat, behaviour, secret, seed };
+        let (world, witness) = (self.world.clone(), self.witness.clone());
+        let lies = Lies { world, witness, place: seat, behaviour, secret, seed };
         let validator = &mut self.validators[place];
         validator.start(&self.context, network, |builder, hub| LyingBuilder::new(builder, hub, lies)).await;
         if behaviour.is_none()
@@ -286,6 +289,12 @@ impl Run {
     async fn act(&mut self, action: Action) {
         match action {
             Action::Crash { validator, lost } => self.crash(validator, lost),
+            Action::CrashLeader { lost } => {
+                let mut leader = 0;
+                self.witness.tell(|w| leader = w.leader);
+                self.crash(leader, lost);
+            }
+            Action::Await(stage) => self.reach(stage).await,
             Action::Start { validator } => {
                 if self.validators[validator].is_down() {
                     self.start(validator).await;
@@ -331,6 +340,21 @@ impl Run {
                 let mut height = 0;
                 self.witness.tell(|w| height = w.agreement.height() + 1);
                 self.parties.sign(intent, height, self.now_ms());
+            }
+        }
+    }
+
+    /// Waits until the bundle that was signed last has come so far.
+    async fn reach(&mut self, stage: Stage) {
+        while !self.parties.have_reached(stage) {
+            if self.now_ms() >= self.plan.faults_end_ms {
+                let late = check::violated("simulation", format!("no bundle is {stage:?} before the faults end"));
+                let _ = self.witness.tell(|_| late);
+                return;
+            }
+            let next_ms = self.now_ms() + MOMENT_MS;
+            if !Box::pin(self.until(next_ms)).await {
+                return;
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::{
         guard::Guard,
         once::Once,
     },
+    plan::Stage,
     rollups::funds,
     trace::Trace,
     world::World,
@@ -59,6 +60,8 @@ pub struct Inner {
     pub crashes: u64,
     /// Times that one direction of a link was cut.
     pub cuts: u64,
+    /// Who was last asked for a block.
+    pub leader: usize,
     /// The validators' identities.
     places: Vec<B256>,
     violation: Option<Violation>,
@@ -90,6 +93,7 @@ impl Witness {
             byzantine,
             crashes: 0,
             cuts: 0,
+            leader: 0,
             places: world.validators.iter().map(|seat| seat.identity).collect(),
             violation: None,
             time_ms: 0,
@@ -227,6 +231,17 @@ impl Witness {
 }
 
 impl Inner {
+    /// Whether a bundle that is in the parties' hands has come so far.
+    pub fn has_reached(&self, id: &B256, stage: Stage) -> bool {
+        match stage {
+            Stage::Submitted => true,
+            Stage::Included => self.bundles.fate(id).is_some(),
+            Stage::Voted => self.conservation.is_prepared(id),
+            Stage::Decided => self.bundles.fate(id).is_some_and(|fate| fate.decided.is_some()),
+            Stage::Settled => self.conservation.has_ended(id),
+        }
+    }
+
     /// Legs that a vault holds coin of, and that the hub has decided or released.
     pub fn unsettled(&self) -> Vec<(RollupId, B256, u8)> {
         let mut held = self.conservation.holding();

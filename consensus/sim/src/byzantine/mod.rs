@@ -7,7 +7,10 @@ mod forger;
 mod mouth;
 mod tearer;
 
-use crate::world::{OPAQUE, World};
+use crate::{
+    witness::Witness,
+    world::{OPAQUE, World},
+};
 use alloy::primitives::B256;
 use forger::Forger;
 pub use mouth::Liar;
@@ -97,6 +100,8 @@ impl Secret {
 pub struct LyingBuilder {
     honest: HubBuilder,
     hub: HubStates,
+    place: usize,
+    witness: Arc<Witness>,
     behaviour: Option<Behaviour>,
     secret: Arc<Mutex<Secret>>,
     rng: Arc<Mutex<StdRng>>,
@@ -110,6 +115,8 @@ pub struct LyingBuilder {
 pub struct Lies {
     /// The network.
     pub world: Arc<World>,
+    /// Told of who leads.
+    pub witness: Arc<Witness>,
     /// The validator.
     pub place: usize,
     /// How it is faulty, if it is.
@@ -123,11 +130,11 @@ pub struct Lies {
 impl LyingBuilder {
     /// `honest` with a behaviour, or as it is; `hub` is its node's view of the log.
     pub fn new(honest: HubBuilder, hub: HubStates, lies: Lies) -> Self {
-        let Lies { world, place, behaviour, secret, seed } = lies;
+        let Lies { world, witness, place, behaviour, secret, seed } = lies;
         let rng = Arc::new(Mutex::new(StdRng::seed_from_u64(seed)));
         let tearer = Arc::new(Mutex::new(Tearer::new(world.evms.clone(), seed)));
         let forger = Arc::new(Mutex::new(Forger::new(world, place, seed)));
-        Self { honest, hub, behaviour, secret, rng, forger, tearer, replayed: Arc::default() }
+        Self { honest, hub, place, witness, behaviour, secret, rng, forger, tearer, replayed: Arc::default() }
     }
 
     /// A block with records that no block on `parent` may hold; as it is where the state there is not known.
@@ -177,6 +184,7 @@ impl LyingBuilder {
 
 impl BlockBuilder for LyingBuilder {
     async fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> Option<Block> {
+        self.witness.tell(|w| w.leader = self.place);
         let block = self.honest.build(parent.clone(), ancestors).await?;
         match self.behaviour {
             Some(Behaviour::Invalid) => Some(self.spoil(&block, &parent)),

@@ -113,6 +113,23 @@ impl Conservation {
         Ok(())
     }
 
+    /// Whether each leg of a bundle was prepared.
+    pub fn is_prepared(&self, id: &B256) -> bool {
+        let prepared = |leg: &Prepare| {
+            let ledger = self.ledgers.get(&leg.leg.rollup).map(|(_, ledger)| ledger);
+            ledger.is_some_and(|ledger| {
+                ledger.holding().any(|held| held == (*id, leg.index))
+                    || ledger.settled().contains_key(&(*id, leg.index))
+            })
+        };
+        self.signed.get(id).is_some_and(|legs| legs.iter().all(prepared))
+    }
+
+    /// Whether a leg of a bundle has ended.
+    pub fn has_ended(&self, id: &B256) -> bool {
+        self.ledgers.values().any(|(_, ledger)| ledger.settled().keys().any(|(bundle, _)| bundle == id))
+    }
+
     /// Legs that a vault holds coin of.
     pub fn holding(&self) -> Vec<(RollupId, B256, u8)> {
         let of = |(rollup, (_, ledger)): (&RollupId, &(u64, Ledger))| {

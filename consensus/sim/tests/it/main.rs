@@ -3,6 +3,8 @@
 // clippy.toml's exception for tests does not reach their helper functions.
 #![allow(clippy::unwrap_used)]
 
+mod stages;
+
 use std::num::NonZeroU64;
 use switchyard_consensus_sim::{
     bundles::Intent,

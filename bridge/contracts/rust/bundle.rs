@@ -1,12 +1,12 @@
 //! The calls of a bundle's legs.
 
-use crate::AtomicVault;
+use crate::AtomicVault::{self, Prepared, PreparedByContract};
 use alloy::{
     consensus::{Transaction as _, TxEnvelope},
     eips::Decodable2718,
-    sol_types::SolCall,
+    sol_types::{SolCall, SolEvent},
 };
-use alloy_primitives::{B256, Bytes, TxKind, U256};
+use alloy_primitives::{B256, Bytes, Log, TxKind, U256};
 use switchyard_bridge_core::{Bundle, Leg, MoveKind, SignedBundle, SignedLeg, predeploys::ATOMIC_VAULT};
 
 /// What a leg's transaction tells the vault when it calls it directly: the bundle, and the leg in full.
@@ -91,6 +91,22 @@ impl Prepare {
     pub fn of_transaction(index: usize, transaction: &[u8]) -> Result<Option<Self>, LegError> {
         let tx = TxEnvelope::decode_2718_exact(transaction).map_err(|_| LegError::Transaction { leg: index })?;
         Self::of(index, &tx)
+    }
+
+    /// The terms of a leg that a transaction has prepared, by the logs in its receipt; none where it has not. They are what the
+    /// transaction tells the vault or, where a contract called it, what the vault has written down.
+    pub fn made(tx: &TxEnvelope, logs: &[Log], bundle: &B256, leg: u8) -> Option<Self> {
+        let of_vault = || logs.iter().filter(|log| log.address == ATOMIC_VAULT);
+        let mut prepared = of_vault().filter_map(|log| Prepared::decode_log(log).ok());
+        prepared.find(|event| (event.id, event.leg) == (*bundle, leg))?;
+        let told = Self::of(usize::from(leg), tx).ok().flatten();
+        let written = of_vault().filter_map(|log| Self::written(&PreparedByContract::decode_log(log).ok()?.data));
+        told.into_iter().chain(written).find(|terms| terms.index == leg && terms.bundle.id() == *bundle)
+    }
+
+    fn written(event: &PreparedByContract) -> Option<Self> {
+        let leg = Leg::try_from(&event.terms).ok()?;
+        Some(Self { bundle: (&event.bundle).into(), index: event.leg, leg })
     }
 
     /// [`Self::of_transaction`] of one that is decoded.

@@ -71,6 +71,9 @@ contract AtomicVault is ReentrancyGuardTransient {
 
     /// @notice The leg votes yes. The node reads the votes of a block from these.
     event Prepared(bytes32 indexed id, uint8 indexed leg, address indexed signer);
+    /// @notice What was prepared, where it is not for sure the transaction itself that says so: its calldata may be of another form,
+    /// that of the contract which calls. So whoever reads the chain can settle every leg.
+    event PreparedByContract(bytes32 indexed id, uint8 indexed leg, Bundle bundle, Leg terms);
     /// @notice The decision is known here.
     event Settled(bytes32 indexed id, uint8 indexed leg, bool committed);
     /// @notice An item was paid out, or its participant told.
@@ -118,6 +121,10 @@ contract AtomicVault is ReentrancyGuardTransient {
             require(answer == IBundleParticipant.prepare.selector, NotPrepared(c.participant));
         }
         emit Prepared(id, index, msg.sender);
+        // An account with code (EIP-7702) may call by way of itself.
+        if (msg.sender != tx.origin || msg.sender.code.length > 0) {
+            emit PreparedByContract(id, index, bundle, leg);
+        }
     }
 
     /// @notice Brings the hub's decision, and carries it out for `items`.

@@ -10,7 +10,7 @@ import {Bundle, Call, Leg, Move, Wire} from "../src/Wire.sol";
 import {Bundles, Hashes, Participant} from "./lib/Bundles.sol";
 import {Refuser} from "./lib/Recipients.sol";
 import {Collectible, FeeToken, HostileToken, OldToken, PlainToken} from "./lib/Tokens.sol";
-import {vm} from "./lib/Vm.sol";
+import {Vm, vm} from "./lib/Vm.sol";
 
 contract AtomicVaultTest is Bundles {
     address private immutable alice = account("alice");
@@ -86,6 +86,28 @@ contract AtomicVaultTest is Bundles {
         vm.assertEq(participant.lastSigner(), alice);
         vm.assertEq(participant.lastData(), "data");
         assertState(p, AtomicVault.Status.Prepared, 15);
+    }
+
+    function logsOf(address caller, address origin) private returns (Vm.Log[] memory) {
+        Prepared memory p = bundleOf(oneMove(coin(100)), 0, 2);
+        vm.recordLogs();
+        vm.prank(caller, origin);
+        VAULT.prepare{value: 100}(p.bundle, p.index, p.leg);
+        return vm.getRecordedLogs();
+    }
+
+    function test_what_a_contract_prepares_is_written_down() external {
+        vm.assertEq(logsOf(alice, alice).length, 1);
+        Vm.Log[] memory logs = logsOf(alice, bob);
+        vm.assertEq(logs.length, 2);
+        vm.assertEq(logs[1].topics[0], AtomicVault.PreparedByContract.selector);
+        vm.assertEq(logs[1].topics[1], logs[0].topics[1]);
+        (Bundle memory bundle, Leg memory leg) = abi.decode(logs[1].data, (Bundle, Leg));
+        vm.assertEq(bundle.legs[0], hashes.legHash(leg));
+        vm.assertEq(hashes.bundleId(bundle), logs[0].topics[1]);
+        // An account with code that calls by way of itself.
+        vm.etch(alice, abi.encodePacked(hex"ef0100", address(participant)));
+        vm.assertEq(logsOf(alice, alice).length, 2);
     }
 
     function test_commit_pays_the_receiver() external {

@@ -182,14 +182,14 @@ contract GasTest is Remote, Bundles {
 
     function test_gas_of_bundles() external {
         Prepared memory p = bundleOf(leg(1), 0, 2);
-        vm.prank(alice);
+        vm.prank(alice, alice);
         VAULT.prepare(p.bundle, 0, p.leg);
         snap("prepare, ERC-20, 2 legs");
         HubProof memory proof = bigHubProof(Wire.decisionLeaf(p.id, true, 500));
         VAULT.settle(p.bundle, 0, p.leg, AtomicVault.Decision.Commit, 500, proof, 1);
         snap("settle, ERC-20, 2 legs");
         p = bundleOf(leg(2), 15, 16);
-        vm.prank(alice);
+        vm.prank(alice, alice);
         VAULT.prepare{value: 10}(p.bundle, 15, p.leg);
         snap("prepare, ERC-20 and coin, 16 legs");
         proof = bigHubProof(Wire.decisionLeaf(p.id, false, 500));

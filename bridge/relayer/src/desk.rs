@@ -18,6 +18,9 @@ use tokio::runtime::Handle;
 
 /// What was not decided for so long is offered again: a mempool forgets, and a node may have been restarted.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
+/// How long a round waits for the answer to what it offers. What is answered later counts as taken, and is offered again after
+/// [`AGAIN_AFTER`].
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// A tip, wei for each unit of gas: enough not to be the last.
 const TIP: u128 = 100_000_000;
 
@@ -32,16 +35,28 @@ pub(crate) enum Job {
     Prove(RollupId, u64),
     /// A message of a rollup.
     Deliver(RollupId, u64),
-    /// What is due back to whom a message of this rollup's own, that expired, came from.
-    Refund(u64),
+    /// What is due back to whom a message of this rollup's own, that expired, came from; after so many attempts.
+    Refund(u64, u32),
     /// A leg of a bundle: its decision's leaf, and its index.
     Settle(u64, u8),
+}
+
+/// What has become of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was executed.
+    Done,
+    /// It was executed, and reverted.
+    Failed,
+    /// It is in no block and will not be: it was refused, or another one took its nonce.
+    Unsent,
 }
 
 struct Sent {
     job: Job,
     hash: B256,
     raw: Bytes,
+    gas: u64,
     at: Instant,
 }
 
@@ -76,41 +91,41 @@ impl Desk {
         self.undecided.len()
     }
 
+    /// Gas that those may take.
+    pub(crate) fn gas(&self) -> u64 {
+        self.undecided.values().fold(0, |sum, sent| sum.saturating_add(sent.gas))
+    }
+
     pub(crate) fn has(&self, job: Job) -> bool {
         self.undecided.values().any(|sent| sent.job == job)
     }
 
-    /// What was decided since: each job, and whether it was executed without reverting. In a closed block, since what comes next is
-    /// made of the state after the newest one.
-    pub(crate) fn settle(&mut self, runtime: &Handle) -> Result<Vec<(Job, bool)>, Failed> {
+    /// What was decided since. In a closed block, since what comes next is made of the state after the newest one.
+    pub(crate) fn settle(&mut self, runtime: &Handle) -> Result<Vec<(Job, End)>, Failed> {
         let failed = |source| Failed::Rollup { rollup: self.rollup, source };
         let head = self.chain.head().header.number;
-        let mut decided = Vec::new();
-        for (nonce, sent) in &self.undecided {
+        let account = self.chain.account(head, self.address()).map_err(failed)?;
+        let nonce = account.map_or(0, |account| account.nonce);
+        let mut ends = Vec::new();
+        for (at, sent) in &self.undecided {
             match self.chain.outcome(sent.hash).map_err(failed)? {
-                Some(TxOutcome::Executed { block, success, .. }) if block <= head => decided.push((*nonce, success)),
-                Some(TxOutcome::Skipped { .. }) => decided.push((*nonce, false)),
+                Some(TxOutcome::Executed { block, success, .. }) if block <= head => {
+                    ends.push((*at, if success { End::Done } else { End::Failed }));
+                }
+                Some(TxOutcome::Skipped { .. }) => ends.push((*at, End::Unsent)),
+                // Replaced: another relayer with this key.
+                None if *at < nonce => ends.push((*at, End::Unsent)),
                 Some(TxOutcome::Executed { .. }) | None => {}
             }
         }
-        let account = self.chain.account(head, self.address()).map_err(failed)?;
-        let nonce = account.map_or(0, |account| account.nonce);
-        // What is below and has no outcome was replaced: another relayer with this key.
-        let replaced: Vec<u64> = self.undecided.range(..nonce).map(|(nonce, _)| *nonce).collect();
-        let lost = replaced.into_iter().filter(|nonce| !decided.iter().any(|(known, _)| known == nonce));
-        let lost: Vec<_> = lost.map(|nonce| (nonce, false)).collect();
-        let all = decided.into_iter().chain(lost);
-        let jobs = all.filter_map(|(nonce, success)| Some((self.undecided.remove(&nonce)?.job, success))).collect();
-        self.next = self.undecided.last_key_value().map_or(nonce, |(last, _)| last + 1).max(nonce);
-        if self
-            .undecided
-            .first_key_value()
-            .is_some_and(|(first, sent)| *first > nonce && sent.at.elapsed() > AGAIN_AFTER)
-        {
+        let take = |(at, end)| Some((self.undecided.remove(&at)?.job, end));
+        let mut jobs: Vec<_> = ends.into_iter().filter_map(take).collect();
+        let first = self.undecided.first_key_value();
+        if first.is_some_and(|(first, sent)| *first > nonce && sent.at.elapsed() > AGAIN_AFTER) {
             // Something before it was refused for good: all of it is made anew.
-            self.undecided.clear();
-            self.next = nonce;
+            jobs.extend(std::mem::take(&mut self.undecided).into_values().map(|sent| (sent.job, End::Unsent)));
         }
+        self.next = self.undecided.last_key_value().map_or(nonce, |(last, _)| last + 1).max(nonce);
         let old = self.undecided.values_mut().filter(|sent| sent.at.elapsed() > AGAIN_AFTER);
         let again: Vec<Bytes> = old
             .map(|sent| {
@@ -119,17 +134,25 @@ impl Desk {
             })
             .collect();
         if !again.is_empty() {
-            // That it is known already is no news.
-            let _ = runtime.block_on(self.submit.submit(self.rollup, again));
+            self.offer(runtime, again);
         }
         Ok(jobs)
     }
 
-    /// Whether the relayer can pay for something.
+    /// Offers transactions; the answers, none where they are late.
+    fn offer(&self, runtime: &Handle, raw: Vec<Bytes>) -> Vec<Result<(), String>> {
+        let (submit, rollup) = (self.submit.clone(), self.rollup);
+        // It goes on when nobody waits for it any more: the other rollups' turn must not wait for this one's validators.
+        let offered = runtime.spawn(async move { submit.submit(rollup, raw).await });
+        let answered = runtime.block_on(async { tokio::time::timeout(ANSWER_WITHIN, offered).await });
+        answered.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Whether the relayer can pay for something besides what is undecided.
     pub(crate) fn can_pay(&self, gas: u64) -> Result<bool, Failed> {
         let failed = |source| Failed::Rollup { rollup: self.rollup, source };
         let account = self.chain.account(self.chain.head().header.number, self.address()).map_err(failed)?;
-        let price = U256::from(self.fees().0) * U256::from(gas);
+        let price = U256::from(self.fees().0) * U256::from(gas.saturating_add(self.gas()));
         Ok(account.is_some_and(|account| account.balance >= price))
     }
 
@@ -161,7 +184,7 @@ impl Desk {
         };
         let raw: Bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
         self.unsent.get_or_insert(self.next);
-        self.undecided.insert(self.next, Sent { job, hash: keccak256(&raw), raw, at: Instant::now() });
+        self.undecided.insert(self.next, Sent { job, hash: keccak256(&raw), raw, gas: call.gas, at: Instant::now() });
         self.next += 1;
         true
     }
@@ -171,7 +194,7 @@ impl Desk {
     pub(crate) fn flush(&mut self, runtime: &Handle) -> Vec<Job> {
         let Some(first) = self.unsent.take() else { return Vec::new() };
         let raw = self.undecided.range(first..).map(|(_, sent)| sent.raw.clone()).collect();
-        let answers = runtime.block_on(self.submit.submit(self.rollup, raw));
+        let answers = self.offer(runtime, raw);
         let refused = answers.into_iter().zip(first..).find_map(|(answer, nonce)| Some((nonce, answer.err()?)));
         let Some((nonce, reason)) = refused else { return Vec::new() };
         tracing::debug!(rollup = %self.rollup, reason, "the relayer's transactions were refused");

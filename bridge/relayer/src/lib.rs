@@ -11,6 +11,8 @@ mod queue;
 mod relayer;
 mod settle;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use proof::{Anchor, Delivery, checkpoint_call, deliver_call};
 pub use relayer::{Relayer, RelayerParts, Settings};
@@ -20,7 +22,7 @@ pub use status::{MessageStatus, delivery, status};
 use alloy_primitives::{B256, Bytes};
 use futures::future::BoxFuture;
 use switchyard_bridge_core::{Certified, HubLeaf};
-use switchyard_primitives::{RollupId, TxHash};
+use switchyard_primitives::RollupId;
 use switchyard_rollup_core::evm::EvmError;
 
 /// A rollup as the hub knows it.
@@ -40,6 +42,8 @@ pub struct Registered {
 pub trait Hub: Send + Sync + 'static {
     /// The rollups that make checkpoints; none below protocol 3. Cheap.
     fn rollups(&self) -> Vec<Registered>;
+    /// Timestamp of the newest final block, seconds: what is sent now comes into a later one. Cheap.
+    fn now_s(&self) -> u64;
     /// Leaves of the hub's accumulator after a hub block.
     fn count_at(&self, hub_height: u64) -> Result<u64, Failed>;
     /// The accumulator's root when it had so many leaves; none if they are not known here.
@@ -58,8 +62,9 @@ pub trait Hub: Send + Sync + 'static {
 
 /// The way into rollups.
 pub trait Submit: Send + Sync + 'static {
-    /// Offers signed transactions; of each its hash, or why it is refused.
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, String>>>;
+    /// Offers signed transactions; of each whether it may come into a block, or why it will not. One that waits already may, and one
+    /// that too few validators have confirmed yet.
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<(), String>>>;
 }
 
 /// Something that was asked could not be read. The relayer tries again.

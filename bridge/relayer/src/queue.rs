@@ -4,29 +4,45 @@ use crate::Failed;
 use alloy_primitives::{B256, U256, keccak256};
 use std::{
     collections::BTreeMap,
+    ops::Range,
     time::{Duration, Instant},
 };
-use switchyard_bridge_core::predeploys;
+use switchyard_bridge_core::{MessageKind, predeploys};
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::evm::EvmChain;
 
 /// Messages looked at in one round.
-const SCAN_MAX: u64 = 4096;
+pub(crate) const SCAN_MAX: u64 = 4096;
 /// Messages of one source that wait here; what is above waits in its outbox.
 const WAITING_MAX: usize = 65_536;
-/// A message younger than this, by its rollup's clock, goes before older ones.
+/// Of these, what only new ones may take.
+const FOR_NEW: usize = 16_384;
+/// A message younger than this, by the hub's clock, goes before older ones.
 const LIVE_SECONDS: u64 = 10;
+/// First pause after an attempt that came to nothing; twice as long after each further one.
+const PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause between two attempts to deliver a message whose recipient fails.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// After so long a relayer of a higher rank leaves a message to nobody, whatever the others deliver.
+const YIELD_MAX: Duration = Duration::from_secs(60);
 
 /// A message that waits.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
     /// Attempts so far that came to nothing.
     pub(crate) attempts: u32,
+    /// Its deadline has passed: it is to be ended.
+    pub(crate) is_late: bool,
+    /// Whether it goes before older ones.
+    pub(crate) is_live: bool,
+    is_notice: bool,
+    is_sent: bool,
     not_before: Instant,
+    seen: Instant,
     /// By the source's block timestamps, seconds.
     sent_at: u64,
+    /// By the destination's.
+    deadline: u64,
     /// The one that it must come after.
     previous: Option<u64>,
 }
@@ -35,45 +51,89 @@ pub(crate) struct Waiting {
 pub(crate) struct Queue {
     source: RollupId,
     destination: RollupId,
-    /// Messages of the source's outbox that were looked at.
+    /// How long others have for a message before this relayer begins with it.
+    delay: Duration,
+    /// Below this each message of the source's outbox was looked at, but for those in `left`.
     scanned: u64,
+    /// Older messages, to be looked at when there is time. Some may be looked at twice.
+    left: Range<u64>,
     waiting: BTreeMap<u64, Waiting>,
+    /// Notices that have arrived, whoever has brought them; what they tell of is to be paid back.
+    notices: Vec<u64>,
+    /// When somebody else was last seen to deliver.
+    others: Option<Instant>,
     /// Messages under the newest root that the destination knows, or is about to.
     pub(crate) proven: Option<u64>,
 }
 
 impl Queue {
-    pub(crate) fn new(source: RollupId, destination: RollupId) -> Self {
-        Self { source, destination, scanned: 0, waiting: BTreeMap::new(), proven: None }
+    pub(crate) fn new(source: RollupId, destination: RollupId, delay: Duration) -> Self {
+        let (waiting, notices) = (BTreeMap::new(), Vec::new());
+        Self { source, destination, delay, scanned: 0, left: 0..0, waiting, notices, others: None, proven: None }
     }
 
-    /// Looks at the outbox up to `count`, and leaves out what is settled at the destination already.
-    pub(crate) fn scan(
+    /// Looks at up to `most` messages of an outbox of `count`, and leaves out what is settled at the destination already. New messages
+    /// come first, so that none waits until all older ones have been looked at.
+    pub(crate) fn scan(&mut self, from: &dyn EvmChain, to: &dyn EvmChain, count: u64, most: u64) -> Result<(), Failed> {
+        let mut looked = 0;
+        if count > self.scanned {
+            let first = self.scanned.max(count.saturating_sub(most));
+            let end = self.look(from, to, first..count, WAITING_MAX)?;
+            looked = end - first;
+            for skipped in [self.scanned..first, end..count].into_iter().filter(|skipped| !skipped.is_empty()) {
+                let start = if self.left.is_empty() { skipped.start } else { self.left.start.min(skipped.start) };
+                self.left = start..self.left.end.max(skipped.end);
+            }
+            self.scanned = count;
+        }
+        let end = self.left.end.min(self.left.start.saturating_add(most - looked));
+        self.left.start = self.look(from, to, self.left.start..end, WAITING_MAX - FOR_NEW)?;
+        Ok(())
+    }
+
+    /// Looks at some messages, while fewer than `limit` wait; returns where it has stopped.
+    fn look(
         &mut self,
         from: &dyn EvmChain,
         to: &dyn EvmChain,
-        count: u64,
-        delay: Duration,
-    ) -> Result<(), Failed> {
+        indices: Range<u64>,
+        limit: usize,
+    ) -> Result<u64, Failed> {
         let at_source = |source| Failed::Rollup { rollup: self.source, source };
-        let end = count.min(self.scanned.saturating_add(SCAN_MAX));
-        let not_before = Instant::now() + delay;
+        let seen = Instant::now();
         let mut block = (0, 0);
-        while self.scanned < end && self.waiting.len() < WAITING_MAX {
-            let index = self.scanned;
-            self.scanned += 1;
+        for index in indices.clone() {
+            if self.waiting.len() >= limit {
+                return Ok(index);
+            }
             // What was sent before this node's state began is another relayer's.
             let Some(sent) = from.sent(index).map_err(at_source)? else { continue };
-            if sent.message.destination != self.destination || is_settled(to, self.destination, self.source, index)? {
+            if sent.message.destination != self.destination || self.waiting.contains_key(&index) {
+                continue;
+            }
+            let is_notice = sent.message.kind == MessageKind::Notice;
+            if is_settled(to, self.destination, self.source, index)? {
+                self.notices.extend(is_notice.then_some(index));
                 continue;
             }
             if block.0 != sent.block {
                 block = (sent.block, from.header(sent.block).map_err(at_source)?.map_or(0, |header| header.timestamp));
             }
-            let previous = sent.message.previous.checked_sub(1);
-            self.waiting.insert(index, Waiting { attempts: 0, not_before, sent_at: block.1, previous });
+            let waiting = Waiting {
+                attempts: 0,
+                is_late: false,
+                is_live: true,
+                is_notice,
+                is_sent: false,
+                not_before: seen + self.delay,
+                seen,
+                sent_at: block.1,
+                deadline: sent.message.deadline,
+                previous: sent.message.previous.checked_sub(1),
+            };
+            self.waiting.insert(index, waiting);
         }
-        Ok(())
+        Ok(indices.end)
     }
 
     /// Whether there may be something to do.
@@ -81,47 +141,119 @@ impl Queue {
         self.waiting.is_empty()
     }
 
-    /// Whether a message younger than the proven root waits.
+    /// Whether a message that is younger than the proven root is to be tried.
     pub(crate) fn needs_proof(&self, count: u64) -> bool {
-        let newest = self.waiting.range(..count).next_back();
-        newest.is_some_and(|(index, _)| self.proven.is_none_or(|proven| *index >= proven))
-    }
-
-    /// What is to be tried now, live ones first: at most `live`, of which at most `old` are not. `now_s` is the source's clock.
-    pub(crate) fn due(&self, now_s: u64, live: usize, old: usize) -> Vec<(u64, Waiting)> {
         let now = Instant::now();
-        let known = |index: &u64| self.proven.is_some_and(|proven| *index < proven);
-        let ready = |(index, w): &(&u64, &Waiting)| {
-            // Behind the one that must come first only when that one is settled, or goes right before it.
-            known(index)
-                && w.not_before <= now
-                && w.previous.is_none_or(|p| self.waiting.get(&p).is_none_or(|p| p.attempts == 0))
-        };
-        let is_live = |w: &Waiting| w.sent_at + LIVE_SECONDS >= now_s;
-        let all = || self.waiting.iter().filter(ready).map(|(index, w)| (*index, *w));
-        let first = all().filter(|(_, w)| is_live(w)).take(live).collect::<Vec<_>>();
-        let rest = all().filter(|(_, w)| !is_live(w)).take(old.min(live - first.len()));
-        first.iter().copied().chain(rest).collect()
+        let mut unproven = self.waiting.range(self.proven.unwrap_or(0)..count.max(self.proven.unwrap_or(0)));
+        unproven.any(|(_, waiting)| self.is_ready(waiting, now))
     }
 
-    /// An attempt that is under way: nothing more of it for a while.
-    pub(crate) fn tried(&mut self, index: u64) {
-        if let Some(waiting) = self.waiting.get_mut(&index) {
-            waiting.not_before = Instant::now() + Duration::from_secs(30);
+    /// Whether it is this relayer's turn with a message.
+    fn is_ready(&self, waiting: &Waiting, now: Instant) -> bool {
+        // Where lower ranks are at work, a second transaction for what they are about to deliver is wasted.
+        let yields = self.others.is_some_and(|at| now < at + self.delay) && now < waiting.seen + YIELD_MAX;
+        !waiting.is_sent && waiting.not_before <= now && !yields
+    }
+
+    /// What is to be tried now, live ones first: at most `live`, of which at most `old` are not. `now_s` is the hub's clock,
+    /// `block_s` the least timestamp of a destination's block that holds what is sent now.
+    pub(crate) fn due(&mut self, (now_s, block_s): (u64, u64), live: usize, old: usize) -> Vec<(u64, Waiting)> {
+        let now = Instant::now();
+        for waiting in self.waiting.values_mut() {
+            waiting.is_live = waiting.sent_at + LIVE_SECONDS >= now_s;
+            if !waiting.is_late && !waiting.is_sent && waiting.deadline < block_s {
+                // What has failed so far was to deliver it: ending it waits for nothing more.
+                (waiting.is_late, waiting.attempts, waiting.not_before) = (true, 0, now + self.delay);
+            }
+        }
+        let mut due = BTreeMap::new();
+        let first = self.choose(now, true, live, &mut due);
+        let rest = self.choose(now, false, old.min(live - first.len()), &mut due);
+        first.into_iter().chain(rest).filter_map(|index| Some((index, due.remove(&index)?))).collect()
+    }
+
+    /// Chooses from those that are live, or not; adds them to `due` and returns them in their order.
+    fn choose(&self, now: Instant, is_live: bool, most: usize, due: &mut BTreeMap<u64, Waiting>) -> Vec<u64> {
+        let Some(proven) = self.proven else { return Vec::new() };
+        let mut chosen = Vec::new();
+        for (index, waiting) in self.waiting.range(..proven) {
+            if chosen.len() == most {
+                break;
+            }
+            // Behind the one that must come first only when that one is settled, or goes before it.
+            let follows = |previous: u64| match self.waiting.get(&previous) {
+                Some(first) => first.attempts == 0 && (first.is_sent || due.contains_key(&previous)),
+                None => true,
+            };
+            if waiting.is_live == is_live && self.is_ready(waiting, now) && waiting.previous.is_none_or(follows) {
+                due.insert(*index, *waiting);
+                chosen.push(*index);
+            }
+        }
+        chosen
+    }
+
+    /// Whether a message was settled by somebody else meanwhile. If so this one looks what else they have done, and leaves the rest
+    /// to them for a while.
+    pub(crate) fn is_settled(&mut self, to: &dyn EvmChain, index: u64) -> Result<bool, Failed> {
+        if !self.waiting.contains_key(&index) {
+            return Ok(true);
+        }
+        if !is_settled(to, self.destination, self.source, index)? {
+            return Ok(false);
+        }
+        self.others = Some(Instant::now());
+        let most = usize::try_from(SCAN_MAX).unwrap_or(usize::MAX);
+        let waiting: Vec<u64> = self.waiting.iter().filter(|(_, w)| !w.is_sent).map(|(i, _)| *i).take(most).collect();
+        for other in waiting.into_iter().chain([index]) {
+            if is_settled(to, self.destination, self.source, other)? {
+                self.settled(other);
+            }
+        }
+        Ok(true)
+    }
+
+    fn settled(&mut self, index: u64) {
+        if self.waiting.remove(&index).is_some_and(|waiting| waiting.is_notice) {
+            self.notices.push(index);
         }
     }
 
-    /// An attempt that was decided.
+    /// Notices that have arrived since this was last asked.
+    pub(crate) fn arrived(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// An attempt is under way.
+    pub(crate) fn sent(&mut self, index: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&index) {
+            waiting.is_sent = true;
+        }
+    }
+
+    /// An attempt was not sent after all, which is no fault of the message.
+    pub(crate) fn unsent(&mut self, index: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&index) {
+            waiting.is_sent = false;
+        }
+    }
+
+    /// An attempt was decided.
     pub(crate) fn decided(&mut self, to: &dyn EvmChain, index: u64) -> Result<(), Failed> {
         if is_settled(to, self.destination, self.source, index)? {
-            self.waiting.remove(&index);
+            self.settled(index);
         } else if let Some(waiting) = self.waiting.get_mut(&index) {
+            waiting.is_sent = false;
+            waiting.not_before = Instant::now() + pause(waiting.attempts);
             waiting.attempts += 1;
-            let pause = Duration::from_secs(1 << waiting.attempts.min(10));
-            waiting.not_before = Instant::now() + pause.min(PAUSE_MAX);
         }
         Ok(())
     }
+}
+
+/// Until the next attempt, after so many earlier ones and another one that have come to nothing.
+pub(crate) fn pause(attempts: u32) -> Duration {
+    PAUSE.saturating_mul(1 << attempts.min(16)).min(PAUSE_MAX)
 }
 
 /// Slot of `Inbox._settled`.

@@ -2,9 +2,9 @@
 
 use crate::{
     Anchor, Delivery, Failed, Hub, Registered, Submit,
-    desk::{Desk, Job},
+    desk::{Desk, End, Job},
     proof::{checkpoint_call, deliver_call, refund_call, refund_tokens_call, register_call},
-    queue::Queue,
+    queue::{Queue, SCAN_MAX, pause},
     settle::Settling,
 };
 use alloy::{
@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 use switchyard_bridge_contracts::{Hub as HubContract, Inbox};
-use switchyard_bridge_core::{MessageKind, predeploys};
+use switchyard_bridge_core::predeploys;
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::evm::{EvmChain, EvmError, SentMessage};
 use tokio::{runtime::Handle, sync::watch};
@@ -28,6 +28,13 @@ use tokio::{runtime::Handle, sync::watch};
 const WINDOW: usize = 256;
 /// Of these, what only live messages may take.
 const FOR_LIVE: usize = 64;
+/// Older messages are sent while what is undecided takes no more than this part of a block's gas: half. So they never fill the next
+/// block, and a live one is in it.
+const OLD_PART: u64 = 2;
+/// Refunds tried out in one round.
+const REFUNDS: usize = 64;
+/// Attempts to pay back; anyone may go on.
+const REFUND_ATTEMPTS_MAX: u32 = 3;
 /// Gas that a recipient gets at the most, where it fails with what its message states.
 const RECIPIENT_GAS_MAX: u64 = 5_000_000;
 /// A round without any event.
@@ -77,21 +84,29 @@ struct Side {
     queues: BTreeMap<RollupId, Queue>,
     /// Rollups that are in its list.
     registered: BTreeSet<RollupId>,
-    /// Own messages that expired elsewhere, by index, with attempts.
-    refunds: VecDeque<(u64, u32)>,
+    /// Own messages that expired elsewhere.
+    refunds: VecDeque<Refund>,
     settling: Settling,
     nudged: Option<Instant>,
     /// Said once that the account is empty.
     is_poor: bool,
 }
 
+/// An own message that expired elsewhere.
+struct Refund {
+    index: u64,
+    attempts: u32,
+    not_before: Instant,
+}
+
 impl Relayer {
     /// A relayer that has done nothing yet.
     pub fn new(parts: RelayerParts) -> Self {
+        let delay = RANK_DELAY * parts.settings.rank;
         let side = |(rollup, chain): (&RollupId, &Arc<dyn EvmChain>)| {
             let desk = Desk::new(*rollup, chain.clone(), parts.submit.clone(), parts.signer.clone());
             let others = parts.chains.keys().filter(|other| *other != rollup);
-            let queues = others.map(|source| (*source, Queue::new(*source, *rollup))).collect();
+            let queues = others.map(|source| (*source, Queue::new(*source, *rollup, delay))).collect();
             let side = Side {
                 rollup: *rollup,
                 chain: chain.clone(),
@@ -150,8 +165,8 @@ impl Side {
     }
 
     fn round(&mut self, parts: &RelayerParts, rollups: &[Registered], runtime: &Handle) -> Result<bool, Failed> {
-        for (job, success) in self.desk.settle(runtime)? {
-            self.decided(parts, job, success)?;
+        for (job, end) in self.desk.settle(runtime)? {
+            self.ended(job, end)?;
         }
         let (mut calls, mut blind) = (Vec::new(), false);
         let anchor = Anchor::newest(&*parts.hub, &*self.chain)?;
@@ -176,7 +191,7 @@ impl Side {
             let at_source = |error| Failed::Rollup { rollup: source.rollup, source: error };
             let count = from.storage(certified.checkpoint.number, predeploys::OUTBOX, B256::ZERO).map_err(at_source)?;
             let count = u64::try_from(count).unwrap_or(u64::MAX);
-            queue.scan(&**from, &*self.chain, count, delay)?;
+            queue.scan(&**from, &*self.chain, count, SCAN_MAX)?;
             if queue.needs_proof(count) && !self.desk.has(Job::Prove(source.rollup, count)) {
                 let known = self.chain.call(
                     self.chain.head().header.number,
@@ -199,8 +214,8 @@ impl Side {
         for source in parts.chains.keys().filter(|source| **source != own) {
             self.deliver(parts, *source)?;
         }
-        self.refund()?;
-        self.settling.scan(&*parts.hub, &*self.chain, delay)?;
+        self.refund(parts, delay)?;
+        self.settling.scan(&*parts.hub, delay)?;
         let room = WINDOW.saturating_sub(self.desk.len());
         let (settlements, unseen) = self.settling.due(&*parts.hub, &*self.chain, anchor.as_ref(), room)?;
         blind |= unseen;
@@ -214,7 +229,7 @@ impl Side {
             self.nudge()?;
         }
         for job in self.desk.flush(runtime) {
-            self.decided(parts, job, false)?;
+            self.ended(job, End::Unsent)?;
         }
         Ok(blind)
     }
@@ -234,30 +249,31 @@ impl Side {
         Ok(is_known)
     }
 
-    fn decided(&mut self, parts: &RelayerParts, job: Job, success: bool) -> Result<(), Failed> {
+    fn ended(&mut self, job: Job, end: End) -> Result<(), Failed> {
         match job {
-            Job::Prove(source, _) if !success => {
+            Job::Prove(source, _) if end != End::Done => {
                 if let Some(queue) = self.queues.get_mut(&source) {
                     queue.proven = None;
                 }
             }
             Job::Deliver(source, index) => {
                 if let Some(queue) = self.queues.get_mut(&source) {
-                    queue.decided(&*self.chain, index)?;
-                }
-                // A notice tells which message of this rollup has expired.
-                let sent = parts.chains.get(&source).map(|chain| chain.sent(index)).transpose();
-                let sent = sent.map_err(|error| Failed::Rollup { rollup: source, source: error })?.flatten();
-                if let Some(notice) = sent.filter(|sent| success && sent.message.kind == MessageKind::Notice)
-                    && let Ok(id) = B256::try_from(notice.payload.as_ref())
-                    && let Some(own) = self.chain.sent_by_id(id).map_err(self.failed())?
-                {
-                    self.refunds.push_back((own.message.index, 0));
+                    match end {
+                        End::Unsent => queue.unsent(index),
+                        End::Done | End::Failed => queue.decided(&*self.chain, index)?,
+                    }
                 }
             }
-            Job::Settle(leaf, leg) => self.settling.decided((leaf, leg), success),
-            Job::Refund(index) if !success => self.refunds.push_back((index, 1)),
-            Job::Nudge | Job::Register(_) | Job::Prove(..) | Job::Refund(_) => {}
+            Job::Settle(leaf, leg) => self.settling.ended((leaf, leg), end),
+            Job::Refund(index, attempts) => {
+                let (attempts, after) = match end {
+                    End::Done => return Ok(()),
+                    End::Failed => (attempts + 1, pause(attempts)),
+                    End::Unsent => (attempts, Duration::ZERO),
+                };
+                self.refunds.push_back(Refund { index, attempts, not_before: Instant::now() + after });
+            }
+            Job::Nudge | Job::Register(_) | Job::Prove(..) => {}
         }
         Ok(())
     }
@@ -287,23 +303,39 @@ impl Side {
         Ok(can_pay)
     }
 
+    /// The least timestamp, seconds, of a block that holds what is sent now.
+    fn block_s(&self, hub: &dyn Hub) -> u64 {
+        let open = self.chain.pending().map(|open| open.header.timestamp);
+        open.unwrap_or_else(|| hub.now_s().max(self.chain.head().header.timestamp))
+    }
+
     /// Delivers what is due of one source.
     fn deliver(&mut self, parts: &RelayerParts, source: RollupId) -> Result<(), Failed> {
-        let (Some(from), Some(queue)) = (parts.chains.get(&source), self.queues.get(&source)) else { return Ok(()) };
+        let clock = (parts.hub.now_s(), self.block_s(&*parts.hub));
+        let (Some(from), Some(queue)) = (parts.chains.get(&source), self.queues.get_mut(&source)) else {
+            return Ok(());
+        };
         let Some(count) = queue.proven.filter(|_| !queue.is_empty()) else { return Ok(()) };
         let at_source = |error| Failed::Rollup { rollup: source, source: error };
         let live = WINDOW.saturating_sub(self.desk.len());
-        let due = queue.due(from.head().header.timestamp, live, live.saturating_sub(FOR_LIVE));
-        let now_s = self.chain.head().header.timestamp;
+        let due = queue.due(clock, live, live.saturating_sub(FOR_LIVE));
+        let gas_for_old = self.chain.head().header.gas_limit / OLD_PART;
         for (index, waiting) in due {
+            let Some(queue) = self.queues.get_mut(&source) else { continue };
+            if queue.is_settled(&*self.chain, index)? {
+                continue;
+            }
             let Some(sent) = from.sent(index).map_err(at_source)? else { continue };
             let Some(path) = from.outbox_path(index, count).map_err(at_source)? else { continue };
-            let expired = now_s > sent.message.deadline;
             let gas = sent.message.gas_limit << waiting.attempts.min(8);
             let gas = gas.clamp(sent.message.gas_limit, RECIPIENT_GAS_MAX.max(sent.message.gas_limit));
-            let call = deliver_call(&sent, count, path, gas, expired);
+            let call = deliver_call(&sent, count, path, gas, waiting.is_late);
+            let undecided = self.desk.gas();
+            if !waiting.is_live && undecided > 0 && undecided.saturating_add(call.gas) > gas_for_old {
+                return Ok(());
+            }
             // What has failed before is tried out first, which costs nobody anything.
-            if waiting.attempts > 0 && !expired && !self.would_deliver(&call)? {
+            if waiting.attempts > 0 && !waiting.is_late && !self.would_deliver(&call)? {
                 if let Some(queue) = self.queues.get_mut(&source) {
                     queue.decided(&*self.chain, index)?;
                 }
@@ -313,7 +345,7 @@ impl Side {
                 return Ok(());
             }
             if let Some(queue) = self.queues.get_mut(&source) {
-                queue.tried(index);
+                queue.sent(index);
             }
         }
         Ok(())
@@ -341,15 +373,36 @@ impl Side {
         }
     }
 
-    /// Pays back what belonged to messages that expired.
-    fn refund(&mut self) -> Result<(), Failed> {
-        for _ in 0..self.refunds.len() {
-            let Some((index, attempts)) = self.refunds.pop_front() else { break };
-            let Some(sent) = self.chain.sent(index).map_err(self.failed())? else { continue };
+    /// Pays back what belonged to messages that expired: notices have told which.
+    fn refund(&mut self, parts: &RelayerParts, delay: Duration) -> Result<(), Failed> {
+        let now = Instant::now();
+        for (source, queue) in &mut self.queues {
+            let Some(from) = parts.chains.get(source) else { continue };
+            for index in queue.arrived() {
+                let notice = from.sent(index).map_err(|error| Failed::Rollup { rollup: *source, source: error })?;
+                let id = notice.and_then(|notice| B256::try_from(notice.payload.as_ref()).ok());
+                let own = id.map(|id| self.chain.sent_by_id(id)).transpose();
+                let own = own.map_err(|source| Failed::Rollup { rollup: self.rollup, source })?.flatten();
+                let refund =
+                    |own: SentMessage| Refund { index: own.message.index, attempts: 0, not_before: now + delay };
+                self.refunds.extend(own.map(refund));
+            }
+        }
+        for _ in 0..self.refunds.len().min(REFUNDS) {
+            let Some(refund) = self.refunds.pop_front() else { break };
+            if refund.not_before > now || self.desk.len() >= WINDOW {
+                self.refunds.push_back(refund);
+                continue;
+            }
+            let Some(sent) = self.chain.sent(refund.index).map_err(self.failed())? else { continue };
             for call in refund_calls(&sent) {
                 // Whoever else has done it, or an account that refuses: it can be done at any time by anyone.
-                if self.desk.len() < WINDOW && attempts < 3 && self.simulate(&call)?.is_some() && self.pays(call.gas)? {
-                    self.desk.send(Job::Refund(index), &call);
+                if refund.attempts == REFUND_ATTEMPTS_MAX || self.simulate(&call)?.is_none() {
+                    continue;
+                }
+                let job = Job::Refund(refund.index, refund.attempts);
+                if !self.pays(call.gas)? || !self.desk.send(job, &call) {
+                    self.ended(job, End::Unsent)?;
                 }
             }
         }

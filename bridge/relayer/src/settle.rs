@@ -1,6 +1,6 @@
 //! Bundles: how far they have come, and bringing the hub's decisions to the vaults.
 
-use crate::{Anchor, Delivery, Failed, Hub, proof};
+use crate::{Anchor, Delivery, Failed, Hub, desk::End, proof, queue::pause};
 use alloy_primitives::{B256, U256, keccak256};
 use std::{
     collections::BTreeMap,
@@ -9,17 +9,16 @@ use std::{
 };
 use switchyard_bridge_contracts::Prepare;
 use switchyard_bridge_core::{
-    BundleRecord, BundleState, BundleStatus, HubBundle, HubLeaf, LegState, LegStatus, VaultState, predeploys,
+    BundleRecord, BundleState, BundleStatus, Checkpoint, HubBundle, HubLeaf, LegState, LegStatus, VaultState,
+    predeploys,
 };
-use switchyard_primitives::{Bytes, RollupId};
-use switchyard_rollup_core::evm::EvmChain;
+use switchyard_primitives::RollupId;
+use switchyard_rollup_core::evm::{EvmChain, ExecutedBlock};
 
 /// Leaves of the hub's accumulator looked at in one round.
 const SCAN_MAX: u64 = 4096;
 /// Legs that wait here; decisions above wait in the accumulator.
 const WAITING_MAX: usize = 65_536;
-/// Longest pause between two attempts.
-const PAUSE_MAX: Duration = Duration::from_secs(600);
 /// Attempts to carry out items that fail; anyone may go on.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -30,8 +29,6 @@ pub struct OnHub {
     pub bundle: HubBundle,
     /// What the log has of it.
     pub record: BundleRecord,
-    /// The legs' transactions; none for one that is not kept here any more.
-    pub transactions: Vec<Option<Bytes>>,
 }
 
 /// A leg's state in its rollup's vault, after the newest block.
@@ -82,12 +79,14 @@ pub fn settlement(
     let BundleState::Decided { committed, height } = on_hub.bundle.state else { return Ok(Some(Vec::new())) };
     let Some(leaf) = decision_leaf(hub, &id, height)? else { return Ok(Some(Vec::new())) };
     let mut calls = Vec::new();
-    for (index, (leg, transaction)) in (0u8..).zip(on_hub.record.legs.iter().zip(&on_hub.transactions)) {
+    for (index, leg) in (0u8..).zip(&on_hub.record.legs) {
         let Some(chain) = chains.get(&leg.rollup) else { continue };
-        let Some(terms) = terms(index, transaction.as_ref()) else { continue };
-        let waiting = Waiting::new(terms, Verdict::Decided { committed, height }, on_hub.bundle.included);
+        let mut waiting = Waiting::decided(&on_hub, index, committed, height);
         let vault = vault_state(&**chain, leg.rollup, &id, index)?;
-        if let Some(anchor) = Anchor::newest(hub, &**chain)? {
+        if vault.state != LegState::None
+            && let Some(anchor) = Anchor::newest(hub, &**chain)?
+            && waiting.learn(hub, &**chain, leg.rollup, (leaf, index))?
+        {
             calls.extend(waiting.call(hub, leg.rollup, leaf, vault, &anchor)?);
         }
     }
@@ -97,9 +96,9 @@ pub fn settlement(
 /// What anyone can send to have a leg given back that was prepared outside its bundle; `leaf` is the index of the hub's leaf that
 /// releases it. None where its vault does not hold it, or the rollup has not seen the leaf.
 pub fn release(hub: &dyn Hub, chain: &dyn EvmChain, terms: &Prepare, leaf: u64) -> Result<Option<Delivery>, Failed> {
-    let rollup = terms.leg.rollup;
-    let vault = vault_state(chain, rollup, &terms.bundle.id(), terms.index)?;
-    let waiting = Waiting::new(terms.clone(), Verdict::Released, 0);
+    let (rollup, bundle) = (terms.leg.rollup, terms.bundle.id());
+    let vault = vault_state(chain, rollup, &bundle, terms.index)?;
+    let waiting = Waiting { terms: Some(terms.clone()), ..Waiting::released(bundle, 0) };
     let call = Anchor::newest(hub, chain)?.map(|anchor| waiting.call(hub, rollup, leaf, vault, &anchor));
     Ok(call.transpose()?.flatten())
 }
@@ -114,30 +113,41 @@ fn decision_leaf(hub: &dyn Hub, id: &B256, height: u64) -> Result<Option<u64>, F
     Ok(None)
 }
 
-/// What a leg's transaction tells the vault; none where another contract does, whose users settle themselves.
-fn terms(index: u8, transaction: Option<&Bytes>) -> Option<Prepare> {
-    let prepare = Prepare::of_transaction(usize::from(index), transaction?).ok()??;
-    (prepare.index == index).then_some(prepare)
+/// The terms of a leg, by the transaction that has prepared it in some block.
+fn prepared_in(block: &ExecutedBlock, bundle: &B256, leg: u8) -> Option<Prepare> {
+    let mut rows = block.transactions.iter().zip(&block.receipts);
+    rows.find_map(|(tx, receipt)| Prepare::made(tx, receipt.logs(), bundle, leg))
 }
 
-/// The terms of a leg that was prepared outside its bundle, whose release is a leaf of the hub: from the rollup's block whose certified
-/// checkpoint told of it, the leaf of which comes before.
-fn stray_terms(
+/// The terms of a leg that its rollup has prepared and a leaf of the hub is about: from the block of its bundle's transaction; or, where
+/// another transaction has prepared it, from the block whose certified checkpoint told of that, the leaf of which comes before.
+fn terms(
     hub: &dyn Hub,
     chain: &dyn EvmChain,
     rollup: RollupId,
-    leaf: u64,
-    (bundle, leg): (B256, u8),
+    (bundle, tx): (&B256, Option<B256>),
+    (leaf, leg): (u64, u8),
 ) -> Result<Option<Prepare>, Failed> {
+    let failed = |source| Failed::Rollup { rollup, source };
+    let block = |number: u64| chain.block_by_number(number).map_err(failed);
+    if let Some(tx) = tx
+        && let Some((number, _)) = chain.locate(tx).map_err(failed)?
+        && let Some(found) = block(number)?.and_then(|block| prepared_in(&block, bundle, leg))
+    {
+        return Ok(Some(found));
+    }
+    let told_by = told_by(hub, rollup, leaf)?.map(|checkpoint| block(checkpoint.number)).transpose()?.flatten();
+    Ok(told_by.and_then(|block| prepared_in(&block, bundle, leg)))
+}
+
+/// The newest certified checkpoint of a rollup before a leaf of the hub.
+fn told_by(hub: &dyn Hub, rollup: RollupId, leaf: u64) -> Result<Option<Checkpoint>, Failed> {
     for index in (leaf.saturating_sub(SCAN_MAX)..leaf).rev() {
-        let Some(HubLeaf::Checkpoint(checkpoint)) = hub.leaf(index)? else { continue };
-        if checkpoint.rollup != rollup {
-            continue;
+        if let Some(HubLeaf::Checkpoint(checkpoint)) = hub.leaf(index)?
+            && checkpoint.rollup == rollup
+        {
+            return Ok(Some(checkpoint));
         }
-        let block = chain.block_by_number(checkpoint.number);
-        let Some(block) = block.map_err(|source| Failed::Rollup { rollup, source })? else { return Ok(None) };
-        let mut prepared = block.transactions.iter().filter_map(|tx| Prepare::of(usize::from(leg), tx).ok()?);
-        return Ok(prepared.find(|prepare| prepare.index == leg && prepare.bundle.id() == bundle));
     }
     Ok(None)
 }
@@ -154,20 +164,40 @@ pub(crate) enum Verdict {
 /// A leg that is decided or released.
 #[derive(Clone, Debug)]
 struct Waiting {
-    terms: Prepare,
+    bundle: B256,
+    /// The leg's transaction in the bundle; none where it is a release.
+    tx: Option<B256>,
+    /// What it was prepared with; none until that was looked up.
+    terms: Option<Prepare>,
     verdict: Verdict,
     /// Of the hub block that holds the leg.
     included: u64,
     attempts: u32,
+    is_sent: bool,
     not_before: Option<Instant>,
 }
 
 impl Waiting {
-    fn new(terms: Prepare, verdict: Verdict, included: u64) -> Self {
-        Self { terms, verdict, included, attempts: 0, not_before: None }
+    fn released(bundle: B256, included: u64) -> Self {
+        let verdict = Verdict::Released;
+        Self { bundle, tx: None, terms: None, verdict, included, attempts: 0, is_sent: false, not_before: None }
     }
 
-    /// What brings the leg further; none where nothing does, or the anchor has not seen the decision.
+    fn decided(OnHub { bundle, record }: &OnHub, leg: u8, committed: bool, height: u64) -> Self {
+        let tx = record.legs.get(usize::from(leg)).map(|leg| leg.tx);
+        let verdict = Verdict::Decided { committed, height };
+        Self { tx, verdict, ..Self::released(record.id(), bundle.included) }
+    }
+
+    /// Looks up the terms, if need be; whether they are known now.
+    fn learn(&mut self, hub: &dyn Hub, chain: &dyn EvmChain, rollup: RollupId, leg: (u64, u8)) -> Result<bool, Failed> {
+        if self.terms.is_none() {
+            self.terms = terms(hub, chain, rollup, (&self.bundle, self.tx), leg)?;
+        }
+        Ok(self.terms.is_some())
+    }
+
+    /// What brings the leg further; none where nothing does, its terms are not known, or the anchor has not seen the decision.
     fn call(
         &self,
         hub: &dyn Hub,
@@ -176,10 +206,11 @@ impl Waiting {
         vault: VaultState,
         anchor: &Anchor,
     ) -> Result<Option<Delivery>, Failed> {
+        let Some(terms) = &self.terms else { return Ok(None) };
         match vault.state {
-            LegState::Prepared => proof::settle_call(hub, rollup, &self.terms, self.verdict, vault.held, leaf, anchor),
+            LegState::Prepared => proof::settle_call(hub, rollup, terms, self.verdict, vault.held, leaf, anchor),
             LegState::Committed | LegState::Aborted if vault.held != 0 => {
-                Ok(Some(proof::retry_call(rollup, &self.terms, vault.held)))
+                Ok(Some(proof::retry_call(rollup, terms, vault.held)))
             }
             _ => Ok(None),
         }
@@ -212,14 +243,14 @@ impl Settling {
     }
 
     /// Looks at the hub's newer leaves.
-    pub(crate) fn scan(&mut self, hub: &dyn Hub, chain: &dyn EvmChain, delay: Duration) -> Result<(), Failed> {
+    pub(crate) fn scan(&mut self, hub: &dyn Hub, delay: Duration) -> Result<(), Failed> {
         let mut index = match self.scanned {
             Some(scanned) => scanned,
             None => hub.recent()?,
         };
         let end = hub.leaves().min(index.saturating_add(SCAN_MAX));
         while index < end && self.waiting.len() < WAITING_MAX {
-            for (leg, waiting) in self.told(hub, chain, index)? {
+            for (leg, waiting) in self.told(hub, index)? {
                 let not_before = Instant::now().checked_add(delay).filter(|_| !delay.is_zero());
                 self.waiting.insert((index, leg), Waiting { not_before, ..waiting });
             }
@@ -231,18 +262,17 @@ impl Settling {
     }
 
     /// The legs here that a leaf is about.
-    fn told(&self, hub: &dyn Hub, chain: &dyn EvmChain, index: u64) -> Result<Vec<(u8, Waiting)>, Failed> {
+    fn told(&self, hub: &dyn Hub, index: u64) -> Result<Vec<(u8, Waiting)>, Failed> {
         Ok(match hub.leaf(index)? {
             Some(HubLeaf::Decision { bundle, committed, height }) => {
-                let Some(OnHub { bundle, record, transactions }) = hub.bundle(&bundle)? else { return Ok(Vec::new()) };
-                let legs = (0u8..).zip(record.legs.iter().zip(&transactions));
-                let here = legs.filter(|(_, (leg, _))| leg.rollup == self.rollup);
-                let waiting = |terms| Waiting::new(terms, Verdict::Decided { committed, height }, bundle.included);
-                here.filter_map(|(leg, (_, tx))| Some((leg, waiting(terms(leg, tx.as_ref())?)))).collect()
+                let Some(on_hub) = hub.bundle(&bundle)? else { return Ok(Vec::new()) };
+                let legs = (0u8..).zip(&on_hub.record.legs);
+                let here = legs.filter(|(_, leg)| leg.rollup == self.rollup);
+                here.map(|(leg, _)| (leg, Waiting::decided(&on_hub, leg, committed, height))).collect()
             }
             Some(HubLeaf::Release { bundle, rollup, leg }) if rollup == self.rollup => {
-                let terms = stray_terms(hub, chain, rollup, index, (bundle, leg))?;
-                terms.map(|terms| (leg, Waiting::new(terms, Verdict::Released, 0))).into_iter().collect()
+                let included = told_by(hub, rollup, index)?.map_or(0, |checkpoint| checkpoint.hub_height);
+                vec![(leg, Waiting::released(bundle, included))]
             }
             _ => Vec::new(),
         })
@@ -258,7 +288,7 @@ impl Settling {
         limit: usize,
     ) -> Result<(Vec<Due>, bool), Failed> {
         let (now, hub_height) = (Instant::now(), chain.head().hub_height);
-        let is_due = |waiting: &Waiting| waiting.not_before.is_none_or(|at| at <= now);
+        let is_due = |waiting: &Waiting| !waiting.is_sent && waiting.not_before.is_none_or(|at| at <= now);
         let due = self.waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(leg, _)| *leg);
         let due: Vec<(u64, u8)> = due.collect();
         let (old, new) = due.split_at(due.len() / 2);
@@ -267,9 +297,11 @@ impl Settling {
         chosen.extend(new.iter().rev().skip(limit - limit / 2).take(limit - chosen.len()));
         let (mut calls, mut blind) = (Vec::new(), false);
         for (leaf, leg) in chosen {
-            let Some(waiting) = self.waiting.get(&(leaf, leg)) else { continue };
-            let vault = vault_state(chain, self.rollup, &waiting.terms.bundle.id(), leg)?;
-            if waiting.is_over(vault, hub_height) {
+            let Some(waiting) = self.waiting.get_mut(&(leaf, leg)) else { continue };
+            let vault = vault_state(chain, self.rollup, &waiting.bundle, leg)?;
+            let is_there = vault.state != LegState::None;
+            // Of what was prepared before this node's state began nothing is known here: that is another relayer's.
+            if waiting.is_over(vault, hub_height) || is_there && !waiting.learn(hub, chain, self.rollup, (leaf, leg))? {
                 self.waiting.remove(&(leaf, leg));
                 continue;
             }
@@ -286,15 +318,23 @@ impl Settling {
     pub(crate) fn sent(&mut self, leg: (u64, u8)) {
         if let Some(waiting) = self.waiting.get_mut(&leg) {
             waiting.attempts += 1;
-            waiting.not_before = Instant::now().checked_add(PAUSE_MAX);
+            waiting.is_sent = true;
         }
     }
 
-    /// What was sent is decided.
-    pub(crate) fn decided(&mut self, leg: (u64, u8), success: bool) {
+    /// What was sent has ended.
+    pub(crate) fn ended(&mut self, leg: (u64, u8), end: End) {
         if let Some(waiting) = self.waiting.get_mut(&leg) {
-            let pause = Duration::from_secs(1 << waiting.attempts.min(9)).min(PAUSE_MAX);
-            waiting.not_before = if success { None } else { Instant::now().checked_add(pause) };
+            let pause = match end {
+                End::Done => None,
+                End::Failed => Some(pause(waiting.attempts.saturating_sub(1))),
+                End::Unsent => {
+                    waiting.attempts = waiting.attempts.saturating_sub(1);
+                    None
+                }
+            };
+            waiting.is_sent = false;
+            waiting.not_before = pause.and_then(|pause| Instant::now().checked_add(pause));
         }
     }
 }

@@ -108,7 +108,7 @@ fn genesis(world: &World, rollup: RollupId) -> Value {
         for (address, code) in prague_system_contracts() {
             alloc.insert(address.to_string(), json!({ "balance": "0x0", "nonce": "0x1", "code": code }));
         }
-        for (address, account) in switchyard_bridge_contracts::genesis(rollup, &[]) {
+        for (address, account) in switchyard_bridge_contracts::genesis(rollup, &[], &[]) {
             alloc.insert(address.to_string(), json!(account));
         }
     }

@@ -4,15 +4,15 @@ use crate::hub::{HubStates, bundle_at};
 use alloy::sol_types::SolEvent;
 use alloy_primitives::{B256, Bytes};
 use futures::future::BoxFuture;
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::Arc,
-};
+use std::sync::Arc;
 use switchyard_bridge_contracts::Outbox;
 use switchyard_bridge_core::{Accumulator, BridgeRecord, BundleRecord, HubLeaf, NodeId, path, predeploys};
-use switchyard_primitives::{RollupId, TxHash, TxKey};
+use switchyard_primitives::{RollupId, TxHash};
 use switchyard_relayer::{Failed, Hub, OnHub, Registered, Submit};
-use switchyard_rollup_core::evm::{EvmChain, EvmError};
+use switchyard_rollup_core::{
+    Rejection,
+    evm::{EvmChain, EvmError},
+};
 use switchyard_rpc::Gateway;
 use switchyard_store::{Store, StoreError};
 
@@ -51,6 +51,10 @@ impl Hub for Log {
             .collect()
     }
 
+    fn now_s(&self) -> u64 {
+        self.store.tip().0.timestamp_ms / 1000
+    }
+
     fn count_at(&self, hub_height: u64) -> Result<u64, Failed> {
         self.store.bridge_count(hub_height).map_err(failed)
     }
@@ -84,21 +88,7 @@ impl Hub for Log {
             _ => None,
         });
         let Some(record) = found.find(|record| record.id() == *id) else { return Ok(None) };
-        let keys: Vec<TxKey> = record.legs.iter().map(|leg| TxKey { rollup: leg.rollup, hash: leg.tx }).collect();
-        let mut segments: BTreeMap<RollupId, Vec<switchyard_primitives::Bytes>> = BTreeMap::new();
-        let mut transactions = Vec::with_capacity(keys.len());
-        for (key, place) in keys.iter().zip(self.store.locate_many(&keys).map_err(failed)?) {
-            let segment = match segments.entry(key.rollup) {
-                Entry::Occupied(known) => known.into_mut(),
-                Entry::Vacant(empty) => {
-                    let segment = self.store.transactions(key.rollup, height).map_err(failed)?;
-                    empty.insert(segment.unwrap_or_default())
-                }
-            };
-            let place = place.filter(|(at, _)| *at == height).and_then(|(_, index)| usize::try_from(index).ok());
-            transactions.push(place.and_then(|index| segment.get(index).cloned()));
-        }
-        Ok(Some(OnHub { bundle, record, transactions }))
+        Ok(Some(OnHub { bundle, record }))
     }
 
     fn path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, Failed> {
@@ -110,11 +100,19 @@ impl Hub for Log {
 pub struct Way(pub Arc<dyn Gateway>);
 
 impl Submit for Way {
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<TxHash, String>>> {
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<(), String>>> {
         Box::pin(async move {
             let answers = self.0.submit(rollup, transactions).await;
-            answers.into_iter().map(|answer| answer.map_err(|rejection| rejection.to_string())).collect()
+            answers.into_iter().map(|answer| answer.map(|_| ()).or_else(|rejection| may_come(&rejection))).collect()
         })
+    }
+}
+
+/// Whether a transaction that was not accepted may come into a block all the same. By the word: a follower passes on a validator's.
+fn may_come(rejection: &Rejection) -> Result<(), String> {
+    match rejection.code() {
+        "already_known" | "already_final" | "not_replicated" => Ok(()),
+        _ => Err(rejection.to_string()),
     }
 }
 

@@ -35,7 +35,7 @@ pub fn default_rollups(timestamp_s: u64, sealing: Sealing) -> Vec<RollupManifest
 }
 
 /// Genesis of a Prague chain in geth's JSON format, with the funded [`ACCOUNTS`], the contracts that Prague's system calls
-/// need ([`prague_system_contracts`]), and those of messages and bundles, with [`FUNDS_ETHER`] for each other EVM rollup.
+/// need ([`prague_system_contracts`]), and those of messages and bundles, which know each other EVM rollup and have [`FUNDS_ETHER`] for it.
 pub fn evm_genesis(rollup: RollupId, chain_id: u64, timestamp_s: u64) -> Value {
     json!({
         "config": chain_config(chain_id),
@@ -82,9 +82,10 @@ fn alloc(rollup: RollupId) -> Value {
         (address, json!({ "balance": "0x0", "nonce": "0x1", "code": code.to_string() }))
     };
     let system = prague_system_contracts().into_iter().map(contract);
-    let others = EVM_ROLLUPS.into_iter().map(|(id, ..)| id).filter(|id| *id != rollup);
-    let funds: Vec<_> = others.map(|id| (id, ether(FUNDS_ETHER).to::<u128>())).collect();
-    let bridge = contracts(rollup, &funds).into_iter().map(|(address, account)| (address, json!(account)));
+    let others = || EVM_ROLLUPS.into_iter().filter(|(id, ..)| *id != rollup);
+    let known: Vec<_> = others().map(|(id, _, chain_id)| (id, chain_id)).collect();
+    let funds: Vec<_> = others().map(|(id, ..)| (id, ether(FUNDS_ETHER).to::<u128>())).collect();
+    let bridge = contracts(rollup, &known, &funds).into_iter().map(|(address, account)| (address, json!(account)));
     let entries: Map<String, Value> =
         funded.chain(system).chain(bridge).map(|(address, account)| (format!("{address:#x}"), account)).collect();
     Value::Object(entries)
@@ -117,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn the_contracts_are_those_of_the_rollup_with_coin_for_the_other_one() {
-        for ((id, _, chain_id), (other, ..)) in EVM_ROLLUPS.into_iter().zip(EVM_ROLLUPS.into_iter().rev()) {
+    fn the_contracts_are_those_of_the_rollup_and_know_the_other_one_and_have_coin_for_it() {
+        for ((id, _, chain_id), (other, _, chain)) in EVM_ROLLUPS.into_iter().zip(EVM_ROLLUPS.into_iter().rev()) {
             let genesis: Genesis = serde_json::from_value(evm_genesis(id, chain_id, 0)).unwrap();
-            for (address, account) in contracts(id, &[(other, ether(FUNDS_ETHER).to::<u128>())]) {
+            for (address, account) in contracts(id, &[(other, chain)], &[(other, ether(FUNDS_ETHER).to::<u128>())]) {
                 assert_eq!(genesis.alloc[&address], account);
             }
             assert_eq!(genesis.alloc[&predeploys::INBOX].balance, ether(FUNDS_ETHER));

@@ -35,7 +35,7 @@ pub(crate) fn bridge_genesis(of: (RollupId, u64), gas_limit: u64) -> Value {
     let other = if of == A { B } else { A };
     let mut genesis = genesis_with_gas_limit(gas_limit);
     genesis["config"]["chainId"] = of.1.into();
-    for (address, account) in contracts(of.0, &[(other.0, FUNDS)]) {
+    for (address, account) in contracts(of.0, &[], &[(other.0, FUNDS)]) {
         genesis["alloc"][address.to_string()] = serde_json::to_value(account).unwrap();
     }
     genesis

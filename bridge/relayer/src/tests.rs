@@ -1,0 +1,332 @@
+//! A relayer between two rollups with the real contracts, and a hub that is made by hand: each hub block is one call, and nothing
+//! happens in between but rounds.
+
+mod legs;
+mod live;
+mod refunds;
+
+use crate::{Failed, Hub, OnHub, Registered, Relayer, RelayerParts, Settings, Submit, queue::settled_bits};
+use alloy::{
+    consensus::{SignableTransaction as _, Transaction as _, TxEip1559, TxEnvelope},
+    eips::{Decodable2718 as _, Encodable2718 as _},
+    signers::{SignerSync as _, local::PrivateKeySigner},
+    sol_types::SolCall as _,
+};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+use switchyard_bridge_contracts::{IMessageAttributes, Outbox, genesis as contracts, interoperable_address};
+use switchyard_bridge_core::{Accumulator, Certified, HubLeaf, NodeId, path, predeploys};
+use switchyard_primitives::RollupId;
+use switchyard_rollup_core::{Driver as _, Sealing, SegmentInput, evm::EvmChain};
+use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup, prague_system_contracts};
+use tempfile::TempDir;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::watch,
+};
+
+const A: (RollupId, u64) = (RollupId(1), 71_001);
+const B: (RollupId, u64) = (RollupId(2), 71_002);
+const GENESIS_S: u64 = 1_700_000_000;
+/// Of a block: a dozen deliveries, by what they state.
+const GAS_LIMIT: u64 = 6_000_000;
+const ETHER: u128 = 1_000_000_000_000_000_000;
+/// Passes on what it is called with to the vault, coin too, and reverts if that reverts.
+const WALLET: Address = address!("00000000000000000000000000000000000000aa");
+const WALLET_CODE: &str = "0x365f5f375f5f365f347353590000000000000000000000000000000000065af115602557005b5f5ffd";
+
+fn key(i: u8) -> PrivateKeySigner {
+    PrivateKeySigner::from_slice(&[i; 32]).unwrap()
+}
+
+/// Who uses the rollups.
+fn user() -> PrivateKeySigner {
+    key(1)
+}
+
+fn genesis(of: (RollupId, u64), other: (RollupId, u64)) -> Value {
+    let code = |code: &Bytes| json!({ "balance": "0x0", "nonce": "0x1", "code": code.to_string() });
+    let mut alloc: Map<String, Value> =
+        prague_system_contracts().iter().map(|(address, c)| (address.to_string(), code(c))).collect();
+    for (address, account) in contracts(of.0, &[other], &[(other.0, ETHER)]) {
+        alloc.insert(address.to_string(), json!(account));
+    }
+    for rich in [user(), key(2), key(3)] {
+        alloc.insert(rich.address().to_string(), json!({ "balance": U256::from(1_000 * ETHER) }));
+    }
+    alloc.insert(WALLET.to_string(), json!({ "balance": "0x0", "code": WALLET_CODE }));
+    json!({
+        "config": {
+            "chainId": of.1, "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0,
+            "byzantiumBlock": 0, "constantinopleBlock": 0, "petersburgBlock": 0, "istanbulBlock": 0, "berlinBlock": 0,
+            "londonBlock": 0, "shanghaiTime": 0, "cancunTime": 0, "pragueTime": 0, "terminalTotalDifficulty": 0,
+            "terminalTotalDifficultyPassed": true
+        },
+        "nonce": "0x0", "timestamp": format!("{GENESIS_S:#x}"), "extraData": "0x", "difficulty": "0x0",
+        "gasLimit": format!("{GAS_LIMIT:#x}"), "baseFeePerGas": "0x7",
+        "coinbase": "0x0000000000000000000000000000000000000000", "alloc": alloc,
+    })
+}
+
+struct Rollup {
+    of: (RollupId, u64),
+    driver: EvmDriver,
+    reader: Arc<EvmReader>,
+    nonce: u64,
+    _folder: TempDir,
+}
+
+impl Rollup {
+    fn new(of: (RollupId, u64), other: (RollupId, u64)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = EvmConfig { rollup: of.0, genesis: genesis(of, other), sealing: Sealing::HubBlock };
+        let (driver, reader) = EvmRollup::open(folder.path(), config).unwrap();
+        Self { of, driver, reader, nonce: 0, _folder: folder }
+    }
+
+    /// The user's next transaction.
+    fn tx(&mut self, to: Address, value: u128, input: Bytes) -> Bytes {
+        let tx = TxEip1559 {
+            chain_id: self.of.1,
+            nonce: self.nonce,
+            gas_limit: 500_000,
+            max_fee_per_gas: 1_000_000_000_000,
+            to: TxKind::Call(to),
+            value: U256::from(value),
+            input,
+            ..TxEip1559::default()
+        };
+        self.nonce += 1;
+        let signature = user().sign_hash_sync(&tx.signature_hash()).unwrap();
+        TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
+    }
+
+    fn balance(&self, account: Address) -> U256 {
+        let head = self.reader.head().header.number;
+        self.reader.account(head, account).unwrap().map_or(U256::ZERO, |account| account.balance)
+    }
+}
+
+/// What the hub has said.
+#[derive(Default)]
+struct Said {
+    tree: Accumulator,
+    nodes: BTreeMap<NodeId, B256>,
+    leaves: Vec<HubLeaf>,
+    /// Of the tree, after each block.
+    counts: Vec<u64>,
+    certified: BTreeMap<RollupId, Certified>,
+    bundles: BTreeMap<B256, OnHub>,
+    now_ms: u64,
+}
+
+impl Said {
+    fn append(&mut self, leaf: HubLeaf) -> u64 {
+        let nodes = &mut self.nodes;
+        self.leaves.push(leaf);
+        self.tree.append(leaf.hash(), |id, hash| assert_eq!(nodes.insert(id, hash), None)).unwrap()
+    }
+}
+
+struct HandHub(Mutex<Said>);
+
+impl Hub for HandHub {
+    fn rollups(&self) -> Vec<Registered> {
+        let said = self.0.lock();
+        let of = |(leaf, (rollup, chain))| Registered {
+            rollup,
+            chain,
+            leaf,
+            certified: said.certified.get(&rollup).copied(),
+        };
+        (0..).zip([A, B]).map(of).collect()
+    }
+
+    fn now_s(&self) -> u64 {
+        self.0.lock().now_ms / 1000
+    }
+
+    fn count_at(&self, hub_height: u64) -> Result<u64, Failed> {
+        Ok(self.0.lock().counts[usize::try_from(hub_height).unwrap()])
+    }
+
+    fn root_at(&self, count: u64) -> Result<Option<B256>, Failed> {
+        let said = self.0.lock();
+        Ok(Accumulator::at(count, |id| said.nodes.get(&id).copied()).map(|tree| tree.root()))
+    }
+
+    fn leaves(&self) -> u64 {
+        self.0.lock().tree.count()
+    }
+
+    fn recent(&self) -> Result<u64, Failed> {
+        Ok(0)
+    }
+
+    fn leaf(&self, index: u64) -> Result<Option<HubLeaf>, Failed> {
+        Ok(self.0.lock().leaves.get(usize::try_from(index).unwrap()).copied())
+    }
+
+    fn bundle(&self, id: &B256) -> Result<Option<OnHub>, Failed> {
+        Ok(self.0.lock().bundles.get(id).cloned())
+    }
+
+    fn path(&self, index: u64, count: u64) -> Result<Option<Vec<B256>>, Failed> {
+        let said = self.0.lock();
+        Ok(path(index, count, |id| said.nodes.get(&id).copied()))
+    }
+}
+
+/// What waits for a block, in the order of its arrival.
+#[derive(Default)]
+struct Pool {
+    waiting: Mutex<BTreeMap<RollupId, VecDeque<Bytes>>>,
+    /// Takes nothing while this is set.
+    is_closed: Mutex<bool>,
+}
+
+impl Submit for Pool {
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<(), String>>> {
+        let answers = if *self.is_closed.lock() {
+            vec![Err("closed".to_string()); transactions.len()]
+        } else {
+            let answers = vec![Ok(()); transactions.len()];
+            self.waiting.lock().entry(rollup).or_default().extend(transactions);
+            answers
+        };
+        Box::pin(async move { answers })
+    }
+}
+
+impl Pool {
+    /// What fits into a block; the rest keeps waiting.
+    fn take(&self, rollup: RollupId) -> Vec<Bytes> {
+        let mut waiting = self.waiting.lock();
+        let waiting = waiting.entry(rollup).or_default();
+        let (mut taken, mut left) = (Vec::new(), GAS_LIMIT);
+        while let Some(raw) = waiting.front() {
+            let gas = TxEnvelope::decode_2718_exact(raw).unwrap().gas_limit();
+            let Some(less) = left.checked_sub(gas) else { break };
+            left = less;
+            taken.extend(waiting.pop_front());
+        }
+        taken
+    }
+
+    fn len(&self, rollup: RollupId) -> usize {
+        self.waiting.lock().get(&rollup).map_or(0, VecDeque::len)
+    }
+}
+
+struct Network {
+    hub: Arc<HandHub>,
+    pool: Arc<Pool>,
+    a: Rollup,
+    b: Rollup,
+    runtime: Runtime,
+    /// To be leaves in the next block.
+    leaves: Vec<HubLeaf>,
+}
+
+impl Network {
+    fn new() -> Self {
+        let mut said = Said { now_ms: GENESIS_S * 1000, ..Said::default() };
+        for (rollup, chain) in [A, B] {
+            said.append(HubLeaf::Rollup { rollup, chain });
+        }
+        said.counts.push(2);
+        Self {
+            hub: Arc::new(HandHub(Mutex::new(said))),
+            pool: Arc::default(),
+            a: Rollup::new(A, B),
+            b: Rollup::new(B, A),
+            runtime: Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
+            leaves: Vec::new(),
+        }
+    }
+
+    fn chains(&self) -> BTreeMap<RollupId, Arc<dyn EvmChain>> {
+        let chain = |rollup: &Rollup| (rollup.of.0, rollup.reader.clone() as Arc<dyn EvmChain>);
+        BTreeMap::from([chain(&self.a), chain(&self.b)])
+    }
+
+    /// A relayer that has just been started.
+    fn relayer(&self, rank: u32) -> Relayer {
+        Relayer::new(RelayerParts {
+            hub: self.hub.clone(),
+            chains: self.chains(),
+            submit: self.pool.clone(),
+            signer: key(2 + u8::try_from(rank).unwrap()),
+            tip: watch::channel(0).1,
+            settings: Settings { rank },
+        })
+    }
+
+    fn round(&self, relayer: &mut Relayer) {
+        relayer.round(self.runtime.handle());
+    }
+
+    /// Time passes, without a block.
+    fn pass(&self, seconds: u64) {
+        self.hub.0.lock().now_ms += 1000 * seconds;
+    }
+
+    /// The next hub block, 100 ms later: what was executed before is certified in it, and what waits is executed.
+    fn block(&mut self) {
+        let (height, now_ms, root) = {
+            let mut said = self.hub.0.lock();
+            for leaf in std::mem::take(&mut self.leaves) {
+                let index = said.append(leaf);
+                if let HubLeaf::Checkpoint(checkpoint) = leaf {
+                    said.certified.insert(checkpoint.rollup, Certified { checkpoint, index });
+                }
+            }
+            said.now_ms += 100;
+            let count = said.tree.count();
+            said.counts.push(count);
+            (said.counts.len() as u64 - 1, said.now_ms, said.tree.root())
+        };
+        for rollup in [&mut self.a, &mut self.b] {
+            let input = SegmentInput {
+                hub_height: height,
+                hub_hash: B256::from(U256::from(height)),
+                timestamp_ms: now_ms,
+                hub_root: root,
+                transactions: self.pool.take(rollup.of.0),
+                legs: Vec::new(),
+                deposits: Vec::new(),
+            };
+            let applied = rollup.driver.apply(&input).unwrap();
+            self.leaves.extend(applied.checkpoints.into_iter().map(HubLeaf::Checkpoint));
+        }
+    }
+
+    /// The user's transaction on A waits for the next block.
+    fn submit(&mut self, to: Address, value: u128, input: Bytes) -> Bytes {
+        let raw = self.a.tx(to, value, input);
+        self.pool.waiting.lock().entry(A.0).or_default().push_back(raw.clone());
+        raw
+    }
+
+    /// Coin from A to an account on B waits for the next block.
+    fn send(&mut self, to: Address, value: u128, deadline: Option<u64>) {
+        let deadline =
+            deadline.map(|deadline| IMessageAttributes::deadlineCall { timestamp: deadline }.abi_encode().into());
+        let transfer = IMessageAttributes::transferCall {}.abi_encode().into();
+        let attributes = deadline.into_iter().chain([transfer]).collect();
+        let recipient = interoperable_address(B.1, to);
+        let call = Outbox::sendMessageCall { recipient, payload: Bytes::new(), attributes };
+        self.submit(predeploys::OUTBOX, value, call.abi_encode().into());
+    }
+
+    /// Whether a message of A has arrived on B, or was ended there.
+    fn is_settled(&self, index: u64) -> bool {
+        settled_bits(&*self.b.reader, B.0, A.0, index).unwrap() != 0
+    }
+}

@@ -1,0 +1,96 @@
+//! Legs of bundles: whoever has called the vault, its decision reaches it.
+
+use super::*;
+use crate::settle::vault_state;
+use switchyard_bridge_contracts::Prepare;
+use switchyard_bridge_core::{
+    BundleRecord, BundleState, HubBundle, Leg, LegRecord, LegState, Move, MoveKind, VaultState,
+};
+use switchyard_primitives::keccak256;
+
+const TO: Address = Address::repeat_byte(0xd1);
+const REFUND: Address = Address::repeat_byte(0xd2);
+
+/// A bundle with a leg on A, and one elsewhere.
+fn terms(signer: Address) -> Prepare {
+    let coin = Move { kind: MoveKind::Coin, token: Address::ZERO, amount: U256::from(7), to: TO, refund: REFUND };
+    let leg = |rollup| Leg { rollup, signer, moves: vec![coin], calls: Vec::new() };
+    Prepare::all(500, B256::repeat_byte(9), vec![leg(A.0), leg(B.0)]).remove(0)
+}
+
+fn state(network: &Network, terms: &Prepare) -> VaultState {
+    vault_state(&*network.a.reader, A.0, &terms.bundle.id(), terms.index).unwrap()
+}
+
+/// The hub includes the bundle, of which `tx` is the leg here, and decides it in its next block.
+fn decide(network: &mut Network, terms: &Prepare, tx: &Bytes, committed: bool) {
+    let bundle = terms.bundle.id();
+    let mut said = network.hub.0.lock();
+    let height = said.counts.len() as u64;
+    let leg = |rollup, leg, tx| LegRecord { rollup, leg, tx };
+    let legs =
+        vec![leg(A.0, terms.bundle.legs[0], keccak256(tx)), leg(B.0, terms.bundle.legs[1], B256::repeat_byte(1))];
+    let record = BundleRecord { deadline: terms.bundle.deadline, salt: terms.bundle.salt, legs };
+    assert_eq!(record.id(), bundle);
+    let state = BundleState::Decided { committed, height };
+    let of_hub = HubBundle { deadline: terms.bundle.deadline, included: height - 1, state };
+    said.bundles.insert(bundle, OnHub { bundle: of_hub, record });
+    drop(said);
+    network.leaves.push(HubLeaf::Decision { bundle, committed, height });
+}
+
+fn settles(network: &mut Network, terms: &Prepare) -> LegState {
+    let mut relayer = network.relayer(0);
+    for _ in 0..4 {
+        network.round(&mut relayer);
+        network.block();
+    }
+    let VaultState { state, held } = state(network, terms);
+    assert_eq!(held, 0, "nothing stays in the vault");
+    assert_eq!(network.a.balance(predeploys::ATOMIC_VAULT), U256::ZERO);
+    state
+}
+
+/// Who has called the vault, and with which account.
+const CALLERS: [(Address, fn() -> Address); 2] = [(predeploys::ATOMIC_VAULT, || user().address()), (WALLET, || WALLET)];
+
+#[test]
+fn a_leg_is_settled_whoever_has_called_the_vault() {
+    for ((to, signer), committed) in CALLERS.into_iter().flat_map(|caller| [(caller, true), (caller, false)]) {
+        let mut network = Network::new();
+        let terms = terms(signer());
+        let tx = network.submit(to, 7, terms.calldata());
+        network.block();
+        assert_eq!(state(&network, &terms).state, LegState::Prepared, "by {to}");
+        decide(&mut network, &terms, &tx, committed);
+        network.block();
+        let (end, paid) = if committed { (LegState::Committed, TO) } else { (LegState::Aborted, REFUND) };
+        assert_eq!(settles(&mut network, &terms), end, "by {to}");
+        assert_eq!(network.a.balance(paid), U256::from(7), "by {to}");
+    }
+}
+
+#[test]
+fn a_leg_that_another_transaction_has_prepared_is_given_back() {
+    for (to, signer) in CALLERS {
+        // By a release, or by the abort that it has caused.
+        for is_released in [true, false] {
+            let mut network = Network::new();
+            let terms = terms(signer());
+            network.submit(to, 7, terms.calldata());
+            network.block();
+            // Certified.
+            network.block();
+            if is_released {
+                let bundle = terms.bundle.id();
+                network.leaves.push(HubLeaf::Release { bundle, rollup: A.0, leg: terms.index });
+            } else {
+                let reverts = network.submit(to, 7, terms.calldata());
+                decide(&mut network, &terms, &reverts, false);
+            }
+            network.block();
+            assert_eq!(settles(&mut network, &terms), LegState::Aborted, "by {to}");
+            assert_eq!(network.a.balance(REFUND), U256::from(7), "by {to}");
+        }
+    }
+}

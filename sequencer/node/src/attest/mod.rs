@@ -258,9 +258,11 @@ impl Attest {
             };
             let failed = |source| AttestError::Rollup { rollup: *rollup, source };
             let head = chain.head().header.number;
-            let next = match next {
-                Some(next) => next,
-                None => first_number(&**chain, head).map_err(failed)?,
+            // The hub cannot know with which block a rollup begins. So no other one is attested before that is certified: a proposer
+            // that left it out would lose its votes.
+            let (next, window) = match next {
+                Some(next) => (next, WINDOW),
+                None => (first_number(&**chain, head).map_err(failed)?, 1),
             };
             let begun = Said { next, up_to: next.saturating_sub(1), since: now };
             let said = self.said.entry(*rollup).or_insert(begun);
@@ -269,7 +271,7 @@ impl Attest {
             } else if now.duration_since(said.since) > AGAIN_AFTER {
                 *said = begun;
             }
-            let last = head.min(next.saturating_add(WINDOW - 1));
+            let last = head.min(next.saturating_add(window - 1));
             for number in said.up_to.saturating_add(1)..=last {
                 let Some(own) = chain.checkpoint(number).map_err(failed)? else { break };
                 match operator.sign(state.network(), own.checkpoint, own.votes) {

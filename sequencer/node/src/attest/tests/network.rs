@@ -230,3 +230,29 @@ fn an_operator_that_attests_two_things_is_proven_by_whoever_hears_both() {
     network.until(|n| certified(n) > before + 5);
     assert_eq!(network.stakes(), [100, 100, 100, 0]);
 }
+
+#[test]
+fn a_rollups_first_block_is_certified_first_whoever_proposes() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all; 4], &[]);
+    for member in &mut network.members {
+        member.chains.values().for_each(|chain| chain.execute(5));
+        member.attest.round(Instant::now()).unwrap();
+        let (_, message) = member.channel.sent.try_recv().unwrap();
+        let Ok(Message::Attestations { attestations, .. }) = Message::decode(message.into(), &Limits::default()) else {
+            panic!("operators speak of checkpoints")
+        };
+        let said: Vec<_> = attestations.iter().map(|word| (word.checkpoint.rollup, word.checkpoint.number)).collect();
+        assert_eq!(said, [(A, 1), (B, 1)]);
+        // Lost on the way; said again later.
+        assert!(member.channel.sent.try_recv().is_err());
+    }
+    let certified =
+        |n: &Network| n.state().bridge().unwrap().rollups()[&A].certified.map_or(0, |c| c.checkpoint.number);
+    for member in &mut network.members {
+        (1..=4).for_each(|i| member.pool.add(word(i, chain::right(A, 1))));
+    }
+    network.step();
+    assert_eq!(certified(&network), 1);
+    network.until(|n| certified(n) > 4);
+}

@@ -63,6 +63,26 @@ impl Books {
         self.delivered().find(|(id, source)| self.sent(id, *source).is_none()).map(|(_, source)| source)
     }
 
+    /// A rollup's ledger, if it has begun.
+    pub fn ledger(&self, rollup: RollupId) -> Option<&Ledger> {
+        self.ledgers.get(&rollup)
+    }
+
+    /// The ledgers of all rollups, ascending by id.
+    pub fn ledgers(&self) -> impl Iterator<Item = (RollupId, &Ledger)> {
+        self.ledgers.iter().map(|(rollup, ledger)| (*rollup, ledger))
+    }
+
+    /// Messages that are neither delivered nor refunded, with their ids.
+    pub fn open(&self) -> impl Iterator<Item = (&B256, &Message)> {
+        let ended = |id: &B256, ledger: &Ledger| ledger.refunded.contains(id) || self.is_delivered(id);
+        self.ledgers.values().flat_map(move |ledger| ledger.sent.iter().filter(move |(id, _)| !ended(id, ledger)))
+    }
+
+    fn is_delivered(&self, id: &B256) -> bool {
+        self.ledgers.values().any(|ledger| ledger.delivered.contains_key(id))
+    }
+
     fn delivered(&self) -> impl Iterator<Item = (&B256, RollupId)> {
         self.ledgers.values().flat_map(|ledger| ledger.delivered.iter().map(|(id, source)| (id, *source)))
     }
@@ -106,6 +126,10 @@ impl Books {
                 Err(unbalanced) => return Ok(Err(unbalanced)),
             }
         }
+        let mut refunded = self.ledgers.values().flat_map(|ledger| &ledger.refunded);
+        if let Some(message) = refunded.find(|id| self.is_delivered(id)) {
+            return Ok(Err(Unbalanced::Twice { message: *message }));
+        }
         Ok(check_atomic(self.ledgers.values()).map(|()| self.totals()))
     }
 
@@ -119,12 +143,9 @@ impl Books {
         Ok((ledger.funds + ledger.sent.values().map(value).sum::<U256>()).saturating_sub(taken))
     }
 
-    fn totals(&self) -> Totals {
+    /// What the books say, whether or not the coin adds up.
+    pub fn totals(&self) -> Totals {
         let ledgers = || self.ledgers.values();
-        let ended = |id: &B256, ledger: &Ledger| {
-            ledger.refunded.contains(id) || ledgers().any(|other| other.delivered.contains_key(id))
-        };
-        let open = ledgers().flat_map(|ledger| ledger.sent.iter().filter(move |(id, _)| !ended(id, ledger)));
         let settled = |as_committed: bool| {
             ledgers()
                 .flat_map(|ledger| ledger.settled().values())
@@ -133,7 +154,7 @@ impl Books {
         };
         Totals {
             deposited: ledgers().map(|ledger| ledger.deposited).sum(),
-            in_messages: open.map(|(_, message)| U256::from(message.value)).sum(),
+            in_messages: self.open().map(|(_, message)| U256::from(message.value)).sum(),
             in_vaults: ledgers().map(Ledger::in_vault).sum(),
             delivered: self.delivered().count(),
             refunded: ledgers().map(|ledger| ledger.refunded.len()).sum(),

@@ -67,6 +67,12 @@ pub enum Unbalanced {
         /// The message.
         message: B256,
     },
+    /// A message was delivered, and its coin was paid back too.
+    #[error("message {message} was delivered and refunded")]
+    Twice {
+        /// Its id.
+        message: B256,
+    },
     /// A leg was committed where another one of its bundle was aborted.
     #[error("bundle {bundle} is committed on one rollup and aborted on another")]
     Torn {

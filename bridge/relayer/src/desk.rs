@@ -14,13 +14,9 @@ use std::{
 };
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{TxOutcome, evm::EvmChain};
-use tokio::runtime::Handle;
 
 /// What was not decided for so long is offered again: a mempool forgets, and a node may have been restarted.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
-/// How long a round waits for the answer to what it offers. What is answered later counts as taken, and is offered again after
-/// [`AGAIN_AFTER`].
-const ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// A tip, wei for each unit of gas: enough not to be the last.
 const TIP: u128 = 100_000_000;
 
@@ -101,7 +97,7 @@ impl Desk {
     }
 
     /// What was decided since. In a closed block, since what comes next is made of the state after the newest one.
-    pub(crate) fn settle(&mut self, runtime: &Handle) -> Result<Vec<(Job, End)>, Failed> {
+    pub(crate) fn settle(&mut self, now: Instant) -> Result<Vec<(Job, End)>, Failed> {
         let failed = |source| Failed::Rollup { rollup: self.rollup, source };
         let head = self.chain.head().header.number;
         let account = self.chain.account(head, self.address()).map_err(failed)?;
@@ -121,31 +117,23 @@ impl Desk {
         let take = |(at, end)| Some((self.undecided.remove(&at)?.job, end));
         let mut jobs: Vec<_> = ends.into_iter().filter_map(take).collect();
         let first = self.undecided.first_key_value();
-        if first.is_some_and(|(first, sent)| *first > nonce && sent.at.elapsed() > AGAIN_AFTER) {
+        if first.is_some_and(|(first, sent)| *first > nonce && now > sent.at + AGAIN_AFTER) {
             // Something before it was refused for good: all of it is made anew.
             jobs.extend(std::mem::take(&mut self.undecided).into_values().map(|sent| (sent.job, End::Unsent)));
         }
         self.next = self.undecided.last_key_value().map_or(nonce, |(last, _)| last + 1).max(nonce);
-        let old = self.undecided.values_mut().filter(|sent| sent.at.elapsed() > AGAIN_AFTER);
+        let old = self.undecided.values_mut().filter(|sent| now > sent.at + AGAIN_AFTER);
         let again: Vec<Bytes> = old
             .map(|sent| {
-                sent.at = Instant::now();
+                sent.at = now;
                 sent.raw.clone()
             })
             .collect();
         if !again.is_empty() {
-            self.offer(runtime, again);
+            // That it is known already is no news.
+            self.submit.submit(self.rollup, again);
         }
         Ok(jobs)
-    }
-
-    /// Offers transactions; the answers, none where they are late.
-    fn offer(&self, runtime: &Handle, raw: Vec<Bytes>) -> Vec<Result<(), String>> {
-        let (submit, rollup) = (self.submit.clone(), self.rollup);
-        // It goes on when nobody waits for it any more: the other rollups' turn must not wait for this one's validators.
-        let offered = runtime.spawn(async move { submit.submit(rollup, raw).await });
-        let answered = runtime.block_on(async { tokio::time::timeout(ANSWER_WITHIN, offered).await });
-        answered.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Whether the relayer can pay for something besides what is undecided.
@@ -162,7 +150,7 @@ impl Desk {
     }
 
     /// Signs a call, to be offered with [`Self::flush`]; `false` if it cannot.
-    pub(crate) fn send(&mut self, job: Job, call: &Delivery) -> bool {
+    pub(crate) fn send(&mut self, now: Instant, job: Job, call: &Delivery) -> bool {
         let (max_fee_per_gas, max_priority_fee_per_gas) = self.fees();
         let tx = TxEip1559 {
             chain_id: self.chain.chain_id(),
@@ -184,17 +172,17 @@ impl Desk {
         };
         let raw: Bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
         self.unsent.get_or_insert(self.next);
-        self.undecided.insert(self.next, Sent { job, hash: keccak256(&raw), raw, gas: call.gas, at: Instant::now() });
+        self.undecided.insert(self.next, Sent { job, hash: keccak256(&raw), raw, gas: call.gas, at: now });
         self.next += 1;
         true
     }
 
     /// Offers what was signed since, all at once; returns the jobs that come to nothing: of the first one that is refused, and of those
     /// behind it.
-    pub(crate) fn flush(&mut self, runtime: &Handle) -> Vec<Job> {
+    pub(crate) fn flush(&mut self) -> Vec<Job> {
         let Some(first) = self.unsent.take() else { return Vec::new() };
         let raw = self.undecided.range(first..).map(|(_, sent)| sent.raw.clone()).collect();
-        let answers = self.offer(runtime, raw);
+        let answers = self.submit.submit(self.rollup, raw);
         let refused = answers.into_iter().zip(first..).find_map(|(answer, nonce)| Some((nonce, answer.err()?)));
         let Some((nonce, reason)) = refused else { return Vec::new() };
         tracing::debug!(rollup = %self.rollup, reason, "the relayer's transactions were refused");

@@ -20,7 +20,6 @@ pub use settle::{OnHub, bundle_status, release, settlement};
 pub use status::{MessageStatus, delivery, status};
 
 use alloy_primitives::{B256, Bytes};
-use futures::future::BoxFuture;
 use switchyard_bridge_core::{Certified, HubLeaf};
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::evm::EvmError;
@@ -64,7 +63,8 @@ pub trait Hub: Send + Sync + 'static {
 pub trait Submit: Send + Sync + 'static {
     /// Offers signed transactions; of each whether it may come into a block, or why it will not. One that waits already may, and one
     /// that too few validators have confirmed yet.
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<(), String>>>;
+    /// Blocks for a short while at most: what is not answered by then is missing from the answers, and counts as taken.
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), String>>;
 }
 
 /// Something that was asked could not be read. The relayer tries again.

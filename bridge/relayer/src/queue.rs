@@ -74,11 +74,17 @@ impl Queue {
 
     /// Looks at up to `most` messages of an outbox of `count`, and leaves out what is settled at the destination already. New messages
     /// come first, so that none waits until all older ones have been looked at.
-    pub(crate) fn scan(&mut self, from: &dyn EvmChain, to: &dyn EvmChain, count: u64, most: u64) -> Result<(), Failed> {
+    pub(crate) fn scan(
+        &mut self,
+        now: Instant,
+        (from, to): (&dyn EvmChain, &dyn EvmChain),
+        count: u64,
+        most: u64,
+    ) -> Result<(), Failed> {
         let mut looked = 0;
         if count > self.scanned {
             let first = self.scanned.max(count.saturating_sub(most));
-            let end = self.look(from, to, first..count, WAITING_MAX)?;
+            let end = self.look(now, (from, to), first..count, WAITING_MAX)?;
             looked = end - first;
             for skipped in [self.scanned..first, end..count].into_iter().filter(|skipped| !skipped.is_empty()) {
                 let start = if self.left.is_empty() { skipped.start } else { self.left.start.min(skipped.start) };
@@ -87,20 +93,19 @@ impl Queue {
             self.scanned = count;
         }
         let end = self.left.end.min(self.left.start.saturating_add(most - looked));
-        self.left.start = self.look(from, to, self.left.start..end, WAITING_MAX - FOR_NEW)?;
+        self.left.start = self.look(now, (from, to), self.left.start..end, WAITING_MAX - FOR_NEW)?;
         Ok(())
     }
 
     /// Looks at some messages, while fewer than `limit` wait; returns where it has stopped.
     fn look(
         &mut self,
-        from: &dyn EvmChain,
-        to: &dyn EvmChain,
+        seen: Instant,
+        (from, to): (&dyn EvmChain, &dyn EvmChain),
         indices: Range<u64>,
         limit: usize,
     ) -> Result<u64, Failed> {
         let at_source = |source| Failed::Rollup { rollup: self.source, source };
-        let seen = Instant::now();
         let mut block = (0, 0);
         for index in indices.clone() {
             if self.waiting.len() >= limit {
@@ -142,8 +147,7 @@ impl Queue {
     }
 
     /// Whether a message that is younger than the proven root is to be tried.
-    pub(crate) fn needs_proof(&self, count: u64) -> bool {
-        let now = Instant::now();
+    pub(crate) fn needs_proof(&self, now: Instant, count: u64) -> bool {
         let mut unproven = self.waiting.range(self.proven.unwrap_or(0)..count.max(self.proven.unwrap_or(0)));
         unproven.any(|(_, waiting)| self.is_ready(waiting, now))
     }
@@ -157,8 +161,13 @@ impl Queue {
 
     /// What is to be tried now, live ones first: at most `live`, of which at most `old` are not. `now_s` is the hub's clock,
     /// `block_s` the least timestamp of a destination's block that holds what is sent now.
-    pub(crate) fn due(&mut self, (now_s, block_s): (u64, u64), live: usize, old: usize) -> Vec<(u64, Waiting)> {
-        let now = Instant::now();
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        (now_s, block_s): (u64, u64),
+        live: usize,
+        old: usize,
+    ) -> Vec<(u64, Waiting)> {
         for waiting in self.waiting.values_mut() {
             waiting.is_live = waiting.sent_at + LIVE_SECONDS >= now_s;
             if !waiting.is_late && !waiting.is_sent && waiting.deadline < block_s {
@@ -195,14 +204,14 @@ impl Queue {
 
     /// Whether a message was settled by somebody else meanwhile. If so this one looks what else they have done, and leaves the rest
     /// to them for a while.
-    pub(crate) fn is_settled(&mut self, to: &dyn EvmChain, index: u64) -> Result<bool, Failed> {
+    pub(crate) fn is_settled(&mut self, now: Instant, to: &dyn EvmChain, index: u64) -> Result<bool, Failed> {
         if !self.waiting.contains_key(&index) {
             return Ok(true);
         }
         if !is_settled(to, self.destination, self.source, index)? {
             return Ok(false);
         }
-        self.others = Some(Instant::now());
+        self.others = Some(now);
         let most = usize::try_from(SCAN_MAX).unwrap_or(usize::MAX);
         let waiting: Vec<u64> = self.waiting.iter().filter(|(_, w)| !w.is_sent).map(|(i, _)| *i).take(most).collect();
         for other in waiting.into_iter().chain([index]) {
@@ -239,12 +248,12 @@ impl Queue {
     }
 
     /// An attempt was decided.
-    pub(crate) fn decided(&mut self, to: &dyn EvmChain, index: u64) -> Result<(), Failed> {
+    pub(crate) fn decided(&mut self, now: Instant, to: &dyn EvmChain, index: u64) -> Result<(), Failed> {
         if is_settled(to, self.destination, self.source, index)? {
             self.settled(index);
         } else if let Some(waiting) = self.waiting.get_mut(&index) {
             waiting.is_sent = false;
-            waiting.not_before = Instant::now() + pause(waiting.attempts);
+            waiting.not_before = now + pause(waiting.attempts);
             waiting.attempts += 1;
         }
         Ok(())

@@ -80,6 +80,8 @@ pub struct Relayer {
 struct Side {
     rollup: RollupId,
     chain: Arc<dyn EvmChain>,
+    /// The time of this round.
+    now: Instant,
     desk: Desk,
     queues: BTreeMap<RollupId, Queue>,
     /// Rollups that are in its list.
@@ -110,6 +112,7 @@ impl Relayer {
             let side = Side {
                 rollup: *rollup,
                 chain: chain.clone(),
+                now: Instant::now(),
                 desk,
                 queues,
                 registered: BTreeSet::new(),
@@ -130,7 +133,7 @@ impl Relayer {
         while !stopped() {
             heads.iter_mut().for_each(|head| head.mark_unchanged());
             self.parts.tip.mark_unchanged();
-            let next = if self.round(runtime) { SOON } else { TICK };
+            let next = if self.round(Instant::now()) { SOON } else { TICK };
             let tip = &mut self.parts.tip;
             runtime.block_on(async {
                 let any = futures::future::select_all(heads.iter_mut().map(|head| Box::pin(head.changed())));
@@ -143,13 +146,14 @@ impl Relayer {
         }
     }
 
-    /// Does what there is to do. What fails is tried again in a later round, and one rollup's trouble is no other's. Says whether a
+    /// Does what there is to do at a time, never earlier than the one before. What fails is tried again in a later round, and one rollup's trouble is no other's. Says whether a
     /// rollup has not seen enough of the hub for something that waits.
-    pub fn round(&mut self, runtime: &Handle) -> bool {
+    pub fn round(&mut self, now: Instant) -> bool {
         let rollups = self.parts.hub.rollups();
         let mut waits = false;
         for side in self.sides.values_mut() {
-            match side.round(&self.parts, &rollups, runtime) {
+            side.now = now;
+            match side.round(&self.parts, &rollups) {
                 Ok(blind) => waits |= blind,
                 Err(error) => tracing::warn!(rollup = %side.rollup, %error, "the relayer will try again"),
             }
@@ -164,8 +168,9 @@ impl Side {
         move |source| Failed::Rollup { rollup, source }
     }
 
-    fn round(&mut self, parts: &RelayerParts, rollups: &[Registered], runtime: &Handle) -> Result<bool, Failed> {
-        for (job, end) in self.desk.settle(runtime)? {
+    fn round(&mut self, parts: &RelayerParts, rollups: &[Registered]) -> Result<bool, Failed> {
+        let now = self.now;
+        for (job, end) in self.desk.settle(now)? {
             self.ended(job, end)?;
         }
         let (mut calls, mut blind) = (Vec::new(), false);
@@ -191,8 +196,8 @@ impl Side {
             let at_source = |error| Failed::Rollup { rollup: source.rollup, source: error };
             let count = from.storage(certified.checkpoint.number, predeploys::OUTBOX, B256::ZERO).map_err(at_source)?;
             let count = u64::try_from(count).unwrap_or(u64::MAX);
-            queue.scan(&**from, &*self.chain, count, SCAN_MAX)?;
-            if queue.needs_proof(count) && !self.desk.has(Job::Prove(source.rollup, count)) {
+            queue.scan(now, (&**from, &*self.chain), count, SCAN_MAX)?;
+            if queue.needs_proof(now, count) && !self.desk.has(Job::Prove(source.rollup, count)) {
                 let known = self.chain.call(
                     self.chain.head().header.number,
                     view(HubContract::outboxRootsCall {
@@ -215,12 +220,12 @@ impl Side {
             self.deliver(parts, *source)?;
         }
         self.refund(parts, delay)?;
-        self.settling.scan(&*parts.hub, delay)?;
+        self.settling.scan(now, &*parts.hub, delay)?;
         let room = WINDOW.saturating_sub(self.desk.len());
-        let (settlements, unseen) = self.settling.due(&*parts.hub, &*self.chain, anchor.as_ref(), room)?;
+        let (settlements, unseen) = self.settling.due(now, &*parts.hub, &*self.chain, anchor.as_ref(), room)?;
         blind |= unseen;
         for (leg, call) in settlements {
-            if !self.pays(call.gas)? || !self.desk.send(Job::Settle(leg.0, leg.1), &call) {
+            if !self.pays(call.gas)? || !self.desk.send(now, Job::Settle(leg.0, leg.1), &call) {
                 break;
             }
             self.settling.sent(leg);
@@ -228,7 +233,7 @@ impl Side {
         if blind {
             self.nudge()?;
         }
-        for job in self.desk.flush(runtime) {
+        for job in self.desk.flush() {
             self.ended(job, End::Unsent)?;
         }
         Ok(blind)
@@ -260,18 +265,18 @@ impl Side {
                 if let Some(queue) = self.queues.get_mut(&source) {
                     match end {
                         End::Unsent => queue.unsent(index),
-                        End::Done | End::Failed => queue.decided(&*self.chain, index)?,
+                        End::Done | End::Failed => queue.decided(self.now, &*self.chain, index)?,
                     }
                 }
             }
-            Job::Settle(leaf, leg) => self.settling.ended((leaf, leg), end),
+            Job::Settle(leaf, leg) => self.settling.ended(self.now, (leaf, leg), end),
             Job::Refund(index, attempts) => {
                 let (attempts, after) = match end {
                     End::Done => return Ok(()),
                     End::Failed => (attempts + 1, pause(attempts)),
                     End::Unsent => (attempts, Duration::ZERO),
                 };
-                self.refunds.push_back(Refund { index, attempts, not_before: Instant::now() + after });
+                self.refunds.push_back(Refund { index, attempts, not_before: self.now + after });
             }
             Job::Nudge | Job::Register(_) | Job::Prove(..) => {}
         }
@@ -283,7 +288,7 @@ impl Side {
             if self.desk.len() >= WINDOW || !self.pays(call.gas)? {
                 return Ok(());
             }
-            if self.desk.send(job, &call)
+            if self.desk.send(self.now, job, &call)
                 && let Job::Prove(source, count) = job
                 && let Some(queue) = self.queues.get_mut(&source)
             {
@@ -318,11 +323,11 @@ impl Side {
         let Some(count) = queue.proven.filter(|_| !queue.is_empty()) else { return Ok(()) };
         let at_source = |error| Failed::Rollup { rollup: source, source: error };
         let live = WINDOW.saturating_sub(self.desk.len());
-        let due = queue.due(clock, live, live.saturating_sub(FOR_LIVE));
+        let due = queue.due(self.now, clock, live, live.saturating_sub(FOR_LIVE));
         let gas_for_old = self.chain.head().header.gas_limit / OLD_PART;
         for (index, waiting) in due {
             let Some(queue) = self.queues.get_mut(&source) else { continue };
-            if queue.is_settled(&*self.chain, index)? {
+            if queue.is_settled(self.now, &*self.chain, index)? {
                 continue;
             }
             let Some(sent) = from.sent(index).map_err(at_source)? else { continue };
@@ -337,11 +342,11 @@ impl Side {
             // What has failed before is tried out first, which costs nobody anything.
             if waiting.attempts > 0 && !waiting.is_late && !self.would_deliver(&call)? {
                 if let Some(queue) = self.queues.get_mut(&source) {
-                    queue.decided(&*self.chain, index)?;
+                    queue.decided(self.now, &*self.chain, index)?;
                 }
                 continue;
             }
-            if !self.pays(call.gas)? || !self.desk.send(Job::Deliver(source, index), &call) {
+            if !self.pays(call.gas)? || !self.desk.send(self.now, Job::Deliver(source, index), &call) {
                 return Ok(());
             }
             if let Some(queue) = self.queues.get_mut(&source) {
@@ -375,7 +380,7 @@ impl Side {
 
     /// Pays back what belonged to messages that expired: notices have told which.
     fn refund(&mut self, parts: &RelayerParts, delay: Duration) -> Result<(), Failed> {
-        let now = Instant::now();
+        let now = self.now;
         for (source, queue) in &mut self.queues {
             let Some(from) = parts.chains.get(source) else { continue };
             for index in queue.arrived() {
@@ -401,7 +406,7 @@ impl Side {
                     continue;
                 }
                 let job = Job::Refund(refund.index, refund.attempts);
-                if !self.pays(call.gas)? || !self.desk.send(job, &call) {
+                if !self.pays(call.gas)? || !self.desk.send(now, job, &call) {
                     self.ended(job, End::Unsent)?;
                 }
             }
@@ -411,13 +416,13 @@ impl Side {
 
     /// Has the rollup make a block, if nothing else will.
     fn nudge(&mut self) -> Result<(), Failed> {
-        let early = self.nudged.is_some_and(|at| at.elapsed() < NUDGE_EVERY);
+        let early = self.nudged.is_some_and(|at| self.now < at + NUDGE_EVERY);
         if early || self.desk.len() > 0 || self.chain.pending().is_some() || !self.pays(21_000)? {
             return Ok(());
         }
-        self.nudged = Some(Instant::now());
+        self.nudged = Some(self.now);
         let call = Delivery { rollup: self.rollup, to: self.desk.address(), data: Bytes::new(), gas: 21_000 };
-        self.desk.send(Job::Nudge, &call);
+        self.desk.send(self.now, Job::Nudge, &call);
         Ok(())
     }
 }

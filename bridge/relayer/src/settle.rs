@@ -243,7 +243,7 @@ impl Settling {
     }
 
     /// Looks at the hub's newer leaves.
-    pub(crate) fn scan(&mut self, hub: &dyn Hub, delay: Duration) -> Result<(), Failed> {
+    pub(crate) fn scan(&mut self, now: Instant, hub: &dyn Hub, delay: Duration) -> Result<(), Failed> {
         let mut index = match self.scanned {
             Some(scanned) => scanned,
             None => hub.recent()?,
@@ -251,7 +251,7 @@ impl Settling {
         let end = hub.leaves().min(index.saturating_add(SCAN_MAX));
         while index < end && self.waiting.len() < WAITING_MAX {
             for (leg, waiting) in self.told(hub, index)? {
-                let not_before = Instant::now().checked_add(delay).filter(|_| !delay.is_zero());
+                let not_before = now.checked_add(delay).filter(|_| !delay.is_zero());
                 self.waiting.insert((index, leg), Waiting { not_before, ..waiting });
             }
             index += 1;
@@ -282,12 +282,13 @@ impl Settling {
     /// of the hub. What is over is forgotten.
     pub(crate) fn due(
         &mut self,
+        now: Instant,
         hub: &dyn Hub,
         chain: &dyn EvmChain,
         anchor: Option<&Anchor>,
         limit: usize,
     ) -> Result<(Vec<Due>, bool), Failed> {
-        let (now, hub_height) = (Instant::now(), chain.head().hub_height);
+        let hub_height = chain.head().hub_height;
         let is_due = |waiting: &Waiting| !waiting.is_sent && waiting.not_before.is_none_or(|at| at <= now);
         let due = self.waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(leg, _)| *leg);
         let due: Vec<(u64, u8)> = due.collect();
@@ -323,7 +324,7 @@ impl Settling {
     }
 
     /// What was sent has ended.
-    pub(crate) fn ended(&mut self, leg: (u64, u8), end: End) {
+    pub(crate) fn ended(&mut self, now: Instant, leg: (u64, u8), end: End) {
         if let Some(waiting) = self.waiting.get_mut(&leg) {
             let pause = match end {
                 End::Done => None,
@@ -334,7 +335,7 @@ impl Settling {
                 }
             };
             waiting.is_sent = false;
-            waiting.not_before = pause.and_then(|pause| Instant::now().checked_add(pause));
+            waiting.not_before = pause.and_then(|pause| now.checked_add(pause));
         }
     }
 }

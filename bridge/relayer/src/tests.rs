@@ -13,12 +13,12 @@ use alloy::{
     sol_types::SolCall as _,
 };
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address};
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 use switchyard_bridge_contracts::{IMessageAttributes, Outbox, genesis as contracts, interoperable_address};
 use switchyard_bridge_core::{Accumulator, Certified, HubLeaf, NodeId, path, predeploys};
@@ -26,10 +26,7 @@ use switchyard_primitives::RollupId;
 use switchyard_rollup_core::{Driver as _, Sealing, SegmentInput, evm::EvmChain};
 use switchyard_rollup_evm::{EvmConfig, EvmDriver, EvmReader, EvmRollup, prague_system_contracts};
 use tempfile::TempDir;
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::watch,
-};
+use tokio::sync::watch;
 
 const A: (RollupId, u64) = (RollupId(1), 71_001);
 const B: (RollupId, u64) = (RollupId(2), 71_002);
@@ -192,15 +189,13 @@ struct Pool {
 }
 
 impl Submit for Pool {
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<(), String>>> {
-        let answers = if *self.is_closed.lock() {
-            vec![Err("closed".to_string()); transactions.len()]
-        } else {
-            let answers = vec![Ok(()); transactions.len()];
-            self.waiting.lock().entry(rollup).or_default().extend(transactions);
-            answers
-        };
-        Box::pin(async move { answers })
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), String>> {
+        if *self.is_closed.lock() {
+            return vec![Err("closed".to_string()); transactions.len()];
+        }
+        let answers = vec![Ok(()); transactions.len()];
+        self.waiting.lock().entry(rollup).or_default().extend(transactions);
+        answers
     }
 }
 
@@ -229,7 +224,6 @@ struct Network {
     pool: Arc<Pool>,
     a: Rollup,
     b: Rollup,
-    runtime: Runtime,
     /// To be leaves in the next block.
     leaves: Vec<HubLeaf>,
 }
@@ -246,7 +240,6 @@ impl Network {
             pool: Arc::default(),
             a: Rollup::new(A, B),
             b: Rollup::new(B, A),
-            runtime: Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap(),
             leaves: Vec::new(),
         }
     }
@@ -269,7 +262,7 @@ impl Network {
     }
 
     fn round(&self, relayer: &mut Relayer) {
-        relayer.round(self.runtime.handle());
+        relayer.round(Instant::now());
     }
 
     /// Time passes, without a block.

@@ -12,7 +12,7 @@ use std::{
 };
 use switchyard_bridge_contracts::{Prepare, bundle::assemble};
 use switchyard_bridge_core::{Leg, Move, MoveKind, SignedBundle, predeploys::ATOMIC_VAULT};
-use switchyard_primitives::{RollupId, TxKey};
+use switchyard_primitives::RollupId;
 
 /// What parties have in mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,68 +195,5 @@ impl Parties {
     /// Whether the parties want nothing more.
     pub fn are_content(&self) -> bool {
         self.wanted.is_empty() && self.alone.is_empty()
-    }
-}
-
-/// Whoever brings the hub's decisions to the vaults, and has idle rollups see more of the hub: one account for each rollup, one
-/// transaction at a time.
-pub struct Settler {
-    witness: Arc<Witness>,
-    desks: BTreeMap<RollupId, Desk>,
-}
-
-#[derive(Default)]
-struct Desk {
-    nonce: u64,
-    sent: Option<(u64, TxKey, Bytes)>,
-}
-
-static SETTLER: LazyLock<PrivateKeySigner> =
-    LazyLock::new(|| PrivateKeySigner::from_bytes(&keccak256(b"settler")).expect("a secret"));
-
-/// The settler's account.
-pub fn settler() -> Address {
-    SETTLER.address()
-}
-
-impl Settler {
-    /// One for a network's EVM rollups.
-    pub fn new(witness: Arc<Witness>, evms: &[RollupId]) -> Self {
-        Self { witness, desks: evms.iter().map(|rollup| (*rollup, Desk::default())).collect() }
-    }
-
-    /// Sends what is due, as a validator with its rollups sees it, through that validator.
-    pub fn settle(&mut self, now_ms: u64, life: &Life) {
-        let mut held = Vec::new();
-        self.witness.tell(|w| held = w.unsettled());
-        for (rollup, desk) in &mut self.desks {
-            if let Some((sent_ms, key, payload)) = &mut desk.sent {
-                let mut ordered = false;
-                self.witness.tell(|w| ordered = w.once.holds(key));
-                if !ordered {
-                    if now_ms >= *sent_ms + AGAIN_MS {
-                        *sent_ms = now_ms;
-                        drop(life.submit(*rollup, payload.0.clone().into()));
-                    }
-                    continue;
-                }
-                desk.sent = None;
-                desk.nonce += 1;
-            }
-            let here: Vec<_> = held.iter().filter(|(of, ..)| of == rollup).collect();
-            if here.is_empty() {
-                continue;
-            }
-            let mut terms = Vec::new();
-            self.witness.tell(|w| {
-                terms = here.iter().filter_map(|(_, id, leg)| w.conservation.terms(id, *leg).cloned()).collect();
-            });
-            let call = terms.iter().find_map(|terms| life.settlement(terms));
-            // Where the rollup's newest block has not seen the decision, it needs another block.
-            let (to, data, gas) = call.map_or((settler(), Bytes::new(), 21_000), |call| (call.to, call.data, call.gas));
-            let payload = transaction(&SETTLER, *rollup, desk.nonce, to, U256::ZERO, data, gas);
-            desk.sent = Some((now_ms, TxKey::of(*rollup, &payload), payload.clone()));
-            drop(life.submit(*rollup, payload.0.into()));
-        }
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     bundles::Intent,
     byzantine::Behaviour,
+    messages::Errand,
     network::{Disorder, Link},
     operators::Edit,
     run::rng_for,
@@ -86,6 +87,8 @@ pub enum Action {
     Edit(Edit),
     /// Parties sign a bundle.
     Bundle(Intent),
+    /// Somebody wants to send coin to another rollup.
+    Send(Errand),
     /// Somebody on a rollup is to get coin from outside.
     Deposit(RollupId),
     /// What is planned next waits until the bundle that was signed last has come this far. Where it does not before the faults
@@ -229,8 +232,9 @@ impl Plan {
         let mut plan = Self::calm(seed, validators);
         plan.bridge(&mut rng_for(seed, "bridge"));
         plan.shape.attesters = EVMS.into_iter().map(|rollup| (rollup, (0..validators).collect())).collect();
-        plan.actions
-            .retain(|(_, action)| !matches!(action, Action::Bundle(_) | Action::Deposit(_) | Action::Halt { .. }));
+        plan.actions.retain(|(_, action)| {
+            !matches!(action, Action::Bundle(_) | Action::Deposit(_) | Action::Send(_) | Action::Halt { .. })
+        });
         plan.actions.extend((1..).zip(intents).map(|(second, intent)| (second * 500, Action::Bundle(*intent))));
         plan.actions.extend((1..).zip(EVMS).map(|(second, rollup)| (second * 700, Action::Deposit(rollup))));
         plan.actions.sort_by_key(|(at, _)| *at);
@@ -350,6 +354,11 @@ impl Plan {
             let intent = Intent::ALL[rng.random_range(0..Intent::ALL.len())];
             let intent = if rng.random_range(0..2) == 0 { Intent::Sound } else { intent };
             self.actions.push((rng.random_range(100..FAULTS_MS), Action::Bundle(intent)));
+        }
+        for _ in 0..rng.random_range(2..9) {
+            let errand = Errand::ALL[rng.random_range(0..Errand::ALL.len())];
+            let errand = if rng.random_range(0..2) == 0 { Errand::Sound } else { errand };
+            self.actions.push((rng.random_range(100..FAULTS_MS), Action::Send(errand)));
         }
         for _ in 0..rng.random_range(0..6) {
             let rollup = EVMS[rng.random_range(0..self.shape.attesters.len())];

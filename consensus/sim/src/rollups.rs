@@ -1,8 +1,9 @@
 //! The EVM rollups that a validator executes, and its operator.
 
 use crate::{
-    bundles::{self, settler},
+    bundles,
     context::Context,
+    messages, relays,
     witness::Witness,
     world::{World, chain_id},
 };
@@ -19,6 +20,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
+use switchyard_bridge_core::predeploys::INBOX;
 use switchyard_mempool::Mempool;
 use switchyard_node::{
     attest::{Attest, AttestParts, Operator, Pool},
@@ -65,13 +67,15 @@ impl OpenRollup {
     }
 }
 
-/// Who has coin in an EVM rollup's genesis: one rich account, and with a bridge the parties of bundles and who settles them.
+/// Who has coin in an EVM rollup's genesis: one rich account, and with a bridge the parties of bundles, the senders of messages, what
+/// Inboxes may pay out for these, and the relayers.
 pub fn funds(world: &World) -> Vec<(Address, U256)> {
     let rich = PrivateKeySigner::from_bytes(&SENDER_SECRET.into()).expect("a secret").address();
     let mut funds = vec![(rich, (U256::ONE << 112) - U256::ONE)];
     if world.hub.bridge().is_some() {
-        funds.push((settler(), U256::from(1_000_000_000_000_000_000u64)));
-        funds.extend(bundles::funds());
+        funds.extend(relays::accounts().map(|account| (account, U256::from(1_000_000_000_000_000_000u64))));
+        funds.extend(bundles::funds().chain(messages::funds()));
+        funds.push((INBOX, U256::from(messages::FREE) * U256::from(world.evms.len() - 1)));
     }
     funds
 }
@@ -108,7 +112,10 @@ fn genesis(world: &World, rollup: RollupId) -> Value {
         for (address, code) in prague_system_contracts() {
             alloc.insert(address.to_string(), json!({ "balance": "0x0", "nonce": "0x1", "code": code }));
         }
-        for (address, account) in switchyard_bridge_contracts::genesis(rollup, &[], &[]) {
+        let others = || world.evms.iter().filter(|other| **other != rollup);
+        let known: Vec<_> = others().map(|other| (*other, chain_id(*other))).collect();
+        let funds: Vec<_> = others().map(|other| (*other, messages::FREE)).collect();
+        for (address, account) in switchyard_bridge_contracts::genesis(rollup, &known, &funds) {
             alloc.insert(address.to_string(), json!(account));
         }
     }

@@ -1,7 +1,7 @@
 //! One run of one plan.
 
 use crate::{
-    bundles::{Parties, Settler},
+    bundles::Parties,
     byzantine::{Behaviour, Liar, Lies, LyingBuilder, Secret},
     check::{self, Violation},
     client::Clients,
@@ -9,9 +9,11 @@ use crate::{
     deposits::Depositors,
     directory::Directory,
     machine::elapsed_ms,
+    messages::Senders,
     network::{Channel, Fabric, Mouth, Process, Said, split_epoch},
     operators::{Edit, Operators},
     plan::{Action, Plan, Stage, pairs},
+    relays::Relays,
     seen::Seen,
     validator::{Settings, Validator},
     witness::Witness,
@@ -111,7 +113,8 @@ struct Run {
     clients: Clients,
     operators: Operators,
     parties: Parties,
-    settler: Settler,
+    senders: Senders,
+    relays: Relays,
     depositors: Depositors,
     /// Records in the log, and since when there are so many.
     changed: (usize, u64),
@@ -158,6 +161,7 @@ pub fn run(plan: &Plan) -> Outcome {
             bundles: w.bundles.decided(),
             settled: w.conservation.settled(),
             deposited: w.conservation.deposited(),
+            messages: w.conservation.messages(),
             votes: w.guard.count(),
             caught: w.guard.caught(),
             records: w.committees.applied(),
@@ -198,7 +202,8 @@ impl Run {
         let clients = Clients::new(witness.clone(), honest, plan.seed);
         let operators = Operators::new(world.clone(), witness.clone(), &liars, plan.seed);
         let parties = Parties::new(witness.clone(), world.evms.clone(), plan.seed);
-        let settler = Settler::new(witness.clone(), &world.evms);
+        let senders = Senders::new(witness.clone(), world.evms.clone(), plan.seed);
+        let relays = Relays::new(plan.seed);
         let depositors = Depositors::new(world.clone(), witness.clone(), plan.seed);
         let mut run = Self {
             context,
@@ -210,7 +215,8 @@ impl Run {
             clients,
             operators,
             parties,
-            settler,
+            senders,
+            relays,
             depositors,
             changed: (0, 0),
             secret: Arc::default(),
@@ -327,6 +333,7 @@ impl Run {
                 }
                 self.operators.want(edit);
             }
+            Action::Send(errand) => self.senders.want(errand),
             Action::Deposit(rollup) => self.depositors.want(rollup),
             Action::Halt { rollup, halted } => {
                 let mut halts = self.world.halted.lock();
@@ -397,7 +404,7 @@ impl Run {
         }
     }
 
-    /// Has the parties of bundles, who settles them, and who signs deposits send what is due.
+    /// Has parties of bundles, senders of messages, who signs deposits, and relayers send what is due.
     fn trade(&mut self) {
         if self.world.hub.bridge().is_none() {
             return;
@@ -411,10 +418,12 @@ impl Run {
                 self.parties.send_alone(now_ms, life);
             } else {
                 self.parties.send(now_ms, life);
-                self.settler.settle(now_ms, life);
+                self.senders.send(now_ms, life);
                 self.depositors.send(now_ms, life);
             }
         }
+        let open: Vec<usize> = (0..self.plan.places()).filter(|place| self.clients.serves(*place)).collect();
+        self.relays.work(&self.validators, &open);
     }
 
     /// Starts again what has ended by itself.
@@ -518,7 +527,10 @@ impl Run {
     fn untold(&self) -> Option<String> {
         let mut untold = None;
         self.witness.tell(|w| untold = w.untold());
-        untold.or_else(|| (!self.parties.are_content()).then(|| "parties still send bundles".into()))
+        untold.or_else(|| {
+            (!self.parties.are_content() || !self.senders.are_content())
+                .then(|| "bundles or messages are still to be sent".into())
+        })
     }
 
     /// A time in which each seat leads once in a network that is well.

@@ -25,6 +25,8 @@ pub struct Seen {
     pub bundles: (usize, usize),
     /// Legs that were settled.
     pub settled: usize,
+    /// Messages that were delivered, and that were refunded.
+    pub messages: (usize, usize),
     /// Deposits that rollups' blocks have brought.
     pub deposited: usize,
     /// Slots voted in.
@@ -56,6 +58,8 @@ impl std::ops::AddAssign for Seen {
         self.bundles.1 += other.bundles.1;
         self.settled += other.settled;
         self.deposited += other.deposited;
+        self.messages.0 += other.messages.0;
+        self.messages.1 += other.messages.1;
         self.votes += other.votes;
         self.caught += other.caught;
         self.records += other.records;

@@ -4,10 +4,12 @@ use crate::{
     context::{Context, Disk},
     machine::{Simulated, elapsed_ms},
     network::{Disorder, Joined},
+    relays::Lane,
     rollups::{OpenRollup, Running},
     witness::Witness,
     world::{OPAQUE, REPLAY_WINDOW, World, address, bls_key},
 };
+use alloy::signers::local::PrivateKeySigner;
 use commonware_runtime::{Handle, Spawner as _, Supervisor as _, deterministic};
 use std::{
     collections::BTreeMap,
@@ -20,8 +22,7 @@ use std::{
     },
     time::Duration,
 };
-use switchyard_bridge_contracts::Prepare;
-use switchyard_bridge_core::{HubLeaf, SignedBundle};
+use switchyard_bridge_core::SignedBundle;
 use switchyard_consensus_core::{BlockBuilder, EngineEvent};
 use switchyard_consensus_engine::{Embedded, EngineConfig, embedded};
 use switchyard_consensus_guard::{LocalSigner, SignGuard, VoteSigner};
@@ -41,7 +42,7 @@ use switchyard_node::{
     relay::Log,
 };
 use switchyard_primitives::RollupId;
-use switchyard_relayer::{Delivery, Hub as _, release, settlement};
+use switchyard_relayer::{Relayer, RelayerParts, Settings as RelayerSettings};
 use switchyard_rollup_core::{Admission, evm::EvmChain};
 use switchyard_rpc::HubTip;
 use switchyard_store::{MemoryStore, Store, StoreError};
@@ -108,7 +109,7 @@ pub struct Life {
     pub machine: Arc<dyn Machine>,
     /// The rollups that it executes.
     pub chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
-    log: Log,
+    log: Arc<Log>,
     over: Arc<AtomicBool>,
     stop: oneshot::Sender<()>,
 }
@@ -340,7 +341,7 @@ impl Validator {
             ended.store(true, Ordering::Release);
         });
         let (ingest, machine, stop) = parts.await.expect("the task begins");
-        let log = Log { hub: states.clone(), store: self.store.clone() };
+        let log = Arc::new(Log { hub: states.clone(), store: self.store.clone() });
         self.life = Some(Life { task: handle, ingest, mempool, hub: states, machine, chains, log, over, stop });
     }
 
@@ -463,16 +464,16 @@ impl Life {
         self.machine.spawn(Box::pin(async move { drop(ingest.submit_bundle(bundle).await) }));
     }
 
-    /// What brings the hub's word on a bundle to a rollup's vault, or on one leg of it that was prepared alone; none where this
-    /// validator sees nothing to do.
-    pub fn settlement(&self, terms: &Prepare) -> Option<Delivery> {
-        let (rollup, id) = (terms.leg.rollup, terms.bundle.id());
-        let calls = settlement(&self.log, &self.chains, id).expect("stores in memory");
-        if let Some(calls) = calls {
-            return calls.into_iter().find(|call| call.rollup == rollup);
-        }
-        let released = HubLeaf::Release { bundle: id, rollup, leg: terms.index };
-        let leaf = (0..self.log.leaves()).find(|leaf| self.log.leaf(*leaf) == Ok(Some(released)))?;
-        release(&self.log, &**self.chains.get(&rollup)?, terms, leaf).expect("stores in memory")
+    /// A relayer beside this validator.
+    pub fn relayer(&self, signer: PrivateKeySigner, settings: RelayerSettings) -> Relayer {
+        Relayer::new(RelayerParts {
+            hub: self.log.clone(),
+            chains: self.chains.clone(),
+            submit: Arc::new(Lane { ingest: self.ingest.clone(), machine: self.machine.clone() }),
+            signer,
+            // The simulation says when its rounds are.
+            tip: watch::channel(0).1,
+            settings,
+        })
     }
 }

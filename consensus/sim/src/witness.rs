@@ -242,18 +242,8 @@ impl Inner {
         }
     }
 
-    /// Legs that a vault holds coin of, and that the hub has decided or released.
-    pub fn unsettled(&self) -> Vec<(RollupId, B256, u8)> {
-        let mut held = self.conservation.holding();
-        held.retain(|(rollup, id, leg)| {
-            let decided = self.bundles.fate(id).is_some_and(|fate| fate.decided.is_some());
-            decided || self.bundles.released().contains(&(*id, *rollup, *leg))
-        });
-        held
-    }
-
     /// What has no end yet of what the bridge must bring to one: a bundle that is not decided, a leg that is not settled, a
-    /// deposit that is not made, a rollup block that is not certified.
+    /// message that has not ended, a deposit that is not made, a rollup block that is not certified.
     pub fn untold(&self) -> Option<String> {
         let is_open = |(_, fate): &(&B256, &Fate)| fate.decided.is_none();
         if let Some((id, fate)) = self.bundles.fates().iter().find(is_open) {
@@ -261,6 +251,9 @@ impl Inner {
         }
         if let Some((rollup, id, leg)) = self.conservation.holding().first() {
             return Some(format!("rollup {rollup} holds leg {leg} of {id}: {:?}", self.bundles.fate(id)));
+        }
+        if let Some((id, message)) = self.conservation.in_messages().next() {
+            return Some(format!("message {id} is neither delivered nor refunded: {message:?}"));
         }
         if let Some(rollup) = self.conservation.lacks() {
             return Some(format!("rollup {rollup} lacks a deposit"));

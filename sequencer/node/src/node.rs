@@ -381,7 +381,7 @@ impl Shared {
         let relayer = Relayer::new(RelayerParts {
             hub: Arc::new(Log { hub: opened.hub.clone(), store: self.store.clone() }),
             chains,
-            submit: Arc::new(Way(gateway)),
+            submit: Arc::new(Way { gateway, runtime: tokio::runtime::Handle::current() }),
             signer,
             tip,
             settings: Settings { rank: config.rank },

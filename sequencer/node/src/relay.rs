@@ -3,8 +3,7 @@
 use crate::hub::{HubStates, bundle_at};
 use alloy::sol_types::SolEvent;
 use alloy_primitives::{B256, Bytes};
-use futures::future::BoxFuture;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use switchyard_bridge_contracts::Outbox;
 use switchyard_bridge_core::{Accumulator, BridgeRecord, BundleRecord, HubLeaf, NodeId, path, predeploys};
 use switchyard_primitives::{RollupId, TxHash};
@@ -15,6 +14,7 @@ use switchyard_rollup_core::{
 };
 use switchyard_rpc::Gateway;
 use switchyard_store::{Store, StoreError};
+use tokio::runtime::Handle;
 
 /// The hub's log.
 pub struct Log {
@@ -96,15 +96,25 @@ impl Hub for Log {
     }
 }
 
+/// How long the relayer waits for the answer to what it offers.
+const ANSWER_WITHIN: Duration = Duration::from_millis(500);
+
 /// The way in that clients have too.
-pub struct Way(pub Arc<dyn Gateway>);
+pub struct Way {
+    /// Where it leads.
+    pub gateway: Arc<dyn Gateway>,
+    /// Where it is gone: the relayer's thread waits.
+    pub runtime: Handle,
+}
 
 impl Submit for Way {
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> BoxFuture<'_, Vec<Result<(), String>>> {
-        Box::pin(async move {
-            let answers = self.0.submit(rollup, transactions).await;
-            answers.into_iter().map(|answer| answer.map(|_| ()).or_else(|rejection| may_come(&rejection))).collect()
-        })
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), String>> {
+        let gateway = self.gateway.clone();
+        // It goes on when nobody waits for it any more: the other rollups' turn must not wait for this one's validators.
+        let offered = self.runtime.spawn(async move { gateway.submit(rollup, transactions).await });
+        let answered = self.runtime.block_on(async { tokio::time::timeout(ANSWER_WITHIN, offered).await });
+        let answers = answered.ok().and_then(Result::ok).unwrap_or_default();
+        answers.into_iter().map(|answer| answer.map(|_| ()).or_else(|rejection| may_come(&rejection))).collect()
     }
 }
 

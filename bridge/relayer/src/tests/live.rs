@@ -107,9 +107,10 @@ fn new_messages_are_looked_at_before_the_rest_of_a_backlog() {
     send(2);
     let mut queue = Queue::new(A.0, B.0, Duration::ZERO);
     let mut found = |count| {
-        queue.scan(&*network.a.reader, &*network.b.reader, count, 8).unwrap();
+        let now = Instant::now();
+        queue.scan(now, (&*network.a.reader, &*network.b.reader), count, 8).unwrap();
         queue.proven = Some(count);
-        let due = queue.due((GENESIS_S, GENESIS_S), 100, 100);
+        let due = queue.due(now, (GENESIS_S, GENESIS_S), 100, 100);
         due.into_iter().map(|(index, _)| index).collect::<Vec<_>>()
     };
     assert_eq!(found(30), Vec::from_iter(22..30), "the newest");

@@ -72,7 +72,7 @@ fn main() -> ExitCode {
     let seen = total.into_inner();
     println!(
         "{seeds} seeds from {from}: {} blocks, {} simulated seconds; {} crashes, {} cut links, {} liars, {} seats caught; {} \
-         transactions accepted, {} rollup blocks, {} of them certified, {} bundles committed and {} aborted, {} legs settled, {} deposits; {} records, {} committees that are not the one before, {} epochs; in {:?}",
+         transactions accepted, {} rollup blocks, {} of them certified, {} bundles committed and {} aborted, {} legs settled, {} messages delivered and {} refunded, {} deposits; {} records, {} committees that are not the one before, {} epochs; in {:?}",
         seen.blocks,
         seen.time_ms / 1000,
         seen.crashes,
@@ -85,6 +85,8 @@ fn main() -> ExitCode {
         seen.bundles.0,
         seen.bundles.1,
         seen.settled,
+        seen.messages.0,
+        seen.messages.1,
         seen.deposited,
         seen.records,
         seen.committees,

@@ -1,22 +1,25 @@
 //! Coin is conserved: on each rollup, after each block, what accounts hold is what the genesis and deposits gave them less what fees have
 //! burnt; each deposit that a quorum has signed is made once, in order, and no other; the
-//! vault holds what the legs in it give; and a bundle ends in one way everywhere, the way that the hub has decided.
+//! vault holds what the legs in it give; a bundle ends in one way everywhere, the way that the hub has decided; and a message is
+//! delivered or refunded, once.
 
 use super::{Verdict, bundles::Bundles, violated};
 use alloy::primitives::{Address, U256};
 use std::{collections::BTreeMap, fmt::Display};
 use switchyard_bridge_contracts::{
-    Ledger, Prepare,
+    Books, Ledger, Prepare,
     ledger::{Row, check_atomic},
 };
-use switchyard_bridge_core::Deposit;
+use switchyard_bridge_core::{Deposit, Message};
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::evm::ExecutedBlock;
 
 /// Follows the coin of all rollups.
 #[derive(Debug, Default)]
 pub struct Conservation {
-    ledgers: BTreeMap<RollupId, (u64, Ledger)>,
+    books: Books,
+    /// The newest block of each rollup that is in the books.
+    newest: BTreeMap<RollupId, u64>,
     /// The legs of each bundle that parties have signed.
     signed: BTreeMap<B256, Vec<Prepare>>,
     /// The deposits of each rollup that a quorum has signed, or will, and how many of them blocks have brought.
@@ -26,7 +29,8 @@ pub struct Conservation {
 impl Conservation {
     /// A rollup begins with this.
     pub fn begin(&mut self, rollup: RollupId, genesis: impl IntoIterator<Item = (Address, U256)>) {
-        self.ledgers.insert(rollup, (0, Ledger::new(genesis)));
+        self.books.begin(rollup, genesis);
+        self.newest.insert(rollup, 0);
     }
 
     /// Parties have signed a bundle, of which nobody else is to get anything.
@@ -49,9 +53,15 @@ impl Conservation {
         self.granted.iter().find(|(_, (deposits, made))| *made < deposits.len()).map(|(rollup, _)| *rollup)
     }
 
-    /// What a leg tells its vault.
-    pub fn terms(&self, id: &B256, leg: u8) -> Option<&Prepare> {
-        self.signed.get(id)?.get(usize::from(leg))
+    /// Messages with coin that are neither delivered nor refunded.
+    pub fn in_messages(&self) -> impl Iterator<Item = (&B256, &Message)> {
+        self.books.open().filter(|(_, message)| message.value > 0)
+    }
+
+    /// Messages that were delivered, and those that were refunded.
+    pub fn messages(&self) -> (usize, usize) {
+        let totals = self.books.totals();
+        (totals.delivered, totals.refunded)
     }
 
     /// A validator has executed a rollup block; the first time for each in order. `balance` reads the state after it.
@@ -59,20 +69,17 @@ impl Conservation {
         &mut self,
         rollup: RollupId,
         block: &ExecutedBlock,
-        balance: impl FnMut(Address) -> Result<U256, E>,
+        mut balance: impl FnMut(Address) -> Result<U256, E>,
     ) -> Verdict {
         let number = block.header.number;
         let wrong = |what: String| violated("conservation", format!("rollup {rollup}, block {number}: {what}"));
-        let Some((newest, ledger)) = self.ledgers.get_mut(&rollup).filter(|(newest, _)| *newest + 1 == number) else {
+        let Some(newest) = self.newest.get_mut(&rollup).filter(|newest| **newest + 1 == number) else {
             return Ok(());
         };
         *newest = number;
         let rows = block.transactions.iter().zip(&block.senders).zip(&block.receipts);
-        ledger.block(
-            &block.header,
-            rows.map(|((transaction, sender), receipt)| Row { transaction, sender: *sender, receipt }),
-        );
-        ledger.deposits(&block.withdrawals);
+        let rows = rows.map(|((transaction, sender), receipt)| Row { transaction, sender: *sender, receipt });
+        self.books.block(rollup, &block.header, rows, &block.withdrawals);
         let (granted, made) = self.granted.entry(rollup).or_default();
         for withdrawal in &block.withdrawals {
             let (recipient, gwei) = (withdrawal.address, withdrawal.amount);
@@ -85,12 +92,15 @@ impl Conservation {
             }
             *made += 1;
         }
-        match ledger.check(balance) {
-            Ok(Ok(())) => {}
-            Ok(Err(unbalanced)) => return wrong(unbalanced.to_string()),
-            Err(error) => return wrong(error.to_string()),
+        // Names whoever messages bring coin to.
+        self.books.accounts();
+        match self.books.ledger(rollup).map(|ledger| ledger.check(&mut balance)) {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(unbalanced))) => return wrong(unbalanced.to_string()),
+            Some(Err(error)) => return wrong(error.to_string()),
+            None => return wrong("no such rollup".into()),
         }
-        match check_atomic(self.ledgers.values().map(|(_, ledger)| ledger)) {
+        match check_atomic(self.books.ledgers().map(|(_, ledger)| ledger)) {
             Ok(()) => Ok(()),
             Err(torn) => wrong(torn.to_string()),
         }
@@ -98,10 +108,10 @@ impl Conservation {
 
     /// Whether each end of a leg is the hub's decision.
     pub fn ends(&self, bundles: &Bundles) -> Verdict {
-        for (rollup, (_, ledger)) in &self.ledgers {
+        for (rollup, ledger) in self.books.ledgers() {
             for ((id, leg), committed) in ledger.settled() {
                 let decided = bundles.fate(id).and_then(|fate| fate.decided).map(|(committed, _)| committed);
-                let released = bundles.released().contains(&(*id, *rollup, *leg));
+                let released = bundles.released().contains(&(*id, rollup, *leg));
                 if decided != Some(*committed) && (*committed || !released) {
                     return violated(
                         "conservation",
@@ -116,8 +126,7 @@ impl Conservation {
     /// Whether each leg of a bundle was prepared.
     pub fn is_prepared(&self, id: &B256) -> bool {
         let prepared = |leg: &Prepare| {
-            let ledger = self.ledgers.get(&leg.leg.rollup).map(|(_, ledger)| ledger);
-            ledger.is_some_and(|ledger| {
+            self.books.ledger(leg.leg.rollup).is_some_and(|ledger| {
                 ledger.holding().any(|held| held == (*id, leg.index))
                     || ledger.settled().contains_key(&(*id, leg.index))
             })
@@ -127,21 +136,21 @@ impl Conservation {
 
     /// Whether a leg of a bundle has ended.
     pub fn has_ended(&self, id: &B256) -> bool {
-        self.ledgers.values().any(|(_, ledger)| ledger.settled().keys().any(|(bundle, _)| bundle == id))
+        self.books.ledgers().any(|(_, ledger)| ledger.settled().keys().any(|(bundle, _)| bundle == id))
     }
 
     /// Legs that a vault holds coin of.
     pub fn holding(&self) -> Vec<(RollupId, B256, u8)> {
-        let of = |(rollup, (_, ledger)): (&RollupId, &(u64, Ledger))| {
-            ledger.holding().map(|(id, leg)| (*rollup, id, leg)).collect::<Vec<_>>()
+        let of = |(rollup, ledger): (RollupId, &Ledger)| {
+            ledger.holding().map(|(id, leg)| (rollup, id, leg)).collect::<Vec<_>>()
         };
-        self.ledgers.iter().flat_map(of).collect()
+        self.books.ledgers().flat_map(of).collect()
     }
 
-    /// At the end of a run, when nobody holds anything back: whoever is named in a bundle has what it must have, and no
-    /// vault anything. `balance` reads a rollup's newest state.
+    /// At the end of a run, when nobody holds anything back: whoever is named in a bundle has what it must have, no vault
+    /// anything, and Inboxes what messages have left there. `balance` reads a rollup's newest state.
     pub fn finish<E: Display>(
-        &self,
+        &mut self,
         bundles: &Bundles,
         mut balance: impl FnMut(RollupId, Address) -> Result<U256, E>,
     ) -> Verdict {
@@ -149,11 +158,16 @@ impl Conservation {
         if let Some((rollup, id, leg)) = self.holding().first() {
             return wrong(format!("rollup {rollup}: the vault still holds leg {leg} of {id}: {:?}", bundles.fate(id)));
         }
+        match self.books.check(&mut balance) {
+            Ok(Ok(_)) => {}
+            Ok(Err(unbalanced)) => return wrong(unbalanced.to_string()),
+            Err(error) => return wrong(error.to_string()),
+        }
         for (id, legs) in &self.signed {
             let committed = bundles.fate(id).and_then(|fate| fate.decided).is_some_and(|(committed, _)| committed);
             for prepare in legs {
                 let (rollup, index) = (prepare.leg.rollup, prepare.index);
-                let ended = self.ledgers.get(&rollup).and_then(|(_, ledger)| ledger.settled().get(&(*id, index)));
+                let ended = self.books.ledger(rollup).and_then(|ledger| ledger.settled().get(&(*id, index)));
                 if committed && ended != Some(&true) {
                     return wrong(format!("{id} is committed, and leg {index} has ended with {ended:?}"));
                 }
@@ -179,6 +193,6 @@ impl Conservation {
 
     /// Legs that are settled.
     pub fn settled(&self) -> usize {
-        self.ledgers.values().map(|(_, ledger)| ledger.settled().len()).sum()
+        self.books.ledgers().map(|(_, ledger)| ledger.settled().len()).sum()
     }
 }

@@ -17,8 +17,10 @@ pub(crate) const SCAN_MAX: u64 = 4096;
 const WAITING_MAX: usize = 65_536;
 /// Of these, what only new ones may take.
 const FOR_NEW: usize = 16_384;
-/// A message younger than this, by the hub's clock, goes before older ones.
-const LIVE_SECONDS: u64 = 10;
+/// A message that is not of a backlog goes before those that are, for so long.
+const LIVE: Duration = Duration::from_secs(10);
+/// More new messages than this at one look are a backlog.
+const LIVE_MAX: u64 = 64;
 /// First pause after an attempt that came to nothing; twice as long after each further one.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause between two attempts to deliver a message whose recipient fails.
@@ -39,9 +41,7 @@ pub(crate) struct Waiting {
     is_sent: bool,
     not_before: Instant,
     seen: Instant,
-    /// By the source's block timestamps, seconds.
-    sent_at: u64,
-    /// By the destination's.
+    /// By the destination's block timestamps, seconds.
     deadline: u64,
     /// The one that it must come after.
     previous: Option<u64>,
@@ -62,6 +62,8 @@ pub(crate) struct Queue {
     notices: Vec<u64>,
     /// When somebody else was last seen to deliver.
     others: Option<Instant>,
+    /// When a message was last seen that is not of a backlog.
+    live: Option<Instant>,
     /// Messages under the newest root that the destination knows, or is about to.
     pub(crate) proven: Option<u64>,
 }
@@ -69,7 +71,18 @@ pub(crate) struct Queue {
 impl Queue {
     pub(crate) fn new(source: RollupId, destination: RollupId, delay: Duration) -> Self {
         let (waiting, notices) = (BTreeMap::new(), Vec::new());
-        Self { source, destination, delay, scanned: 0, left: 0..0, waiting, notices, others: None, proven: None }
+        Self {
+            source,
+            destination,
+            delay,
+            scanned: 0,
+            left: 0..0,
+            waiting,
+            notices,
+            others: None,
+            live: None,
+            proven: None,
+        }
     }
 
     /// Looks at up to `most` messages of an outbox of `count`, and leaves out what is settled at the destination already. New messages
@@ -84,7 +97,8 @@ impl Queue {
         let mut looked = 0;
         if count > self.scanned {
             let first = self.scanned.max(count.saturating_sub(most));
-            let end = self.look(now, (from, to), first..count, WAITING_MAX)?;
+            let is_live = count - self.scanned <= LIVE_MAX;
+            let end = self.look(now, (from, to), first..count, (is_live, WAITING_MAX))?;
             looked = end - first;
             for skipped in [self.scanned..first, end..count].into_iter().filter(|skipped| !skipped.is_empty()) {
                 let start = if self.left.is_empty() { skipped.start } else { self.left.start.min(skipped.start) };
@@ -93,7 +107,7 @@ impl Queue {
             self.scanned = count;
         }
         let end = self.left.end.min(self.left.start.saturating_add(most - looked));
-        self.left.start = self.look(now, (from, to), self.left.start..end, WAITING_MAX - FOR_NEW)?;
+        self.left.start = self.look(now, (from, to), self.left.start..end, (false, WAITING_MAX - FOR_NEW))?;
         Ok(())
     }
 
@@ -103,10 +117,9 @@ impl Queue {
         seen: Instant,
         (from, to): (&dyn EvmChain, &dyn EvmChain),
         indices: Range<u64>,
-        limit: usize,
+        (is_live, limit): (bool, usize),
     ) -> Result<u64, Failed> {
         let at_source = |source| Failed::Rollup { rollup: self.source, source };
-        let mut block = (0, 0);
         for index in indices.clone() {
             if self.waiting.len() >= limit {
                 return Ok(index);
@@ -121,22 +134,19 @@ impl Queue {
                 self.notices.extend(is_notice.then_some(index));
                 continue;
             }
-            if block.0 != sent.block {
-                block = (sent.block, from.header(sent.block).map_err(at_source)?.map_or(0, |header| header.timestamp));
-            }
             let waiting = Waiting {
                 attempts: 0,
                 is_late: false,
-                is_live: true,
+                is_live,
                 is_notice,
                 is_sent: false,
                 not_before: seen + self.delay,
                 seen,
-                sent_at: block.1,
                 deadline: sent.message.deadline,
                 previous: sent.message.previous.checked_sub(1),
             };
             self.waiting.insert(index, waiting);
+            self.live = if is_live { Some(seen) } else { self.live };
         }
         Ok(indices.end)
     }
@@ -154,22 +164,25 @@ impl Queue {
 
     /// Whether it is this relayer's turn with a message.
     fn is_ready(&self, waiting: &Waiting, now: Instant) -> bool {
-        // Where lower ranks are at work, a second transaction for what they are about to deliver is wasted.
-        let yields = self.others.is_some_and(|at| now < at + self.delay) && now < waiting.seen + YIELD_MAX;
-        !waiting.is_sent && waiting.not_before <= now && !yields
+        let is_left_to_others = self.yields(now) && now < waiting.seen + YIELD_MAX;
+        !waiting.is_sent && waiting.not_before <= now && !is_left_to_others
     }
 
-    /// What is to be tried now, live ones first: at most `live`, of which at most `old` are not. `now_s` is the hub's clock,
-    /// `block_s` the least timestamp of a destination's block that holds what is sent now.
-    pub(crate) fn due(
-        &mut self,
-        now: Instant,
-        (now_s, block_s): (u64, u64),
-        live: usize,
-        old: usize,
-    ) -> Vec<(u64, Waiting)> {
+    /// Whether lower ranks are at work: a second transaction for what they are about to deliver is wasted.
+    pub(crate) fn yields(&self, now: Instant) -> bool {
+        self.others.is_some_and(|at| now < at + self.delay)
+    }
+
+    /// Whether a message was seen lately that is not of a backlog: more of them may come.
+    pub(crate) fn is_live(&self, now: Instant) -> bool {
+        self.live.is_some_and(|at| now < at + LIVE)
+    }
+
+    /// What is to be tried now, live ones first: at most `live`, of which at most `old` are not. `block_s` is the least timestamp of a
+    /// destination's block that holds what is sent now.
+    pub(crate) fn due(&mut self, now: Instant, block_s: u64, live: usize, old: usize) -> Vec<(u64, Waiting)> {
         for waiting in self.waiting.values_mut() {
-            waiting.is_live = waiting.sent_at + LIVE_SECONDS >= now_s;
+            waiting.is_live &= now < waiting.seen + self.delay + LIVE;
             if !waiting.is_late && !waiting.is_sent && waiting.deadline < block_s {
                 // What has failed so far was to deliver it: ending it waits for nothing more.
                 (waiting.is_late, waiting.attempts, waiting.not_before) = (true, 0, now + self.delay);
@@ -247,9 +260,10 @@ impl Queue {
         }
     }
 
-    /// An attempt was decided.
-    pub(crate) fn decided(&mut self, now: Instant, to: &dyn EvmChain, index: u64) -> Result<(), Failed> {
+    /// An attempt was decided; `is_ours` if it has not failed.
+    pub(crate) fn decided(&mut self, now: Instant, to: &dyn EvmChain, index: u64, is_ours: bool) -> Result<(), Failed> {
         if is_settled(to, self.destination, self.source, index)? {
+            self.others = if is_ours { self.others } else { Some(now) };
             self.settled(index);
         } else if let Some(waiting) = self.waiting.get_mut(&index) {
             waiting.is_sent = false;

@@ -28,9 +28,10 @@ use tokio::{runtime::Handle, sync::watch};
 const WINDOW: usize = 256;
 /// Of these, what only live messages may take.
 const FOR_LIVE: usize = 64;
-/// Older messages are sent while what is undecided takes no more than this part of a block's gas: half. So they never fill the next
-/// block, and a live one is in it.
-const OLD_PART: u64 = 2;
+/// A backlog is sent while what is undecided takes no more than this part of a block's gas, so that there is always room in the next
+/// block; and a smaller one while live messages come, which are executed behind it.
+const BACKLOG_PART: u64 = 2;
+const BACKLOG_PART_BESIDE_LIVE: u64 = 8;
 /// Refunds tried out in one round.
 const REFUNDS: usize = 64;
 /// Attempts to pay back; anyone may go on.
@@ -146,8 +147,8 @@ impl Relayer {
         }
     }
 
-    /// Does what there is to do at a time, never earlier than the one before. What fails is tried again in a later round, and one rollup's trouble is no other's. Says whether a
-    /// rollup has not seen enough of the hub for something that waits.
+    /// Does what there is to do at a time, never earlier than the one before. What fails is tried again in a later round, and one rollup's
+    /// trouble is no other's. Says whether a rollup has not seen enough of the hub for something that waits.
     pub fn round(&mut self, now: Instant) -> bool {
         let rollups = self.parts.hub.rollups();
         let mut waits = false;
@@ -265,7 +266,7 @@ impl Side {
                 if let Some(queue) = self.queues.get_mut(&source) {
                     match end {
                         End::Unsent => queue.unsent(index),
-                        End::Done | End::Failed => queue.decided(self.now, &*self.chain, index)?,
+                        End::Done | End::Failed => queue.decided(self.now, &*self.chain, index, end == End::Done)?,
                     }
                 }
             }
@@ -316,18 +317,25 @@ impl Side {
 
     /// Delivers what is due of one source.
     fn deliver(&mut self, parts: &RelayerParts, source: RollupId) -> Result<(), Failed> {
-        let clock = (parts.hub.now_s(), self.block_s(&*parts.hub));
+        let block_s = self.block_s(&*parts.hub);
+        let part = match self.queues.values().any(|queue| queue.is_live(self.now)) {
+            true => BACKLOG_PART_BESIDE_LIVE,
+            false => BACKLOG_PART,
+        };
         let (Some(from), Some(queue)) = (parts.chains.get(&source), self.queues.get_mut(&source)) else {
             return Ok(());
         };
         let Some(count) = queue.proven.filter(|_| !queue.is_empty()) else { return Ok(()) };
         let at_source = |error| Failed::Rollup { rollup: source, source: error };
         let live = WINDOW.saturating_sub(self.desk.len());
-        let due = queue.due(self.now, clock, live, live.saturating_sub(FOR_LIVE));
-        let gas_for_old = self.chain.head().header.gas_limit / OLD_PART;
+        let due = queue.due(self.now, block_s, live, live.saturating_sub(FOR_LIVE));
+        let gas_for_backlog = self.chain.head().header.gas_limit / part;
         for (index, waiting) in due {
             let Some(queue) = self.queues.get_mut(&source) else { continue };
             if queue.is_settled(self.now, &*self.chain, index)? {
+                if queue.yields(self.now) {
+                    return Ok(());
+                }
                 continue;
             }
             let Some(sent) = from.sent(index).map_err(at_source)? else { continue };
@@ -336,13 +344,13 @@ impl Side {
             let gas = gas.clamp(sent.message.gas_limit, RECIPIENT_GAS_MAX.max(sent.message.gas_limit));
             let call = deliver_call(&sent, count, path, gas, waiting.is_late);
             let undecided = self.desk.gas();
-            if !waiting.is_live && undecided > 0 && undecided.saturating_add(call.gas) > gas_for_old {
+            if !waiting.is_live && undecided > 0 && undecided.saturating_add(call.gas) > gas_for_backlog {
                 return Ok(());
             }
             // What has failed before is tried out first, which costs nobody anything.
             if waiting.attempts > 0 && !waiting.is_late && !self.would_deliver(&call)? {
                 if let Some(queue) = self.queues.get_mut(&source) {
-                    queue.decided(self.now, &*self.chain, index)?;
+                    queue.decided(self.now, &*self.chain, index, false)?;
                 }
                 continue;
             }

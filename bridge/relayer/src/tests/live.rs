@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::queue::Queue;
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 const FRIEND: Address = Address::repeat_byte(0xb7);
 /// More than the relayer has undecided at a time, or a few blocks hold.
 const BACKLOG: u64 = 100;
 
-/// A network whose relayer was away while messages were sent; all of them are certified, and older than what counts as live.
+/// A network whose relayer was away while messages were sent; all of them are certified.
 fn with_backlog() -> Network {
     let mut network = Network::new();
     for _ in 0..BACKLOG {
@@ -17,7 +17,6 @@ fn with_backlog() -> Network {
     while network.pool.len(A.0) > 0 {
         network.block();
     }
-    network.pass(60);
     network.block();
     assert_eq!(network.a.reader.outbox_count(), BACKLOG);
     network
@@ -50,7 +49,7 @@ fn a_live_message_is_in_the_next_block_whatever_waits_besides() {
     assert!(network.is_settled(BACKLOG), "the live one is delivered");
     assert!(settled(&network) < BACKLOG, "and not the whole backlog before it");
 
-    for _ in 0..40 {
+    for _ in 0..2 * BACKLOG {
         network.round(&mut relayer);
         network.block();
     }
@@ -79,19 +78,26 @@ fn what_was_refused_at_the_door_is_no_failure_of_its_recipient() {
 #[test]
 fn a_higher_rank_leaves_to_a_lower_one_what_that_one_delivers() {
     let mut network = with_backlog();
-    let (mut first, mut second) = (network.relayer(0), network.relayer(1));
-    for _ in 0..40 {
+    let (delay, begin) = (Duration::from_secs(2), Instant::now());
+    let mut second = Queue::new(A.0, B.0, delay);
+    second.scan(begin, (&*network.a.reader, &*network.b.reader), BACKLOG, BACKLOG).unwrap();
+    second.proven = Some(BACKLOG);
+    let mut due = |second: &mut Queue, now| !second.due(now, GENESIS_S, 100, 100).is_empty();
+    assert!(!due(&mut second, begin), "it is the first one's turn");
+    let now = begin + delay;
+    assert!(due(&mut second, now));
+
+    let mut first = network.relayer(0);
+    while settled(&network) == 0 {
         network.round(&mut first);
-        network.round(&mut second);
         network.block();
     }
-    assert_eq!(settled(&network), BACKLOG);
-    let nonce = |i: u8| {
-        let head = network.b.reader.head().header.number;
-        network.b.reader.account(head, key(i).address()).unwrap().map_or(0, |account| account.nonce)
-    };
-    assert!(nonce(2) > BACKLOG, "the first has delivered all, and proven and nudged");
-    assert_eq!(nonce(3), 0, "the second has sent nothing");
+    assert!(second.is_settled(now, &*network.b.reader, 0).unwrap(), "by the first one");
+    assert!(!due(&mut second, now), "which is at work");
+    for index in 0..BACKLOG {
+        assert_eq!(second.is_settled(now, &*network.b.reader, index).unwrap(), network.is_settled(index));
+    }
+    assert!(due(&mut second, now + delay), "and then is not");
 }
 
 #[test]
@@ -110,11 +116,11 @@ fn new_messages_are_looked_at_before_the_rest_of_a_backlog() {
         let now = Instant::now();
         queue.scan(now, (&*network.a.reader, &*network.b.reader), count, 8).unwrap();
         queue.proven = Some(count);
-        let due = queue.due(now, (GENESIS_S, GENESIS_S), 100, 100);
-        due.into_iter().map(|(index, _)| index).collect::<Vec<_>>()
+        let due = queue.due(now, GENESIS_S, 100, 100);
+        due.into_iter().map(|(index, _)| index).collect::<BTreeSet<_>>()
     };
-    assert_eq!(found(30), Vec::from_iter(22..30), "the newest");
-    assert_eq!(found(32), Vec::from_iter((0..6).chain(22..32)), "what is new, and then the oldest");
-    assert_eq!(found(32), Vec::from_iter((0..14).chain(22..32)));
-    assert_eq!(found(32), Vec::from_iter(0..32), "and all in the end");
+    assert_eq!(found(30), BTreeSet::from_iter(22..30), "the newest");
+    assert_eq!(found(32), BTreeSet::from_iter((0..6).chain(22..32)), "what is new, and then the oldest");
+    assert_eq!(found(32), BTreeSet::from_iter((0..14).chain(22..32)));
+    assert_eq!(found(32), BTreeSet::from_iter(0..32), "and all in the end");
 }

@@ -82,7 +82,7 @@ fn a_higher_rank_leaves_to_a_lower_one_what_that_one_delivers() {
     let mut second = Queue::new(A.0, B.0, delay);
     second.scan(begin, (&*network.a.reader, &*network.b.reader), BACKLOG, BACKLOG).unwrap();
     second.proven = Some(BACKLOG);
-    let mut due = |second: &mut Queue, now| !second.due(now, GENESIS_S, 100, 100).is_empty();
+    let due = |second: &mut Queue, now| !second.due(now, GENESIS_S, 100, 100).is_empty();
     assert!(!due(&mut second, begin), "it is the first one's turn");
     let now = begin + delay;
     assert!(due(&mut second, now));

@@ -296,9 +296,9 @@ impl Run {
         match action {
             Action::Crash { validator, lost } => self.crash(validator, lost),
             Action::CrashLeader { lost } => {
-                let mut leader = 0;
+                let mut leader = None;
                 self.witness.tell(|w| leader = w.leader);
-                self.crash(leader, lost);
+                self.crash(leader.expect("somebody leads"), lost);
             }
             Action::Await(stage) => self.reach(stage).await,
             Action::Start { validator } => {

@@ -61,7 +61,7 @@ pub struct Inner {
     /// Times that one direction of a link was cut.
     pub cuts: u64,
     /// Who was last asked for a block.
-    pub leader: usize,
+    pub leader: Option<usize>,
     /// The validators' identities.
     places: Vec<B256>,
     violation: Option<Violation>,
@@ -93,7 +93,7 @@ impl Witness {
             byzantine,
             crashes: 0,
             cuts: 0,
-            leader: 0,
+            leader: None,
             places: world.validators.iter().map(|seat| seat.identity).collect(),
             violation: None,
             time_ms: 0,

@@ -184,7 +184,7 @@ impl LyingBuilder {
 
 impl BlockBuilder for LyingBuilder {
     async fn build(&self, parent: Arc<Block>, ancestors: Ancestors) -> Option<Block> {
-        self.witness.tell(|w| w.leader = self.place);
+        self.witness.tell(|w| w.leader = Some(self.place));
         let block = self.honest.build(parent.clone(), ancestors).await?;
         match self.behaviour {
             Some(Behaviour::Invalid) => Some(self.spoil(&block, &parent)),

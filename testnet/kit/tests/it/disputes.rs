@@ -20,7 +20,7 @@ use switchyard_proto::v1::{
     GetSettleableRequest, GetSettleableResponse, StreamBlocksRequest, block_service_client::BlockServiceClient,
     bridge_service_client::BridgeServiceClient,
 };
-use switchyard_testnet_kit::{Sent, Wallet, submit_evm, submit_raw};
+use switchyard_testnet_kit::{Sent, Wallet, conserved, submit_evm, submit_raw};
 use switchyard_testnet_local::{Client, Options, Testnet, accounts::ACCOUNTS};
 use tonic::{Code, Response, Status};
 
@@ -155,5 +155,6 @@ async fn who_challenges_what_is_right_or_contradicts_itself_loses_stake_and_the_
     for index in [0, 1] {
         assert_eq!(shown(&testnet, &nodes[1], operator(&testnet, index).0), (stake, false));
     }
+    conserved(&client, &nodes[0], &testnet.dir().genesis().unwrap()).await.unwrap();
     assert!(testnet.stop_all().await.is_empty(), "every validator stops when asked");
 }

@@ -22,7 +22,7 @@ use crate::{
 use alloy::primitives::{Address, U256};
 use parking_lot::Mutex;
 use std::{collections::BTreeSet, sync::Arc};
-use switchyard_bridge_core::SystemState;
+use switchyard_bridge_core::{Message, SystemState};
 use switchyard_consensus_core::{Committee, EngineEvent};
 use switchyard_primitives::{B256, RollupId};
 use switchyard_rollup_core::evm::ExecutedBlock;
@@ -252,13 +252,16 @@ impl Inner {
         if let Some((rollup, id, leg)) = self.conservation.holding().first() {
             return Some(format!("rollup {rollup} holds leg {leg} of {id}: {:?}", self.bundles.fate(id)));
         }
-        if let Some((id, message)) = self.conservation.in_messages().next() {
+        let lies = |identity: &B256| self.byzantine.iter().any(|place| self.places[*place] == *identity);
+        // Its delivery needs the source's word, its refund the destination's too.
+        let able = self.attested.able(|identity| !lies(identity));
+        let ends = |message: &Message| able.contains(&message.source) && able.contains(&message.destination);
+        if let Some((id, message)) = self.conservation.in_messages().find(|(_, message)| ends(message)) {
             return Some(format!("message {id} is neither delivered nor refunded: {message:?}"));
         }
         if let Some(rollup) = self.conservation.lacks() {
             return Some(format!("rollup {rollup} lacks a deposit"));
         }
-        let lies = |identity: &B256| self.byzantine.iter().any(|place| self.places[*place] == *identity);
         let outstanding = self.attested.outstanding(&self.derivation, |identity| !lies(identity));
         outstanding.map(|(rollup, number)| format!("block {number} of rollup {rollup} is not certified"))
     }

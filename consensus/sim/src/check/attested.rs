@@ -98,12 +98,11 @@ impl Attested {
         self.states.get(&height)
     }
 
-    /// A rollup block that is not certified though operators with a quorum of its stake are well: honest, and always there in the
-    /// end.
-    pub fn outstanding(&self, derivation: &Derivation, well: impl Fn(&B256) -> bool) -> Option<(RollupId, u64)> {
-        let (_, state) = self.states.last_key_value()?;
-        let bridge = state.bridge()?;
-        let is_due = |rollup: RollupId| {
+    /// The rollups of whose stake operators that are well have a quorum: honest, and always there in the end.
+    pub fn able(&self, well: impl Fn(&B256) -> bool) -> BTreeSet<RollupId> {
+        let Some((_, state)) = self.states.last_key_value() else { return BTreeSet::new() };
+        let Some(bridge) = state.bridge() else { return BTreeSet::new() };
+        let is_able = |rollup: RollupId| {
             let attesters = bridge.attesters(state, rollup);
             let stake = |all: bool| -> u128 {
                 let counted = attesters.iter().filter(|(identity, ..)| all || well(identity));
@@ -111,9 +110,14 @@ impl Attested {
             };
             BridgeState::is_quorum(stake(false), stake(true))
         };
-        let due = bridge.rollups().keys().filter(|rollup| is_due(**rollup));
-        due.map(|rollup| (*rollup, self.newest.get(rollup).map_or(1, |newest| newest.number + 1)))
-            .find(|(rollup, next)| derivation.newest(*rollup) >= *next)
+        bridge.rollups().keys().copied().filter(|rollup| is_able(*rollup)).collect()
+    }
+
+    /// A rollup block that is not certified though [`Self::able`] operators are to.
+    pub fn outstanding(&self, derivation: &Derivation, well: impl Fn(&B256) -> bool) -> Option<(RollupId, u64)> {
+        let next = |rollup| (rollup, self.newest.get(&rollup).map_or(1, |newest| newest.number + 1));
+        let mut due = self.able(well).into_iter().map(next);
+        due.find(|(rollup, next)| derivation.newest(*rollup) >= *next)
     }
 
     /// Rollup blocks that are certified.

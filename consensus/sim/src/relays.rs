@@ -63,6 +63,13 @@ impl Relays {
         Self { ranks: (0..RANKS).map(|_| None).collect(), rng: rng_for(seed, "relays") }
     }
 
+    /// A validator ends, and the relayers beside it, which hold its rollups' databases open.
+    pub fn lose(&mut self, place: usize) {
+        for working in &mut self.ranks {
+            working.take_if(|working| working.place == place);
+        }
+    }
+
     /// Each does what there is to do. One that has no validator goes to one of `open`, which take transactions.
     pub fn work(&mut self, validators: &[Validator], open: &[usize]) {
         for (signer, (rank, working)) in SIGNERS.iter().zip((0..).zip(&mut self.ranks)) {

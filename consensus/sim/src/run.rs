@@ -286,6 +286,7 @@ impl Run {
     fn crash(&mut self, seat: usize, lost: u64) {
         let now_ms = self.now_ms();
         self.clients.lose(seat);
+        self.relays.lose(seat);
         self.fabric.directory().leave(seat);
         for validator in self.validators.iter_mut().filter(|v| v.index == seat) {
             validator.crash(now_ms, lost).expect("a store in memory");

@@ -67,6 +67,15 @@ fn all_crash_at_once_at_any_stage_and_bundles_end() {
 }
 
 #[test]
+fn all_begin_again_at_once_with_their_relayers_elsewhere() {
+    let again = |validator| [Action::Crash { validator, lost: 0 }, Action::Start { validator }];
+    let mut actions = vec![(500, Action::Bundle(Intent::Sound)), (500, Action::Await(Stage::Voted))];
+    actions.extend((0..VALIDATORS).flat_map(again).map(|action| (500, action)));
+    let seen = check(&plan(417, actions)).seen;
+    assert_eq!((seen.bundles, seen.crashes), ((1, 0), 4), "{seen:?}");
+}
+
+#[test]
 fn an_operator_that_is_needed_crashes_at_any_stage_and_bundles_end() {
     let seen = at_each_stage(412, &[Action::Crash { validator: OPERATORS[1], lost: 0 }], three_attest);
     assert!(seen.bundles.0 > 0, "{seen:?}");

@@ -4,12 +4,12 @@
 
 use super::{
     CliError, Connect, Printer,
-    record::{By, Keys, Part, open, problem, read, read_parts, send},
+    record::{Keys, Part, SignArgs, SubmitArgs, open, problem, read, read_parts, send},
 };
 use alloy_primitives::{Address, utils::parse_ether};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::{io::Write, path::PathBuf};
+use std::io::Write;
 use switchyard_bridge_core::{BridgeError, BridgeRecord, Deposit, Deposits};
 use switchyard_primitives::{B256, RollupId};
 use switchyard_proto::hash;
@@ -40,26 +40,9 @@ enum DepositCommand {
         credits: Vec<Deposit>,
     },
     /// Sign a proposal with this validator's BLS key
-    Sign {
-        /// Whose key.
-        #[command(flatten)]
-        by: By,
-        /// The proposal
-        #[arg(long, value_name = "FILE")]
-        proposal: PathBuf,
-    },
+    Sign(SignArgs),
     /// Send a proposal with the parts that validators have signed, and wait until it is final
-    Submit {
-        /// The node.
-        #[command(flatten)]
-        connect: Connect,
-        /// The proposal
-        #[arg(long, value_name = "FILE")]
-        proposal: PathBuf,
-        /// What `deposit sign` has printed; once for each validator
-        #[arg(long, value_name = "FILE", required = true)]
-        part: Vec<PathBuf>,
-    },
+    Submit(SubmitArgs),
 }
 
 /// Reads ADDRESS=AMOUNT.
@@ -118,7 +101,7 @@ pub async fn deposit(args: DepositArgs, out: &mut (dyn Write + Send)) -> Result<
             let proposal = Proposal { network, rollup, epoch, first, deposits: deposits.collect() };
             Printer { out, json: true }.print(String::new, || json!(proposal))
         }
-        DepositCommand::Sign { by, proposal } => {
+        DepositCommand::Sign(SignArgs { by, proposal }) => {
             let proposal: Proposal = read(&proposal)?;
             let Keys { identity, bls } = by.keys()?;
             let Proposal { network, rollup, epoch, first, .. } = proposal;
@@ -127,7 +110,7 @@ pub async fn deposit(args: DepositArgs, out: &mut (dyn Write + Send)) -> Result<
             let part = Part { identity, signature };
             Printer { out, json: true }.print(String::new, || json!(part))
         }
-        DepositCommand::Submit { connect, proposal: path, part } => {
+        DepositCommand::Submit(SubmitArgs { connect, proposal: path, part }) => {
             let (mut node, state) = open(&connect).await?;
             let proposal: Proposal = read(&path)?;
             let parts = read_parts(&part)?;

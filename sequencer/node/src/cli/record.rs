@@ -74,6 +74,31 @@ pub(super) struct By {
     identity: Option<B256>,
 }
 
+/// Arguments of `sign`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct SignArgs {
+    /// Whose key.
+    #[command(flatten)]
+    pub(super) by: By,
+    /// The proposal
+    #[arg(long, value_name = "FILE")]
+    pub(super) proposal: PathBuf,
+}
+
+/// Arguments of `submit`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct SubmitArgs {
+    /// The node.
+    #[command(flatten)]
+    pub(super) connect: Connect,
+    /// The proposal
+    #[arg(long, value_name = "FILE")]
+    pub(super) proposal: PathBuf,
+    /// What `sign` has printed; once for each validator
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(super) part: Vec<PathBuf>,
+}
+
 /// A validator, and the secret of its BLS key.
 pub(super) struct Keys {
     /// Its identity.

@@ -5,7 +5,7 @@
 
 use super::{
     CliError, Connect, Printer,
-    record::{By, Keys, Part, open, problem, read, read_parts, send},
+    record::{By, Keys, Part, SignArgs, SubmitArgs, open, problem, read, read_parts, send},
 };
 use crate::{config::Config, keys::read_bls};
 use alloy_primitives::FixedBytes;
@@ -53,26 +53,9 @@ enum StakeCommand {
         changes: PathBuf,
     },
     /// Sign a proposal with this validator's BLS key
-    Sign {
-        /// Whose key.
-        #[command(flatten)]
-        by: By,
-        /// The proposal
-        #[arg(long, value_name = "FILE")]
-        proposal: PathBuf,
-    },
+    Sign(SignArgs),
     /// Send a proposal with the parts that validators have signed, and wait until it is final
-    Submit {
-        /// The node.
-        #[command(flatten)]
-        connect: Connect,
-        /// The proposal
-        #[arg(long, value_name = "FILE")]
-        proposal: PathBuf,
-        /// What `stake sign` has printed; once for each validator
-        #[arg(long, value_name = "FILE", required = true)]
-        part: Vec<PathBuf>,
-    },
+    Submit(SubmitArgs),
     /// Change something of this validator's own, and wait until it is final
     Update {
         /// The node.
@@ -173,7 +156,7 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             let proposal = Proposal { network, epoch, serial, changes: entries };
             Printer { out, json: true }.print(String::new, || json!(proposal))
         }
-        StakeCommand::Sign { by, proposal: path } => {
+        StakeCommand::Sign(SignArgs { by, proposal: path }) => {
             let proposal: Proposal = read(&path)?;
             let Keys { identity, bls } = by.keys()?;
             let Proposal { network, epoch, serial, .. } = proposal;
@@ -183,7 +166,7 @@ pub async fn stake(args: StakeArgs, out: &mut (dyn Write + Send)) -> Result<(), 
             let part = Part { identity, signature };
             Printer { out, json: true }.print(String::new, || json!(part))
         }
-        StakeCommand::Submit { connect, proposal: path, part } => {
+        StakeCommand::Submit(SubmitArgs { connect, proposal: path, part }) => {
             let (mut node, state) = open(&connect).await?;
             let proposal: Proposal = read(&path)?;
             let parts = read_parts(&part)?;

@@ -4,11 +4,11 @@
 
 use super::{
     CliError, Connect, Printer,
-    record::{By, Keys, Part, open, problem, read, read_parts, send},
+    record::{Keys, Part, SignArgs, SubmitArgs, open, problem, read, read_parts, send},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::{io::Write, path::PathBuf};
+use std::io::Write;
 use switchyard_consensus_core::{
     HubState,
     record::{Activation, Record, Upgrade},
@@ -48,26 +48,9 @@ enum UpgradeCommand {
         height: Option<u64>,
     },
     /// Sign a proposal with this validator's BLS key
-    Sign {
-        /// Whose key.
-        #[command(flatten)]
-        by: By,
-        /// The proposal
-        #[arg(long, value_name = "FILE")]
-        proposal: PathBuf,
-    },
+    Sign(SignArgs),
     /// Send a proposal with the parts that validators have signed, and wait until it is final
-    Submit {
-        /// The node.
-        #[command(flatten)]
-        connect: Connect,
-        /// The proposal
-        #[arg(long, value_name = "FILE")]
-        proposal: PathBuf,
-        /// What `upgrade sign` has printed; once for each validator
-        #[arg(long, value_name = "FILE", required = true)]
-        part: Vec<PathBuf>,
-    },
+    Submit(SubmitArgs),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +89,7 @@ pub async fn upgrade(args: UpgradeArgs, out: &mut (dyn Write + Send)) -> Result<
             let proposal = Proposal { network, epoch, serial, protocol, height };
             Printer { out, json: true }.print(String::new, || json!(proposal))
         }
-        UpgradeCommand::Sign { by, proposal } => {
+        UpgradeCommand::Sign(SignArgs { by, proposal }) => {
             let proposal: Proposal = read(&proposal)?;
             let Keys { identity, bls } = by.keys()?;
             let Proposal { network, epoch, serial, .. } = proposal;
@@ -115,7 +98,7 @@ pub async fn upgrade(args: UpgradeArgs, out: &mut (dyn Write + Send)) -> Result<
             let part = Part { identity, signature };
             Printer { out, json: true }.print(String::new, || json!(part))
         }
-        UpgradeCommand::Submit { connect, proposal: path, part } => {
+        UpgradeCommand::Submit(SubmitArgs { connect, proposal: path, part }) => {
             let (mut node, state) = open(&connect).await?;
             let proposal: Proposal = read(&path)?;
             let parts = read_parts(&part)?;

@@ -16,7 +16,7 @@ mod tests;
 
 pub use proof::{Anchor, Delivery, checkpoint_call, deliver_call};
 pub use relayer::{Relayer, RelayerParts, Settings};
-pub use settle::{OnHub, bundle_status, release, settlement};
+pub use settle::{OnHub, bundle_status, settlement};
 pub use status::{MessageStatus, delivery, status};
 
 use alloy_primitives::{B256, Bytes};

@@ -93,16 +93,6 @@ pub fn settlement(
     Ok(Some(calls))
 }
 
-/// What anyone can send to have a leg given back that was prepared outside its bundle; `leaf` is the index of the hub's leaf that
-/// releases it. None where its vault does not hold it, or the rollup has not seen the leaf.
-pub fn release(hub: &dyn Hub, chain: &dyn EvmChain, terms: &Prepare, leaf: u64) -> Result<Option<Delivery>, Failed> {
-    let (rollup, bundle) = (terms.leg.rollup, terms.bundle.id());
-    let vault = vault_state(chain, rollup, &bundle, terms.index)?;
-    let waiting = Waiting { terms: Some(terms.clone()), ..Waiting::released(bundle, 0) };
-    let call = Anchor::newest(hub, chain)?.map(|anchor| waiting.call(hub, rollup, leaf, vault, &anchor));
-    Ok(call.transpose()?.flatten())
-}
-
 /// The index of a decision's leaf, which the hub block of a height has added.
 fn decision_leaf(hub: &dyn Hub, id: &B256, height: u64) -> Result<Option<u64>, Failed> {
     for index in hub.count_at(height.saturating_sub(1))?..hub.count_at(height)? {

@@ -136,10 +136,11 @@ impl<'a> Lane<'a> {
         if head.as_ref() > self.next.peek() { self.head.take() } else { self.next.pop() }
     }
 
-    /// The next transaction; none once the rollup has no more that fits.
-    fn pick(&mut self) -> Option<(TxHash, Bytes)> {
+    /// The next transaction, of at most `room` bytes in the body; none once the rollup has no more that fits. What does
+    /// not fit leaves no trace: its sender's next nonce is still the one of before.
+    fn pick(&mut self, room: usize) -> Option<(TxHash, Bytes)> {
         while let Some(candidate) = self.best() {
-            let entry = self.pool.get(&candidate.hash)?;
+            let entry = self.pool.get(&candidate.hash).filter(|entry| body_len(&entry.payload) <= room)?;
             let gas = entry.sequenced.as_ref()?.gas_limit;
             if gas > self.gas_left {
                 self.misfits += 1;
@@ -160,7 +161,8 @@ impl<'a> Lane<'a> {
         for hash in self.fifo.by_ref() {
             self.examined += 1;
             if !self.exclude.contains(&TxKey { rollup: self.rollup, hash }) {
-                return Some((hash, self.pool.get(&hash)?.payload.clone()));
+                let payload = self.pool.get(&hash)?.payload.clone();
+                return (body_len(&payload) <= room).then_some((hash, payload));
             }
         }
         None
@@ -330,13 +332,10 @@ impl State {
             if opens && left.segments == 0 {
                 continue;
             }
-            let Some(transaction) = lane.pick() else { continue };
+            let Some(room) = left.bytes.checked_sub(if opens { SEGMENT_PREFIX } else { 0 }) else { continue };
+            let Some(transaction) = lane.pick(room) else { continue };
             let len = body_len(&transaction.1);
-            let need = len + if opens { SEGMENT_PREFIX } else { 0 };
-            if need > left.bytes {
-                continue;
-            }
-            left.bytes -= need;
+            left.bytes = room - len;
             left.transactions -= 1;
             left.segments -= usize::from(opens);
             lane.taken.push(transaction);

@@ -264,6 +264,34 @@ fn bundles_stay_within_their_part_of_a_rollups_gas() {
     assert_eq!(evm_order(&segments).len(), 40);
 }
 
+/// A body's length with the records of bundles of two legs (`docs/specs/blocks.md`, `docs/specs/bundles.md`).
+fn body_len(segments: &[Segment], bundles: &[B256]) -> usize {
+    const RECORD: usize = 2 + 8 + 32 + 4 + 2 * 72;
+    let records = if bundles.is_empty() { 0 } else { 12 + bundles.len() * (4 + RECORD) };
+    4 + segments.iter().map(Segment::encoded_len).sum::<usize>() + records
+}
+
+#[test]
+fn a_block_is_filled_to_the_last_byte() {
+    let f = Fixture::new();
+    offer(&f, &bundle(&pair(1, 0))).unwrap();
+    let whole = select(&f, &[]);
+    let bytes = body_len(&whole.0, &whole.1);
+    let within = |bytes| select_within(&f, Budget { bytes, ..Budget::from(&Limits::default()) }, &[]);
+    assert_eq!(within(bytes).1.len(), 1);
+    assert!(within(bytes - 1).1.is_empty());
+}
+
+#[test]
+fn a_bundle_does_not_come_before_a_transaction_that_does_not_fit() {
+    let f = Fixture::new();
+    f.add_all(&[Tx { len: 1000, ..Tx::new(1, 0) }]);
+    offer(&f, &bundle(&[(EVM, Tx::new(1, 1)), (OTHER_EVM, Tx::new(1, 0))])).unwrap();
+    let budget = Budget { bytes: 900, ..Budget::from(&Limits::default()) };
+    let (segments, bundles) = select_within(&f, budget, &[]);
+    assert!(bundles.is_empty(), "a leg without the transaction before it: {segments:?}");
+}
+
 proptest! {
     /// Whatever is offered, whole bundles or nothing, each sender's nonces in order, within the budget.
     #[test]
@@ -282,8 +310,7 @@ proptest! {
         }
         let budget = Budget { transactions, bytes, segments: 4 };
         let (segments, bundles) = select_within(&f, budget, &[]);
-        let records: usize = bundles.len() * (4 + 6 + 40 + 4 + 2 * 72) + if bundles.is_empty() { 0 } else { 12 };
-        let length = 4 + segments.iter().map(Segment::encoded_len).sum::<usize>() + records;
+        let length = body_len(&segments, &bundles);
         prop_assert!(segments.is_empty() || length <= bytes.max(4), "{length} of {bytes}");
         for segment in &segments {
             let mut next: HashMap<u8, u64> = HashMap::new();

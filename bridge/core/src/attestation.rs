@@ -47,9 +47,12 @@ impl Attestation {
 
     /// Whether it is signed with this key, and the votes are the checkpoint's. Two pairings.
     pub fn holds(&self, network: B256, bls: FixedBytes<48>) -> bool {
-        let message = Self::message(network, &self.checkpoint);
-        votes_root(&self.votes) == self.checkpoint.votes_root
-            && verify_aggregate(&[(message, vec![bls])], &self.signature)
+        votes_root(&self.votes) == self.checkpoint.votes_root && self.is_signed(network, bls)
+    }
+
+    /// Whether the checkpoint is signed with this key, whatever the votes. Two pairings.
+    pub fn is_signed(&self, network: B256, bls: FixedBytes<48>) -> bool {
+        verify_aggregate(&[(Self::message(network, &self.checkpoint), vec![bls])], &self.signature)
     }
 
     /// `operator 32 | checkpoint | votes u32 | vote * | signature 96`.

@@ -5,6 +5,7 @@
 //! diverged: the operator of this node challenges that, and attests nothing of the rollup unless VITAL finds the certified one
 //! wrong. Ordering waits for none of this.
 
+mod echo;
 mod pool;
 mod verdicts;
 mod vital;
@@ -169,8 +170,8 @@ impl Attest {
         Ok(())
     }
 
-    /// Compares what was certified since the last round, challenges what is wrong, judges what is challenged, and attests what is
-    /// new. Blocking.
+    /// Compares what was certified since the last round, challenges what is wrong, judges what is challenged, passes on words that
+    /// others may not have heard, and attests what is new. Blocking.
     pub fn round(&mut self, now: Instant) -> Result<(), AttestError> {
         self.read_certified()?;
         self.forgive()?;
@@ -178,6 +179,7 @@ impl Attest {
             self.compare(rollup)?;
         }
         self.show_held();
+        self.pass_on();
         self.prove();
         self.challenge(now)?;
         self.judge(now)?;
@@ -191,10 +193,11 @@ impl Attest {
             // Those below a checkpoint with which the log begins are not here.
             let leaf = self.parts.store.bridge_leaf(index)?;
             let leaf = leaf.map(|leaf| HubLeaf::decode(&leaf)).transpose().map_err(|_| AttestError::Leaf { index })?;
-            if let Some(HubLeaf::Checkpoint(checkpoint)) = leaf
-                && self.parts.chains.contains_key(&checkpoint.rollup)
-            {
-                self.uncompared.entry(checkpoint.rollup).or_default().push_back((index, checkpoint));
+            if let Some(HubLeaf::Checkpoint(checkpoint)) = leaf {
+                self.parts.pool.certified(&checkpoint);
+                if self.parts.chains.contains_key(&checkpoint.rollup) {
+                    self.uncompared.entry(checkpoint.rollup).or_default().push_back((index, checkpoint));
+                }
             }
             self.looked_at += 1;
         }
@@ -301,7 +304,7 @@ impl Operator {
         Attestation::sign(network, self.identity, checkpoint, votes, &self.secret).map_err(|error| error.to_string())
     }
 
-    /// Tells everyone.
+    /// Tells everyone its own words.
     fn say(&self, words: Vec<Attestation>) {
         let (mut message, mut bytes) = (Vec::new(), 0);
         for word in words {

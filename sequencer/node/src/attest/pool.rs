@@ -1,6 +1,6 @@
 //! Operators' signatures on their way into a certificate.
 
-use super::verdicts::Words;
+use super::{echo::Echo, verdicts::Words};
 use crate::{
     hub::HubStates,
     metrics::{Metrics, ReasonLabel},
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 pub const WINDOW: u64 = 128;
 /// So many of a rollup's blocks below the newest certified one are remembered with their signatures: who then says something else
 /// has contradicted itself.
-const KEPT: u64 = 32;
+pub(super) const KEPT: u64 = 32;
 /// Votes that one operator may have waiting here, over all rollups: a checkpoint with more of them is the first to go.
 const VOTES_PER_OPERATOR: usize = 64 * 1024;
 /// Bytes of one certificate, give or take a checkpoint with its votes.
@@ -36,6 +36,7 @@ pub struct Pool {
     waiting: Mutex<Waiting>,
     pub(super) verdicts: Mutex<Words>,
     pub(super) conflicts: Mutex<VecDeque<AttestationConflict>>,
+    pub(super) echo: Mutex<Echo>,
     /// Changes when a certificate or a verdict can be made.
     pub(super) ready: watch::Sender<u64>,
     metrics: Arc<Metrics>,
@@ -48,6 +49,20 @@ struct Waiting {
     votes: HashMap<B256, usize>,
 }
 
+impl Waiting {
+    /// Forgets blocks far below what is certified, and the votes of those that are near.
+    fn forget_old(&mut self, bridge: &BridgeState) {
+        let Self { slots, votes } = self;
+        slots.retain(|(rollup, number), slot| {
+            let Some(Some(next)) = bridge.next_number(*rollup) else { return true };
+            if *number < next {
+                slot.forget_votes(votes);
+            }
+            number.saturating_add(KEPT) >= next
+        });
+    }
+}
+
 /// One rollup block.
 #[derive(Default)]
 struct Slot {
@@ -55,6 +70,8 @@ struct Slot {
     said: BTreeMap<B256, B256>,
     /// By the checkpoint's hash.
     candidates: BTreeMap<B256, Candidate>,
+    /// The certified checkpoint's hash, once this node has seen the certificate.
+    certified: Option<B256>,
 }
 
 struct Candidate {
@@ -64,6 +81,17 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// What was signed, without the votes.
+    fn words(&self) -> impl Iterator<Item = Attestation> {
+        let word = |(operator, signature): (&B256, &[u8; 96])| Attestation {
+            operator: *operator,
+            checkpoint: self.checkpoint,
+            votes: Vec::new(),
+            signature: *signature,
+        };
+        self.signatures.iter().map(word)
+    }
+
     /// Who of the rollup's attesters has signed, if their stake is a quorum.
     fn quorum(&self, hub: &SystemState, bridge: &BridgeState) -> Option<(SignerBitmap, Vec<[u8; 96]>)> {
         let attesters = bridge.attesters(hub, self.checkpoint.rollup);
@@ -89,6 +117,7 @@ impl Pool {
             waiting: Mutex::default(),
             verdicts: Mutex::default(),
             conflicts: Mutex::default(),
+            echo: Mutex::default(),
             ready: watch::channel(0).0,
             metrics,
         }
@@ -103,8 +132,46 @@ impl Pool {
         self.metrics.attestations_refused.get_or_create(&ReasonLabel { reason }).inc();
     }
 
+    /// Forgets a word that is not signed: what its operator says next of the block is taken again.
+    pub(super) fn forget(&self, operator: &B256, checkpoint: &Checkpoint) {
+        let mut waiting = self.waiting.lock();
+        let Some(slot) = waiting.slots.get_mut(&(checkpoint.rollup, checkpoint.number)) else { return };
+        slot.said.remove(operator);
+        if let Some(candidate) = slot.candidates.get_mut(&checkpoint.hash()) {
+            candidate.signatures.remove(operator);
+        }
+    }
+
+    /// Whether the operator has said the same here before.
+    pub(super) fn has_heard(&self, word: &Attestation) -> bool {
+        let place = (word.checkpoint.rollup, word.checkpoint.number);
+        let waiting = self.waiting.lock();
+        waiting.slots.get(&place).and_then(|slot| slot.said.get(&word.operator)) == Some(&word.checkpoint.hash())
+    }
+
+    /// Takes note of what was certified of a block.
+    pub(super) fn certified(&self, checkpoint: &Checkpoint) {
+        let state = self.hub.tip();
+        let mut waiting = self.waiting.lock();
+        let slot = waiting.slots.entry((checkpoint.rollup, checkpoint.number)).or_default();
+        let hash = checkpoint.hash();
+        slot.certified = Some(hash);
+        let others = slot.candidates.iter().filter(|(candidate, _)| **candidate != hash);
+        let strays: Vec<_> = others.flat_map(|(_, candidate)| candidate.words()).collect();
+        if let Some(bridge) = state.bridge() {
+            waiting.forget_old(bridge);
+        }
+        drop(waiting);
+        strays.into_iter().for_each(|word| self.stray(word));
+    }
+
     /// Takes what an operator says, if it can be of use.
     pub fn add(&self, attestation: Attestation) {
+        self.take(attestation, false);
+    }
+
+    /// Takes what an operator says; `was_passed_on` to everyone, if it is not for this node to do so.
+    pub(super) fn take(&self, attestation: Attestation, was_passed_on: bool) {
         let state = self.hub.tip();
         let Some(bridge) = state.bridge() else { return };
         let Attestation { operator, checkpoint, votes, signature } = attestation;
@@ -119,20 +186,15 @@ impl Pool {
             // An honest operator's comes too late now and then.
             return;
         }
-        if votes_root(&votes) != checkpoint.votes_root {
+        // Of what is certified nothing but signatures is kept, and passed on.
+        let is_certified = next.is_some_and(|next| number < next);
+        let votes = if is_certified { Vec::new() } else { votes };
+        if !is_certified && votes_root(&votes) != checkpoint.votes_root {
             return self.refused("votes");
         }
         let mut waiting = self.waiting.lock();
+        waiting.forget_old(bridge);
         let Waiting { slots, votes: counts } = &mut *waiting;
-        slots.retain(|(rollup, number), slot| {
-            let Some(Some(next)) = bridge.next_number(*rollup) else { return true };
-            if *number < next {
-                slot.forget_votes(counts);
-            }
-            number.saturating_add(KEPT) >= next
-        });
-        // Of what is certified nothing but signatures is kept.
-        let votes = if next.is_some_and(|next| number < next) { Vec::new() } else { votes };
         if next.is_none() && slots.range((rollup, 0)..=(rollup, u64::MAX)).count() as u64 >= WINDOW {
             return self.refused("full");
         }
@@ -145,15 +207,12 @@ impl Pool {
         match slot.said.get(&operator) {
             Some(before) if *before == hash => return,
             Some(before) => {
-                let first =
-                    slot.candidates.get(before).and_then(|c| Some((c.checkpoint, *c.signatures.get(&operator)?)));
+                let first = slot.candidates.get(before);
+                let first = first.and_then(|candidate| candidate.words().find(|word| word.operator == operator));
                 drop(waiting);
-                if let Some((first, by_first)) = first {
-                    let word =
-                        |checkpoint, signature| Attestation { operator, checkpoint, votes: Vec::new(), signature };
-                    let conflict = AttestationConflict::new(&word(first, by_first), &word(checkpoint, signature));
-                    conflict.into_iter().for_each(|conflict| self.suspect(conflict));
-                }
+                let second = Attestation { operator, checkpoint, votes: Vec::new(), signature };
+                let conflict = first.and_then(|first| AttestationConflict::new(&first, &second));
+                conflict.into_iter().for_each(|conflict| self.suspect(conflict));
                 return self.refused("conflict");
             }
             None => slot.said.insert(operator, hash),
@@ -162,6 +221,10 @@ impl Pool {
         let new = || Candidate { checkpoint, votes: Arc::new(votes), signatures: BTreeMap::new() };
         let candidate = slot.candidates.entry(hash).or_insert_with(new);
         candidate.signatures.insert(operator, signature);
+        if !was_passed_on && slot.certified.is_some_and(|certified| certified != hash) {
+            drop(waiting);
+            return self.stray(Attestation { operator, checkpoint, votes: Vec::new(), signature });
+        }
         let is_next = next.is_none_or(|next| next == number);
         if is_next && candidate.quorum(&state, bridge).is_some() {
             drop(waiting);
@@ -214,13 +277,13 @@ impl Pool {
     pub fn sift(&self, state: &SystemState, certificate: &Certificate) {
         let Some(bridge) = state.bridge() else { return };
         for CertifiedCheckpoint { checkpoint, votes, .. } in &certificate.entries {
-            let (place, hash) = ((checkpoint.rollup, checkpoint.number), checkpoint.hash());
+            let place = (checkpoint.rollup, checkpoint.number);
             let signed = self
                 .waiting
                 .lock()
                 .slots
                 .get(&place)
-                .and_then(|slot| slot.candidates.get(&hash))
+                .and_then(|slot| slot.candidates.get(&checkpoint.hash()))
                 .map_or_else(BTreeMap::new, |candidate| candidate.signatures.clone());
             for (operator, signature) in signed {
                 let bls = bridge.operators().get(&operator).map(|o| o.bls);
@@ -230,14 +293,7 @@ impl Pool {
                 }
                 self.refused("signature");
                 tracing::error!(%operator, rollup = %checkpoint.rollup, number = checkpoint.number, "an attestation is not signed");
-                // What it says next of the block is taken again.
-                let mut waiting = self.waiting.lock();
-                if let Some(slot) = waiting.slots.get_mut(&place) {
-                    slot.said.remove(&operator);
-                    if let Some(candidate) = slot.candidates.get_mut(&hash) {
-                        candidate.signatures.remove(&operator);
-                    }
-                }
+                self.forget(&operator, checkpoint);
             }
         }
     }

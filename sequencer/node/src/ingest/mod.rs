@@ -396,11 +396,9 @@ impl Ingest {
                     let (ours_ms, now) = (self.machine.now_ms(), self.machine.instant());
                     self.clocks.lock().heard(from, id, (now_ms, protocol), ours_ms, now);
                 }
-                // An operator speaks for itself. One that is not known, or says nothing new, costs a look into a table.
+                // One that is not known, or says nothing new, costs a look into a table.
                 Ok(Message::Attestations { attestations, .. }) if judge.is_none() => {
-                    for attestation in attestations.into_iter().filter(|word| word.operator == from) {
-                        self.pool.add(attestation);
-                    }
+                    self.pool.hear(from, attestations);
                 }
                 Ok(Message::Verdicts { words, .. }) if judge.is_none() => {
                     for word in words.into_iter().filter(|word| word.operator == from) {

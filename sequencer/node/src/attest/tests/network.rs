@@ -28,6 +28,8 @@ struct Network {
     /// Records that were submitted.
     waiting: Vec<Bytes>,
     newest: Block,
+    /// From and to whom nothing comes through.
+    lost: Option<(B256, B256)>,
 }
 
 /// What operator `.0` computes wrong: rollup, block.
@@ -81,7 +83,7 @@ impl Network {
         let state = SystemState::new(hub, Arc::new(founding)).unwrap();
         let members = (1..=count).map(|i| member(i, &state, wrong)).collect();
         let newest = Block::genesis(Header::genesis(NETWORK, 0, B256::ZERO));
-        Self { members, waiting: Vec::new(), newest }
+        Self { members, waiting: Vec::new(), newest, lost: None }
     }
 
     fn state(&self) -> Arc<SystemState> {
@@ -112,10 +114,11 @@ impl Network {
             }
         }
         for (from, message) in said {
-            for member in self.members.iter().filter(|member| member.identity != from) {
+            let hears = |member: &&Member| member.identity != from && self.lost != Some((from, member.identity));
+            for member in self.members.iter().filter(hears) {
                 match Message::decode(message.clone().into(), &Limits::default()).unwrap() {
                     Message::Attestations { attestations, .. } => {
-                        attestations.into_iter().for_each(|word| member.pool.add(word));
+                        member.pool.hear(from, attestations);
                     }
                     Message::Verdicts { words, .. } => words.into_iter().for_each(|word| member.pool.add_verdict(word)),
                     other => panic!("{other:?}"),
@@ -229,6 +232,53 @@ fn an_operator_that_attests_two_things_is_proven_by_whoever_hears_both() {
     let before = certified(&network);
     network.until(|n| certified(n) > before + 5);
     assert_eq!(network.stakes(), [100, 100, 100, 0]);
+}
+
+#[test]
+fn an_operator_that_tells_each_something_else_is_proven_though_nobody_hears_both() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all; 4], &[]);
+    network.until(|n| n.state().bridge().unwrap().rollups()[&A].certified.is_some_and(|c| c.checkpoint.number == 3));
+    network.lost = Some((identity(4), identity(2)));
+    let number = network.state().bridge().unwrap().next_number(A).unwrap().unwrap();
+    let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, number) };
+    network.members[1].pool.hear(identity(4), vec![word(4, lie)]);
+    network.until(|n| n.stakes() != [100; 4]);
+    assert_eq!(network.stakes(), [100, 100, 100, 0]);
+    for member in &network.members {
+        assert_eq!(refused(&member.metrics, "passed_on"), 0);
+    }
+}
+
+#[test]
+fn a_lie_that_is_told_when_the_block_is_certified_is_passed_on_too() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all; 4], &[]);
+    network.lost = Some((identity(4), identity(2)));
+    network.until(|n| n.state().bridge().unwrap().rollups()[&A].certified.is_some_and(|c| c.checkpoint.number == 3));
+    network.step();
+    let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, 3) };
+    network.members[1].pool.hear(identity(4), vec![word(4, lie)]);
+    network.until(|n| n.stakes() != [100; 4]);
+    assert_eq!(network.stakes(), [100, 100, 100, 0]);
+}
+
+#[test]
+fn what_is_passed_on_is_checked_and_who_forges_is_heard_no_more() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all; 4], &[]);
+    network.until(|n| n.state().bridge().unwrap().rollups()[&A].certified.is_some_and(|c| c.checkpoint.number == 3));
+    let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, 3) };
+    let forged = Attestation { operator: identity(3), ..word(4, lie) };
+    network.members[0].pool.hear(identity(4), vec![forged.clone(); 40]);
+    assert_eq!(refused(&network.members[0].metrics, "passed_on"), 8, "a validator's part of the queue is bounded");
+    for _ in 0..5 {
+        network.step();
+    }
+    assert_eq!(refused(&network.members[0].metrics, "passed_on"), 9, "one signature was checked");
+    network.members[0].pool.hear(identity(4), vec![forged]);
+    assert_eq!(refused(&network.members[0].metrics, "passed_on"), 10);
+    assert_eq!(network.stakes(), [100; 4]);
 }
 
 #[test]

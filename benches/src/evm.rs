@@ -178,7 +178,7 @@ pub(crate) async fn fund(rpc: &Rpc, chain_id: u64, keys: &[PrivateKeySigner]) ->
     }
     let deadline = Instant::now() + FUNDING_TIMEOUT;
     for key in keys {
-        while rpc.balance(key.address()).await? < value {
+        while rpc.least_balance(key.address()).await? < value {
             ensure!(Instant::now() < deadline, "not executed within {} s", FUNDING_TIMEOUT.as_secs());
             sleep(RETRY).await;
         }

@@ -161,7 +161,7 @@ async fn delivered(client: &mut Client, from: RollupId, sent: TxHash) -> Result<
             id = client.sent(from, sent).await?.first().copied();
         }
         if let Some(id) = id
-            && client.message(id).await?.state == "delivered"
+            && client.new_message(id).await?.is_some_and(|message| message.state == "delivered")
         {
             return Ok(());
         }

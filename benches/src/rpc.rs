@@ -96,6 +96,17 @@ impl Rpc {
         self.any("eth_getBalance", json!([address, "latest"])).await
     }
 
+    /// The lowest balance, wei, that any server that answers knows of an account: some are behind others.
+    pub async fn least_balance(&self, address: Address) -> Result<U256> {
+        let mut least = None;
+        for index in 0..self.servers.len() {
+            if let Ok(balance) = self.call(index, "eth_getBalance", json!([address, "latest"])).await {
+                least = Some(least.map_or(balance, |least: U256| least.min(balance)));
+            }
+        }
+        least.ok_or_else(|| eyre!("no server answers"))
+    }
+
     /// The nonce after an account's waiting transactions.
     pub async fn nonce(&self, address: Address) -> Result<u64> {
         self.any::<U64>("eth_getTransactionCount", json!([address, "pending"])).await.map(|n| n.to())

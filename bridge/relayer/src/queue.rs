@@ -19,8 +19,9 @@ const WAITING_MAX: usize = 65_536;
 const FOR_NEW: usize = 16_384;
 /// A message that is not of a backlog goes before those that are, for so long.
 const LIVE: Duration = Duration::from_secs(10);
-/// More new messages than this at one look are a backlog.
+/// More new messages than this at one look are a backlog, but for the newest few: these may be live.
 const LIVE_MAX: u64 = 64;
+const NEWEST: u64 = 8;
 /// First pause after an attempt that came to nothing; twice as long after each further one.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Longest pause between two attempts to deliver a message whose recipient fails.
@@ -97,18 +98,26 @@ impl Queue {
         let mut looked = 0;
         if count > self.scanned {
             let first = self.scanned.max(count.saturating_sub(most));
-            let is_live = count - self.scanned <= LIVE_MAX;
-            let end = self.look(now, (from, to), first..count, (is_live, WAITING_MAX))?;
-            looked = end - first;
-            for skipped in [self.scanned..first, end..count].into_iter().filter(|skipped| !skipped.is_empty()) {
-                let start = if self.left.is_empty() { skipped.start } else { self.left.start.min(skipped.start) };
-                self.left = start..self.left.end.max(skipped.end);
+            let live = if count - self.scanned <= LIVE_MAX { first } else { first.max(count.saturating_sub(NEWEST)) };
+            self.leave(self.scanned..first);
+            for (indices, is_live) in [(live..count, true), (first..live, false)] {
+                let end = self.look(now, (from, to), indices.clone(), (is_live, WAITING_MAX))?;
+                looked += end - indices.start;
+                self.leave(end..indices.end);
             }
             self.scanned = count;
         }
         let end = self.left.end.min(self.left.start.saturating_add(most - looked));
         self.left.start = self.look(now, (from, to), self.left.start..end, (false, WAITING_MAX - FOR_NEW))?;
         Ok(())
+    }
+
+    /// Leaves some messages for when there is time.
+    fn leave(&mut self, indices: Range<u64>) {
+        if !indices.is_empty() {
+            let start = if self.left.is_empty() { indices.start } else { self.left.start.min(indices.start) };
+            self.left = start..self.left.end.max(indices.end);
+        }
     }
 
     /// Looks at some messages, while fewer than `limit` wait; returns where it has stopped.

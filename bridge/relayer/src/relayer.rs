@@ -42,7 +42,7 @@ const RECIPIENT_GAS_MAX: u64 = 5_000_000;
 const TICK: Duration = Duration::from_secs(1);
 /// Each rank waits so long for the ranks before it.
 const RANK_DELAY: Duration = Duration::from_secs(2);
-/// An idle rollup gets a transaction of the relayer's, so that it sees more of the hub, at most this often.
+/// An idle rollup gets a transaction of the relayer's, so that it sees more of the hub: the next one, if that was not enough, after this.
 const NUDGE_EVERY: Duration = Duration::from_millis(400);
 /// The next round of one that waits for a rollup to see more of the hub.
 const SOON: Duration = Duration::from_millis(100);
@@ -233,6 +233,8 @@ impl Side {
         }
         if blind {
             self.nudge()?;
+        } else {
+            self.nudged = None;
         }
         for job in self.desk.flush() {
             self.ended(job, End::Unsent)?;

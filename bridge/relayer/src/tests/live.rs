@@ -58,6 +58,20 @@ fn a_live_message_is_in_the_next_block_whatever_waits_besides() {
 }
 
 #[test]
+fn a_message_that_is_first_seen_together_with_a_backlog_goes_before_it() {
+    let mut network = with_backlog();
+    network.send(FRIEND, 1, None);
+    (0..2).for_each(|_| network.block());
+    let mut relayer = network.relayer(0);
+    for _ in 0..4 {
+        network.round(&mut relayer);
+        network.block();
+    }
+    assert!(network.is_settled(BACKLOG), "the newest is delivered");
+    assert!(settled(&network) < BACKLOG, "and not the whole backlog before it");
+}
+
+#[test]
 fn what_was_refused_at_the_door_is_no_failure_of_its_recipient() {
     let mut network = with_backlog();
     let mut relayer = network.relayer(0);
@@ -92,7 +106,8 @@ fn a_higher_rank_leaves_to_a_lower_one_what_that_one_delivers() {
         network.round(&mut first);
         network.block();
     }
-    assert!(second.is_settled(now, &*network.b.reader, 0).unwrap(), "by the first one");
+    let done = (0..BACKLOG).find(|index| network.is_settled(*index)).unwrap();
+    assert!(second.is_settled(now, &*network.b.reader, done).unwrap(), "by the first one");
     assert!(!due(&mut second, now), "which is at work");
     for index in 0..BACKLOG {
         assert_eq!(second.is_settled(now, &*network.b.reader, index).unwrap(), network.is_settled(index));

@@ -152,6 +152,8 @@ pub struct Running {
     pub pool: Arc<Pool>,
     /// Its operator, if it has one.
     pub operator: Option<Operator>,
+    /// Where it hands on what it would put into the log.
+    pub records: Records,
     /// Where it keeps what it finds certified and has not computed.
     pub evidence: PathBuf,
     /// What is counted.
@@ -194,8 +196,7 @@ impl Running {
                 closed: closed.subscribe(),
                 operator: self.operator,
                 pool: self.pool,
-                // Nobody takes them: the simulation's stake is changed by its own records.
-                records: Records::new().0,
+                records: self.records,
                 evidence: self.evidence,
                 metrics: self.metrics,
             });

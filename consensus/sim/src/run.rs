@@ -164,6 +164,7 @@ pub fn run(plan: &Plan) -> Outcome {
             messages: w.conservation.messages(),
             votes: w.guard.count(),
             caught: w.guard.caught(),
+            accused: w.justice.accused(),
             records: w.committees.applied(),
             committees: w.committees.changes(),
             followed: w.certificates.followed(),

@@ -33,6 +33,8 @@ pub struct Seen {
     pub votes: usize,
     /// Seats found to have contradicted themselves.
     pub caught: usize,
+    /// Operators proven to have attested two things, and validators to have signed two votes.
+    pub accused: (usize, usize),
     /// Records of the system rollup in the log.
     pub records: usize,
     /// Committees that are not the one before them.
@@ -62,6 +64,8 @@ impl std::ops::AddAssign for Seen {
         self.messages.1 += other.messages.1;
         self.votes += other.votes;
         self.caught += other.caught;
+        self.accused.0 += other.accused.0;
+        self.accused.1 += other.accused.1;
         self.records += other.records;
         self.committees += other.committees;
         self.followed += other.followed;

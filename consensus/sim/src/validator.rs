@@ -278,14 +278,25 @@ impl Validator {
                 move |_| ingest.receive(gossip.receiver)
             });
             let replicating = context.child("replication").spawn(move |_| ingest.run(outbox));
+            // The checkers take them, and not the log: the simulation's stake is changed by its own records.
+            let (records, mut own_records) = Records::new();
+            let _ = context.child("records").spawn({
+                let witness = witness.clone();
+                move |_| async move {
+                    while let Some(record) = own_records.recv().await {
+                        if honest {
+                            witness.record(index, &record);
+                        }
+                    }
+                }
+            });
             let finalizer = Finalizer {
                 store: store.clone(),
                 hub,
                 mempool: pool.clone(),
                 tip: announce,
                 metrics: metrics.clone(),
-                // Nobody takes them: the simulation's stake is changed by its own records.
-                records: Records::new().0,
+                records: records.clone(),
                 keep_from: Box::new(|_| 0),
             };
             let finalizing = context.child("finalizer").spawn({
@@ -309,6 +320,7 @@ impl Validator {
                 tip,
                 pool: attested,
                 operator,
+                records,
                 evidence,
                 metrics,
                 machine,

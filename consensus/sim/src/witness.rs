@@ -12,6 +12,7 @@ use crate::{
         conservation::Conservation,
         derivation::Derivation,
         guard::Guard,
+        justice::Justice,
         once::Once,
     },
     plan::Stage,
@@ -54,6 +55,8 @@ pub struct Inner {
     pub conservation: Conservation,
     /// No contradiction signed.
     pub guard: Guard,
+    /// Nobody accused who is honest.
+    pub justice: Justice,
     /// Validators that may do anything.
     pub byzantine: BTreeSet<usize>,
     /// Lives that were cut off.
@@ -90,6 +93,7 @@ impl Witness {
             bundles: Bundles::default(),
             conservation,
             guard: Guard::default(),
+            justice: Justice::default(),
             byzantine,
             crashes: 0,
             cuts: 0,
@@ -181,6 +185,14 @@ impl Witness {
             let Inner { guard, committees, places, .. } = w;
             let seat = |epoch| committees.of(epoch)?.seats().index_of(&places[validator]);
             guard.vote(validator, seat, vote)
+        });
+    }
+
+    /// A record that an honest validator would put into the log by itself.
+    pub fn record(&self, validator: usize, record: &[u8]) {
+        let _ = self.tell(|w| {
+            let Inner { justice, byzantine, places, .. } = w;
+            justice.record(validator, record, |accused| byzantine.iter().any(|place| places[*place] == *accused))
         });
     }
 

@@ -71,7 +71,8 @@ fn main() -> ExitCode {
     });
     let seen = total.into_inner();
     println!(
-        "{seeds} seeds from {from}: {} blocks, {} simulated seconds; {} crashes, {} cut links, {} liars, {} seats caught; {} \
+        "{seeds} seeds from {from}: {} blocks, {} simulated seconds; {} crashes, {} cut links, {} liars, {} seats caught, {} operators \
+         and {} validators proven to have contradicted themselves; {} \
          transactions accepted, {} rollup blocks, {} of them certified, {} bundles committed and {} aborted, {} legs settled, {} messages delivered and {} refunded, {} deposits; {} records, {} committees that are not the one before, {} epochs; in {:?}",
         seen.blocks,
         seen.time_ms / 1000,
@@ -79,6 +80,8 @@ fn main() -> ExitCode {
         seen.cuts,
         seen.liars,
         seen.caught,
+        seen.accused.0,
+        seen.accused.1,
         seen.accepted,
         seen.derived,
         seen.certified,

@@ -9,6 +9,7 @@ pub mod committees;
 pub mod conservation;
 pub mod derivation;
 pub mod guard;
+pub mod justice;
 pub mod once;
 pub mod progress;
 

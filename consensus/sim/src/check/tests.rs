@@ -8,12 +8,14 @@ use super::{
     conservation::Conservation,
     derivation::Derivation,
     guard::Guard,
+    justice::Justice,
     once::Once,
     progress,
 };
 use crate::world::{OPAQUE, Shape, World, address, bls_key};
 use commonware_utils::NZU64;
 use std::{collections::BTreeSet, sync::Arc};
+use switchyard_bridge_core::{Attestation, AttestationConflict, BridgeRecord, Checkpoint, Evidence};
 use switchyard_consensus_core::{
     HubState,
     record::{Record, Update, UpdateKind},
@@ -377,4 +379,29 @@ fn every_seat_leads_within_the_stated_blocks() {
             assert_eq!(led.len() as u64, seats, "{seats} seats, epochs of {blocks} blocks");
         }
     }
+}
+
+#[test]
+fn an_honest_operator_is_accused_by_nobody() {
+    let world = world();
+    let operator = world.validators[1].identity;
+    let said = |root: u8| {
+        let checkpoint = Checkpoint {
+            rollup: RollupId(1),
+            number: 1,
+            hub_height: 1,
+            block_hash: B256::ZERO,
+            state_root: B256::repeat_byte(root),
+            outbox_root: B256::ZERO,
+            votes_root: B256::ZERO,
+        };
+        Attestation::sign(world.network, operator, checkpoint, Vec::new(), &world.secrets[1].operator).unwrap()
+    };
+    let conflict = AttestationConflict::new(&said(1), &said(2)).unwrap();
+    let record = BridgeRecord::Evidence(Evidence::Attestations(conflict)).encode();
+    let mut justice = Justice::default();
+    justice.record(0, &record, |accused| *accused == operator).unwrap();
+    assert_eq!(justice.accused(), (1, 0));
+    assert!(justice.record(0, &record, |_| false).is_err());
+    assert!(justice.record(0, &[1, 2, 3], |_| true).is_err(), "nothing else");
 }

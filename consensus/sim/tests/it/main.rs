@@ -180,6 +180,7 @@ fn who_tears_bundles_apart_is_refused_and_with_three_of_four_the_checker_says_wh
     plan.byzantine.insert(2, Behaviour::Tearing);
     let seen = check(&plan).seen;
     assert!(seen.bundles.0 > 0 && seen.blocks > 5, "{seen:?}");
+    assert_eq!(seen.accused.0, 1, "it attests to one half what is not, and nobody hears both: {seen:?}");
     plan.byzantine.extend([0, 1].map(|place| (place, Behaviour::Tearing)));
     let violation = run(&plan).violation.map(|violation| violation.checker);
     assert!(matches!(violation, Some("bundles" | "attested")), "{violation:?}");

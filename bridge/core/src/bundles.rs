@@ -1,7 +1,6 @@
 //! Bundles in the hub's state: included, voted on, decided (`docs/specs/bundles.md`).
 
 use crate::{Ballot, BridgeRecord, Bundle, Vote};
-use std::collections::BTreeMap;
 use switchyard_primitives::{B256, Bytes, DecodeError, Reader, RollupId, TxHash, Writer, keccak256};
 
 /// A leg as the log has it.
@@ -29,6 +28,8 @@ pub struct BundleRecord {
 impl BundleRecord {
     /// A deadline is at most so many blocks ahead of the block that includes the bundle.
     pub const DEADLINE_BLOCKS_MAX: u64 = 14_400;
+    /// Bundles whose deadlines are further ahead take up to half of the hub's memory only: nobody fills all of it for long.
+    pub const DEADLINE_BLOCKS_SHORT: u64 = 1_200;
 
     /// The bundle's id.
     pub fn id(&self) -> B256 {
@@ -218,7 +219,7 @@ impl BundleStatus {
     }
 }
 
-/// A bundle that the hub remembers: until its deadline.
+/// A bundle that the hub remembers: until its deadline at the least.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubBundle {
     /// The height of its deadline.
@@ -239,7 +240,7 @@ pub(crate) enum Effect {
 
 impl HubBundle {
     /// Counts a vote of `rollup`.
-    fn vote(&mut self, rollup: RollupId, vote: &Vote) -> Option<Effect> {
+    pub(crate) fn vote(&mut self, rollup: RollupId, vote: &Vote) -> Option<Effect> {
         let BundleState::Open { legs } = &mut self.state else { return None };
         let (of, yes) = legs.get_mut(usize::from(vote.leg)).filter(|(of, _)| *of == rollup)?;
         debug_assert_eq!(*of, rollup);
@@ -249,6 +250,10 @@ impl HubBundle {
         *yes = true;
         let all = legs.iter().all(|(_, yes)| *yes);
         Some(if all { Effect::Decides { committed: true } } else { Effect::Nothing })
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.state, BundleState::Open { .. })
     }
 
     /// `deadline u64 | included u64 | 0 u8 | legs u32 | (rollup u64 | yes u8) *`, or
@@ -293,76 +298,6 @@ impl HubBundle {
             _ => return Err(DecodeError::Invalid { field: "bundle.state", reason: "unknown" }),
         };
         Ok(Self { deadline, included, state })
-    }
-}
-
-/// The bundles that the hub remembers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bundles(BTreeMap<B256, HubBundle>);
-
-impl Bundles {
-    /// Most of them: the state's hash is over all.
-    pub(crate) const MAX: usize = 8192;
-
-    pub(crate) fn get(&self, id: &B256) -> Option<&HubBundle> {
-        self.0.get(id)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    pub(crate) fn open(&mut self, id: B256, record: &BundleRecord, height: u64) {
-        let legs = record.legs.iter().map(|leg| (leg.rollup, false)).collect();
-        let state = BundleState::Open { legs };
-        self.0.insert(id, HubBundle { deadline: record.deadline, included: height, state });
-    }
-
-    /// Counts a vote that a checkpoint of `rollup` carries.
-    pub(crate) fn vote(&mut self, rollup: RollupId, vote: &Vote) -> Effect {
-        let counted = self.0.get_mut(&vote.bundle).and_then(|bundle| bundle.vote(rollup, vote));
-        let stray = || if vote.ballot == Ballot::Stray { Effect::Releases } else { Effect::Nothing };
-        counted.unwrap_or_else(stray)
-    }
-
-    pub(crate) fn decide(&mut self, id: &B256, committed: bool, height: u64) {
-        if let Some(bundle) = self.0.get_mut(id) {
-            bundle.state = BundleState::Decided { committed, height };
-        }
-    }
-
-    /// Those that are still open at a height that is their deadline, by id.
-    pub(crate) fn overdue(&self, height: u64) -> Vec<B256> {
-        let is_open = |bundle: &HubBundle| matches!(bundle.state, BundleState::Open { .. });
-        let overdue = self.0.iter().filter(|(_, bundle)| bundle.deadline <= height && is_open(bundle));
-        overdue.map(|(id, _)| *id).collect()
-    }
-
-    /// Forgets those whose deadline has come: they can be included no more. Says whether there were any.
-    pub(crate) fn forget(&mut self, height: u64) -> bool {
-        let before = self.0.len();
-        self.0.retain(|_, bundle| bundle.deadline > height);
-        self.0.len() != before
-    }
-
-    pub(crate) fn write(&self, w: &mut Writer) {
-        w.count(self.0.len());
-        for (id, bundle) in &self.0 {
-            w.raw(id.as_slice());
-            bundle.write(w);
-        }
-    }
-
-    pub(crate) fn read(r: &mut Reader) -> Result<Self, DecodeError> {
-        let mut bundles: BTreeMap<B256, HubBundle> = BTreeMap::new();
-        for _ in 0..r.count("bridge.bundles", Self::MAX)? {
-            let id = r.b256("bundle.id")?;
-            if bundles.last_key_value().is_some_and(|(last, _)| *last >= id) {
-                return Err(DecodeError::Invalid { field: "bundle.id", reason: "not in ascending order" });
-            }
-            bundles.insert(id, HubBundle::read(r)?);
-        }
-        Ok(Self(bundles))
     }
 }
 

@@ -138,7 +138,9 @@ pub enum BridgeError {
         id: B256,
     },
     /// As many bundles as the hub remembers.
-    #[error("as many bundles are open, or decided before their deadline, as the hub remembers (8192)")]
+    #[error(
+        "as many bundles are open, or decided before their deadline, as the hub remembers; a nearer deadline may find room"
+    )]
     BundlesFull,
     /// A leg's transaction is not in the block, or is another leg already.
     #[error("bundle {id}: the transaction of leg {leg} is not in the block, or is another leg's too")]

@@ -19,6 +19,7 @@ mod message;
 mod operator;
 pub mod predeploys;
 mod record;
+mod remembered;
 mod state;
 mod system;
 

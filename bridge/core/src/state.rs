@@ -5,11 +5,7 @@
 use crate::{
     Accumulator, AccumulatorFull, Attestation, BridgeError, BundleRecord, Certificate, CertifiedCheckpoint, Checkpoint,
     Cut, Deposits, HubBundle, HubLeaf, NodeId, Operator, OperatorChange, OperatorKind, Signed, SystemError, Vote,
-    bundles::{Bundles, Effect},
-    disputes::Disputes,
-    operator::read_rollups,
-    signers_hash,
-    system::Founding,
+    bundles::Effect, disputes::Disputes, operator::read_rollups, remembered::Bundles, signers_hash, system::Founding,
     votes_root,
 };
 use alloy_primitives::FixedBytes;
@@ -76,6 +72,9 @@ pub struct Added {
 pub(crate) type Contents = HashSet<(RollupId, TxHash)>;
 
 impl BridgeState {
+    /// Of the layout. 1 had the bundles themselves in what the root is of.
+    const VERSION: u8 = 2;
+
     /// What the bridge begins with: a leaf for each rollup.
     pub fn begin(founding: &Founding) -> Result<Self, AccumulatorFull> {
         let rollups =
@@ -121,12 +120,12 @@ impl BridgeState {
         &self.added
     }
 
-    /// keccak-256 of [`Self::write`]'s layout.
+    /// What headers commit to: keccak-256 of [`Self::write`]'s layout with hashes in place of the bundles.
     pub fn root(&self) -> B256 {
         self.root
     }
 
-    /// A bundle that was included and whose deadline has not come.
+    /// A bundle that was included and is remembered: until its deadline at the least.
     pub fn bundle(&self, id: &B256) -> Option<&HubBundle> {
         self.bundles.get(id)
     }
@@ -306,10 +305,10 @@ impl BridgeState {
         if deadline <= height || deadline > most {
             return Err(BridgeError::Deadline { height, most, deadline });
         }
-        if self.bundles.get(id).is_some() {
+        if self.bundles.has(id, deadline) {
             return Err(BridgeError::BundleKnown { id: *id });
         }
-        if self.bundles.len() >= Bundles::MAX {
+        if self.bundles.room(deadline.saturating_sub(height)) == 0 {
             return Err(BridgeError::BundlesFull);
         }
         match record.legs.iter().find(|leg| !self.rollups.contains_key(&leg.rollup)) {
@@ -318,9 +317,9 @@ impl BridgeState {
         }
     }
 
-    /// How many more bundles a block may include.
-    pub fn bundles_left(&self) -> usize {
-        Bundles::MAX.saturating_sub(self.bundles.len())
+    /// How many more bundles may be included with a deadline so many blocks ahead.
+    pub fn bundles_left(&self, ahead: u64) -> usize {
+        self.bundles.room(ahead)
     }
 
     /// Includes a bundle, in a block on `hub` with these transactions; without them, whoever asks answers for the legs.
@@ -377,7 +376,10 @@ impl BridgeState {
         for id in &overdue {
             self.decide(id, false, height)?;
         }
-        let forgets = self.bundles.len() > 0 && Arc::make_mut(&mut self.bundles).forget(height);
+        let forgets = self.bundles.has_old(height);
+        if forgets {
+            Arc::make_mut(&mut self.bundles).forget(height);
+        }
         let lapses = self.forget_disputes(height);
         let changed = changed || forgets || lapses || !overdue.is_empty();
         let is_gone = |operator: &Operator| operator.gone_at.is_some_and(|gone_at| gone_at <= height);
@@ -394,13 +396,17 @@ impl BridgeState {
 
     fn hashed(&self) -> B256 {
         let mut w = Writer::default();
-        self.write(&mut w);
+        self.write_around(&mut w, |bundles, w| bundles.write_hashes(w));
         keccak256(w.into_vec())
     }
 
-    /// The layout that [`Self::root`] is the hash of: `docs/specs/checkpoints.md`.
+    /// All of it: `docs/specs/checkpoints.md`.
     pub fn write(&self, w: &mut Writer) {
-        w.u8(1);
+        self.write_around(w, |bundles, w| bundles.write(w));
+    }
+
+    fn write_around(&self, w: &mut Writer, write_bundles: impl FnOnce(&Bundles, &mut Writer)) {
+        w.u8(Self::VERSION);
         w.count(self.operators.len());
         for (identity, operator) in self.operators.iter() {
             w.raw(identity.as_slice());
@@ -421,7 +427,7 @@ impl BridgeState {
                 w.u64(*index);
             }
         }
-        self.bundles.write(w);
+        write_bundles(&self.bundles, w);
         self.disputes.write(w);
         self.tree.write(w);
     }
@@ -429,7 +435,7 @@ impl BridgeState {
     /// Reads [`Self::write`]'s layout.
     pub fn read(r: &mut Reader) -> Result<Self, DecodeError> {
         let version = r.u8("bridge.version")?;
-        if version != 1 {
+        if version != Self::VERSION {
             return Err(DecodeError::Version { field: "bridge", value: version });
         }
         let mut operators = BTreeMap::new();

@@ -224,10 +224,14 @@ impl Inner {
         let (inner, excluded, state) = (self.clone(), excluded.clone(), state.clone());
         let selected = blocking(&*self.parts.machine, move || {
             let height = state.next_height();
-            let mut left = state.bridge().map_or(0, BridgeState::bundles_left);
+            let mut taken = 0;
             inner.parts.mempool.select(budget, &excluded, |id, record| {
-                let may = state.bridge().is_some_and(|bridge| bridge.may_include(id, record, height).is_ok());
-                may && left.checked_sub(1).map(|less| left = less).is_some()
+                let has_room =
+                    |bridge: &BridgeState| bridge.bundles_left(record.deadline.saturating_sub(height)) > taken;
+                let may = |bridge: &BridgeState| bridge.may_include(id, record, height).is_ok() && has_room(bridge);
+                let may = state.bridge().is_some_and(may);
+                taken += usize::from(may);
+                may
             })
         })
         .await;

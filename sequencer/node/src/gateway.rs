@@ -3,7 +3,7 @@
 use crate::{
     builder::HubBuilder,
     forward::Forward,
-    hub::{HubStates, Kept},
+    hub::HubStates,
     ingest::Ingest,
     logging::RecentErrors,
     relay::{Log, sent_by},
@@ -157,10 +157,9 @@ impl Gateway for NodeGateway {
         if self.store.header(height).map_err(failed)?.is_none() {
             self.check_kept(height.saturating_add(1))?;
         }
-        match self.hub.encoded_at(height).map_err(failed)? {
-            Kept::Genesis => Ok(Vec::new()),
-            Kept::State(state) => Ok(state),
-            Kept::Forgotten => {
+        match self.hub.state_at(height).map_err(failed)? {
+            Some(state) => Ok(state.encode()),
+            None => {
                 let earliest = self.store.tip().0.height.saturating_sub(STATES_KEPT);
                 Err(GatewayError::Pruned { height, earliest })
             }

@@ -11,6 +11,9 @@ use switchyard_primitives::{Block, Bytes, Header, NEWEST_PROTOCOL, Reader, Write
 use switchyard_rollup_core::{Account, Admission, Rejection, Sequenced};
 use switchyard_store::{BridgeRows, Store, StoreError};
 
+/// The bridge's state is written at every multiple of this height and at epochs' ends, for it may be large; another one follows
+/// from it and the blocks since.
+pub const STATE_EVERY: u64 = 64;
 /// States on blocks that are not final yet.
 const PENDING_STATES: NonZeroUsize = NonZeroUsize::new(64).expect("not zero");
 
@@ -62,6 +65,8 @@ struct Inner {
     /// The newest protocol version that is followed here.
     newest: u8,
     states: Mutex<States>,
+    /// The state that was last asked for by height.
+    asked: Mutex<Option<Arc<SystemState>>>,
 }
 
 struct States {
@@ -90,16 +95,24 @@ impl HubStates {
         if store.bridge_state(0)?.is_none() {
             put_bridge(&*store, 0, &genesis, Known::Before)?;
         }
-        let state = match stored(&*store, height, &genesis)? {
-            Some(bytes) => {
-                SystemState::decode(network, genesis.founding().clone(), &bytes).map_err(|e| corrupt(e.to_string()))?
+        let base = base(&*store, network, &genesis, height)?;
+        let state = match base {
+            Some(base) => {
+                replayed(&*store, base, height)?.ok_or_else(|| corrupt("blocks below the tip are gone".into()))?
             }
-            None => genesis.clone(),
+            None => Arc::new(genesis.clone()),
         };
-        let at_tip = height.checked_add(1).and_then(|next| state.unchanged_until(next));
+        let at_tip = height.checked_add(1).and_then(|next| SystemState::clone(&state).unchanged_until(next));
         let state = at_tip.ok_or_else(|| corrupt("it is of another epoch".into()))?;
         let states = States { tip: Arc::new(state), after: lru::LruCache::new(PENDING_STATES) };
-        let states = Self(Arc::new(Inner { store, network, genesis, newest, states: Mutex::new(states) }));
+        let states = Self(Arc::new(Inner {
+            store,
+            network,
+            genesis,
+            newest,
+            states: Mutex::new(states),
+            asked: Mutex::default(),
+        }));
         states.check_protocol()?;
         Ok(states)
     }
@@ -179,8 +192,12 @@ impl HubStates {
         if state.hub().root() != tip.hub().root() {
             self.0.store.put_hub_state(height, &state.hub().encode())?;
         }
-        if state.bridge().map(|bridge| bridge.root()) != tip.bridge().map(|bridge| bridge.root()) {
-            put_bridge(&*self.0.store, height, state, Known::Before)?;
+        let is_kept = height.is_multiple_of(STATE_EVERY)
+            || state.next_height().is_multiple_of(state.rules().blocks.get())
+            || tip.bridge().is_none();
+        let changes = state.bridge().map(|bridge| bridge.root()) != tip.bridge().map(|bridge| bridge.root());
+        if is_kept || changes {
+            put_bridge(&*self.0.store, height, state, if is_kept { Known::Before } else { Known::State })?;
         }
         Ok(())
     }
@@ -190,29 +207,21 @@ impl HubStates {
         self.0.genesis.founding()
     }
 
-    /// The state after the block of a height, encoded, as others may begin with it; none where it is that of the genesis. Blocking.
-    pub fn encoded_at(&self, height: u64) -> Result<Kept, StoreError> {
-        let Some(bytes) = stored(&*self.0.store, height, &self.0.genesis)? else { return Ok(Kept::Genesis) };
-        // The next header commits to it. Of the bridge's states those of most heights are not kept.
-        let next = height.checked_add(1).map_or(Ok(None), |next| self.0.store.header(next))?;
-        let is_it = next.filter(|next| next.protocol >= BRIDGE_FROM).is_none_or(|next| {
-            let state = SystemState::decode(self.0.network, self.founding().clone(), &bytes);
-            state.is_ok_and(|state| state.root() == next.system_root)
-        });
-        Ok(if is_it { Kept::State(bytes) } else { Kept::Forgotten })
-    }
-
-    /// The state after the block of a height; none where not all of it is kept. Blocking.
-    pub fn state_at(&self, height: u64) -> Result<Option<SystemState>, HubError> {
-        let state = match self.encoded_at(height)? {
-            Kept::Genesis => Some(self.0.genesis.clone()),
-            Kept::State(bytes) => {
-                let state = SystemState::decode(self.0.network, self.founding().clone(), &bytes);
-                Some(state.map_err(|e| HubError::Corrupt { height, detail: e.to_string() })?)
-            }
-            Kept::Forgotten => None,
+    /// The state after the block of a height, as others may begin with it; none where it cannot be known any more. Blocking:
+    /// follows up to [`STATE_EVERY`] blocks, one caller at a time.
+    pub fn state_at(&self, height: u64) -> Result<Option<Arc<SystemState>>, HubError> {
+        let mut asked = self.0.asked.lock();
+        if let Some(state) = asked.as_ref().filter(|state| Some(state.next_height()) == height.checked_add(1)) {
+            return Ok(Some(state.clone()));
+        }
+        let (store, genesis) = (&*self.0.store, &self.0.genesis);
+        let state = match base(store, self.0.network, genesis, height)? {
+            Some(base) if base.next_height().saturating_add(STATE_EVERY) <= height => None,
+            Some(base) => replayed(store, base, height)?,
+            None => SystemState::clone(genesis).unchanged_until(height.saturating_add(1)).map(Arc::new),
         };
-        Ok(state.and_then(|state| state.unchanged_until(height.saturating_add(1))))
+        asked.clone_from(&state);
+        Ok(state)
     }
 
     /// Makes a state the tip's, once its block is in the store.
@@ -221,15 +230,36 @@ impl HubStates {
     }
 }
 
-/// The state after the block of a height as it was stored, encoded; none where there is only that of the genesis. For a height that
-/// is neither one of the newest nor an epoch's last it may be that of a lower one.
-fn stored(store: &dyn Store, height: u64, genesis: &SystemState) -> Result<Option<Vec<u8>>, StoreError> {
-    let (hub, bridge) = (store.hub_state(height)?, store.bridge_state(height)?);
+/// The newest state that was stored of a height or one below it; none where there is only that of the genesis.
+fn base(
+    store: &dyn Store,
+    network: B256,
+    genesis: &SystemState,
+    height: u64,
+) -> Result<Option<Arc<SystemState>>, HubError> {
+    let bridge = store.bridge_state(height)?;
+    let at = bridge.as_ref().map_or(height, |(at, _)| *at);
+    let hub = store.hub_state(at)?;
     if hub.is_none() && bridge.is_none() {
         return Ok(None);
     }
-    let hub = hub.unwrap_or_else(|| genesis.hub().encode());
-    Ok(Some([hub, bridge.unwrap_or_default()].concat()))
+    let bytes =
+        [hub.unwrap_or_else(|| genesis.hub().encode()), bridge.map_or_else(Vec::new, |(_, state)| state)].concat();
+    let corrupt = |detail: String| HubError::Corrupt { height: at, detail };
+    let state = SystemState::decode(network, genesis.founding().clone(), &bytes).map_err(|e| corrupt(e.to_string()))?;
+    let state = at.checked_add(1).and_then(|next| state.unchanged_until(next));
+    Ok(Some(Arc::new(state.ok_or_else(|| corrupt("it is of another epoch".into()))?)))
+}
+
+/// The state after the block of a height, from an earlier one; none where a block between is not kept.
+fn replayed(store: &dyn Store, base: Arc<SystemState>, height: u64) -> Result<Option<Arc<SystemState>>, HubError> {
+    let mut state = base;
+    while state.next_height() <= height {
+        let at = state.next_height();
+        let Some(block) = store.block(at)? else { return Ok(None) };
+        state = state.follow(&block).map_err(|source| HubError::Rules { height: at, source })?;
+    }
+    Ok(Some(state))
 }
 
 /// The root of the hub's accumulator after the block with this header: what rollups see of the hub. Zero below protocol 3.
@@ -253,21 +283,12 @@ pub fn tree_root(store: &dyn Store, header: &Header) -> Result<B256, StoreError>
     Ok(tree.ok_or_else(missing)?.root())
 }
 
-/// What is kept of the hub's state after a block.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// It is that of the genesis.
-    Genesis,
-    /// It, encoded.
-    State(Vec<u8>),
-    /// Not all of it: the height is neither one of the newest nor an epoch's last.
-    Forgotten,
-}
-
-/// What a store has of the hub's accumulator.
+/// What a store has of the bridge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// All that there was before the block.
+    /// Of the accumulator all that there was before the block, and a state not far below, from which this one follows.
+    State,
+    /// Of the accumulator all that there was before the block.
     Before,
     /// Nothing: the log begins here. Of what came before, the edge is kept, from which roots follow.
     Nothing,
@@ -276,14 +297,17 @@ pub enum Known {
 /// Keeps what the bridge is after the block of a height.
 pub fn put_bridge(store: &dyn Store, height: u64, state: &SystemState, known: Known) -> Result<(), StoreError> {
     let Some(bridge) = state.bridge() else { return Ok(()) };
-    let mut w = Writer::default();
-    bridge.write(&mut w);
+    let state_row = || {
+        let mut w = Writer::default();
+        bridge.write(&mut w);
+        w.into_vec()
+    };
     let added = bridge.added();
     let edge = if known == Known::Nothing { bridge.tree().edge() } else { Vec::new() };
     store.put_bridge(
         height,
         &BridgeRows {
-            state: w.into_vec(),
+            state: (known != Known::State).then(state_row),
             epoch_blocks: state.rules().blocks.get(),
             count: bridge.tree().count(),
             leaves: added.leaves.iter().map(|(index, leaf)| (*index, leaf.encode())).collect(),

@@ -10,7 +10,7 @@ use crate::{
     forward::Forward,
     gateway::{Entry, NodeGateway},
     health::{self, Feed, Parts, Ready},
-    hub::HubStates,
+    hub::{HubStates, STATE_EVERY},
     ingest::{self, Ingest, IngestParts},
     logging::RecentErrors,
     machine::Tokio,
@@ -42,7 +42,7 @@ use switchyard_primitives::{B256, RollupId};
 use switchyard_relayer::{Relayer, RelayerParts, Settings};
 use switchyard_rollup_core::{UNSYNCED_HUB_BLOCKS_MAX, evm::EvmChain};
 use switchyard_rpc::{HubTip, Probes};
-use switchyard_store::Store;
+use switchyard_store::{STATES_KEPT, Store};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -471,7 +471,7 @@ impl Shared {
 fn keep_from(opened: &Opened, progress: Progress) -> Box<dyn Fn(u64) -> u64 + Send> {
     let keep = opened.config.store.keep_blocks.map(|blocks| blocks.max(opened.genesis.replay_window_blocks));
     Box::new(move |tip| {
-        let by_setting = keep.map_or(0, |keep| tip.saturating_sub(keep));
+        let by_setting = keep.map_or(0, |keep| tip.saturating_sub(keep.max(STATES_KEPT + STATE_EVERY)));
         let durable = |next: &AtomicU64| next.load(Ordering::Acquire).saturating_sub(UNSYNCED_HUB_BLOCKS_MAX);
         progress.iter().map(|(_, next)| durable(next)).fold(by_setting, u64::min)
     })

@@ -3,14 +3,14 @@
 use crate::StoreError;
 use switchyard_primitives::B256;
 
-/// States of so many heights stay: more than a crash can take back.
+/// What follows from the states of so many heights stays: more than a crash can take back.
 pub const STATES_KEPT: u64 = 512;
 
 /// What a block changes of the bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeRows {
-    /// The state after it, encoded.
-    pub state: Vec<u8>,
+    /// The state after it, encoded; none where it is to follow from an earlier one and the blocks since.
+    pub state: Option<Vec<u8>>,
     /// Blocks of an epoch: the state at each one's end stays for those who begin there.
     pub epoch_blocks: u64,
     /// Leaves of the hub's accumulator after it.
@@ -88,11 +88,15 @@ impl BridgeRows {
         let nodes = self.nodes.iter().map(|((level, position), hash)| (node_key(*level, *position), hash.to_vec()));
         let count = (count_key(height), self.count.to_be_bytes().to_vec());
         let bundles = self.bundles.iter().map(|(id, bundle)| (bundle_key(id), bundle.clone()));
-        [(state_key(height), self.state.clone()), count].into_iter().chain(leaves).chain(nodes).chain(bundles)
+        let state = self.state.iter().map(move |state| (state_key(height), state.clone()));
+        state.chain([count]).chain(leaves).chain(nodes).chain(bundles)
     }
 
     /// Of the heights that have states, from the newest down, those whose states go once there is one at `height`.
     pub(crate) fn forgotten(&self, height: u64, states: impl IntoIterator<Item = u64>) -> Vec<u64> {
+        if self.state.is_none() {
+            return Vec::new();
+        }
         let mut newer: Option<u64> = None;
         let mut gone = Vec::new();
         for state in states {
@@ -122,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_newest_states_and_those_of_epochs_ends_stay() {
-        let rows = BridgeRows { epoch_blocks: 100, ..BridgeRows::default() };
+        let rows = BridgeRows { epoch_blocks: 100, state: Some(Vec::new()), ..BridgeRows::default() };
         let mut kept: Vec<u64> = Vec::new();
         for height in (7..5_000).step_by(7) {
             kept.push(height);

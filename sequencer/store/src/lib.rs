@@ -177,10 +177,10 @@ pub trait Store: Send + Sync + 'static {
     fn hub_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError>;
     /// Keeps what the bridge is after the block of a height, which is about to be appended, and what that adds to the hub's
     /// accumulator: no block becomes durable without what was put before it. Only where it changes. Of the states only
-    /// those of the newest [`STATES_KEPT`] heights and of epochs' ends stay.
+    /// those stay from which the newest [`STATES_KEPT`] heights follow, and those of epochs' ends.
     fn put_bridge(&self, height: u64, rows: &BridgeRows) -> Result<(), StoreError>;
-    /// The newest of the bridge's states that was put for a height or one below it and is kept.
-    fn bridge_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError>;
+    /// The newest of the bridge's states that was put for a height or one below it and is kept, with the height that it is of.
+    fn bridge_state(&self, height: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError>;
     /// Leaves of the hub's accumulator after the block of a height.
     fn bridge_count(&self, height: u64) -> Result<u64, StoreError>;
     /// A leaf of the hub's accumulator, by its index, encoded.

@@ -160,9 +160,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn bridge_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    fn bridge_state(&self, height: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
         let log = self.0.read();
-        Ok(log.bridge.range(bridge::state_key(0)..=bridge::state_key(height)).next_back().map(|(_, row)| row.clone()))
+        let newest = log.bridge.range(bridge::state_key(0)..=bridge::state_key(height)).next_back();
+        Ok(newest.and_then(|(key, row)| Some((bridge::height_of(key)?, row.clone()))))
     }
 
     fn bridge_count(&self, height: u64) -> Result<u64, StoreError> {

@@ -180,6 +180,10 @@ fn the_deadline_aborts_what_is_not_decided_and_ends_the_memory() {
     let late = after(state, 1);
     assert_eq!(decisions(&late), [(waits.id(), false)]);
     for state in [in_time, late] {
+        let ahead = 62 - (state.next_height() - 1);
+        let state = after(state, ahead);
+        assert!(state.bridge().unwrap().bundle(&waits.id()).is_some(), "with others of near deadlines");
+        let state = after(state, 1);
         assert_eq!(state.bridge().unwrap().bundle(&waits.id()), None);
         assert!(matches!(refusal(include(&state, &[&waits])), BridgeError::Deadline { .. }));
         let read = SystemState::decode(crate::state::NETWORK, Arc::default(), &state.encode()).unwrap();

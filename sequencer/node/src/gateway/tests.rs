@@ -44,7 +44,7 @@ impl Store for Eventful {
         self.store.put_bridge(height, rows)
     }
 
-    fn bridge_state(&self, height: u64) -> Stored<Option<Vec<u8>>> {
+    fn bridge_state(&self, height: u64) -> Stored<Option<(u64, Vec<u8>)>> {
         self.store.bridge_state(height)
     }
 

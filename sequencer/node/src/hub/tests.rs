@@ -1,5 +1,6 @@
 use super::*;
 use std::num::NonZeroU64;
+use switchyard_bridge_core::{Operator, OperatorChange, OperatorKind};
 use switchyard_consensus_core::{
     EpochRules,
     keys::{bls_public_key, bls_secret_from_entropy},
@@ -7,7 +8,7 @@ use switchyard_consensus_core::{
     stake::Registration,
 };
 use switchyard_primitives::{Header, RollupId, Segment};
-use switchyard_store::MemoryStore;
+use switchyard_store::{MemoryStore, STATES_KEPT};
 
 fn secret(i: u8) -> [u8; 32] {
     bls_secret_from_entropy(&[i; 32]).unwrap()
@@ -51,12 +52,15 @@ impl Hub {
     }
 
     fn block(&self, records: &[Record]) -> Block {
+        self.block_of(records.iter().map(Record::encode).collect())
+    }
+
+    fn block_of(&self, transactions: Vec<Bytes>) -> Block {
         let state = self.states.tip();
         let (parent, height) = (self.parent, state.next_height());
         let header = state.stamp(Header { parent, height, ..Header::genesis(B256::ZERO, 0, B256::ZERO) });
-        let transactions: Vec<Bytes> = records.iter().map(Record::encode).collect();
         let system = Segment { rollup: RollupId::SYSTEM, transactions };
-        Block::new(header, if records.is_empty() { vec![] } else { vec![system] })
+        Block::new(header, Some(system).filter(|system| !system.transactions.is_empty()).into_iter().collect())
     }
 
     /// What the finalizer does.
@@ -94,6 +98,43 @@ fn a_state_that_was_written_for_a_block_that_was_lost_is_not_taken() {
     let state = hub.states.next(&lost).unwrap().unwrap();
     hub.states.write(&state).unwrap();
     assert_eq!(*Hub::open(&hub.store).tip(), *hub.states.tip());
+}
+
+#[test]
+fn the_bridges_state_is_written_now_and_then_and_every_newer_one_follows_from_it() {
+    const ROLLUP: RollupId = RollupId(1);
+    let bls = bls_public_key(&bls_secret_from_entropy(&[100; 32]).unwrap()).unwrap();
+    let founder = Operator { bls, rollups: [ROLLUP].into(), serial: 0, gone_at: None };
+    let founding = Founding { rollups: [(ROLLUP, 71)].into(), operators: [(identity(1), founder)].into() };
+    let hub = genesis_state(&[identity(1), identity(2)], 300).hub().clone().with_protocol(3);
+    let genesis = SystemState::new(hub, Arc::new(founding)).unwrap();
+    let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
+    let open = || HubStates::open(store.clone(), B256::ZERO, genesis.clone()).unwrap();
+    let mut hub = Hub { states: open(), store: store.clone(), parent: store.tip().1 };
+    let mut all = vec![hub.states.tip()];
+    for height in 1..1_000u64 {
+        let state = hub.states.tip();
+        // Stretches in which nothing changes, and such in which each block does.
+        let serial = state.bridge().unwrap().operators()[&identity(1)].serial;
+        let serve = OperatorKind::Serve(if serial.is_multiple_of(2) { vec![] } else { vec![ROLLUP] });
+        let serve = || OperatorChange::sign(B256::ZERO, identity(1), serial, serve, &secret(1)).unwrap();
+        let records = if height / 100 % 2 == 0 { vec![BridgeRecord::Operator(serve()).encode()] } else { vec![] };
+        hub.finalise(&hub.block_of(records));
+        all.push(hub.states.tip());
+        if height % 97 == 0 {
+            assert_eq!(*open().tip(), *hub.states.tip(), "{height}");
+        }
+    }
+    for (height, state) in (0u64..).zip(&all) {
+        let found = hub.states.state_at(height).unwrap();
+        if height + STATES_KEPT > 1_000 || [299, 599, 899].contains(&height) {
+            assert_eq!(found.as_ref().map(|found| found.root()), Some(state.root()), "{height}");
+        } else {
+            assert!(found.is_none_or(|found| found.root() == state.root()), "{height}");
+        }
+    }
+    let written = (0..1_000).filter(|height| store.bridge_state(*height).unwrap().is_some_and(|(at, _)| at == *height));
+    assert!(written.count() <= 1_000 / usize::try_from(STATE_EVERY).unwrap() + 5);
 }
 
 #[test]

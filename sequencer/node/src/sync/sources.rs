@@ -20,6 +20,8 @@ use v1::{
 const KEEPALIVE: Duration = Duration::from_secs(5);
 /// What an honest answer has besides a block's body: a proof of finality of 1024 headers with a certificate of 4096 seats.
 const OVERHEAD_BYTES: usize = FinalityProof::MAX_HEADERS * (Header::LEN + 4) + (64 << 10);
+/// A state of the hub with as many open bundles and disputes as it remembers is shorter.
+const STATE_BYTES: usize = 16 << 20;
 /// After so long without a fault a source is as good as new.
 const FORGIVEN: Duration = Duration::from_secs(1800);
 
@@ -129,9 +131,9 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The sources at these addresses; nothing is connected yet. Answers longer than a block of `limits` are refused.
+    /// The sources at these addresses; nothing is connected yet. Answers longer than a block of `limits` or a state are refused.
     pub fn new(urls: &[String], limits: &Limits, timing: Timing, metrics: Arc<Metrics>) -> Result<Self, Fault> {
-        let answer_bytes = limits.block_bytes().saturating_add(OVERHEAD_BYTES);
+        let answer_bytes = limits.block_bytes().saturating_add(OVERHEAD_BYTES).max(STATE_BYTES);
         let source = |url: &String| {
             let endpoint =
                 Endpoint::from_shared(url.clone()).map_err(|e| Fault::bad("address", format!("{url}: {e}")))?;

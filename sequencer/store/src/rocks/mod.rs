@@ -408,10 +408,12 @@ impl Store for RocksStore {
         self.write(batch, false)
     }
 
-    fn bridge_state(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let key = bridge::state_key(height);
-        let newest = self.bridge_from(&key)?.next().filter(|found| bridge::height_of(found).is_some());
-        newest.map_or(Ok(None), |key| self.get(Column::Bridge, &key))
+    fn bridge_state(&self, height: u64) -> Result<Option<(u64, Vec<u8>)>, StoreError> {
+        let newest = self.bridge_from(&bridge::state_key(height))?.next();
+        let Some((key, at)) = newest.and_then(|key| bridge::height_of(&key).map(|at| (key, at))) else {
+            return Ok(None);
+        };
+        Ok(self.get(Column::Bridge, &key)?.map(|state| (at, state)))
     }
 
     fn bridge_count(&self, height: u64) -> Result<u64, StoreError> {

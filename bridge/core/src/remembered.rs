@@ -226,9 +226,9 @@ mod tests {
     fn far_deadlines_take_half_of_the_memory_only() {
         const SHORT: u64 = BundleRecord::DEADLINE_BLOCKS_SHORT;
         let mut bundles = Bundles::default();
-        for number in 0..Bundles::MAX as u64 {
-            assert_eq!(bundles.room(SHORT), Bundles::MAX - number as usize);
-            assert_eq!(bundles.room(SHORT + 1), (Bundles::MAX / 2).saturating_sub(number as usize));
+        for (count, number) in (0..Bundles::MAX).zip(0u64..) {
+            assert_eq!(bundles.room(SHORT), Bundles::MAX - count);
+            assert_eq!(bundles.room(SHORT + 1), (Bundles::MAX / 2).saturating_sub(count));
             bundles.open(id(number), &record(number % 1000), 0);
         }
         assert_eq!((bundles.room(1), bundles.room(SHORT + 1)), (0, 0));
@@ -282,7 +282,7 @@ mod tests {
                     }
                     1 => {
                         let ballot = if yes { Ballot::Yes } else { Ballot::Stray };
-                        let vote = Vote { bundle: id, leg: (ahead % 3) as u8, ballot };
+                        let vote = Vote { bundle: id, leg: [0, 1, 2][usize::try_from(ahead % 3).unwrap()], ballot };
                         let counted = model.get_mut(&id).and_then(|bundle| bundle.vote(A, &vote));
                         let stray = if yes { Effect::Nothing } else { Effect::Releases };
                         prop_assert_eq!(bundles.vote(A, &vote), counted.unwrap_or(stray));

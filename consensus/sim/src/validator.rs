@@ -280,7 +280,8 @@ impl Validator {
             let replicating = context.child("replication").spawn(move |_| ingest.run(outbox));
             // The checkers take them, and not the log: the simulation's stake is changed by its own records.
             let (records, mut own_records) = Records::new();
-            let _ = context.child("records").spawn({
+            // It goes with the validator.
+            drop(context.child("records").spawn({
                 let witness = witness.clone();
                 move |_| async move {
                     while let Some(record) = own_records.recv().await {
@@ -289,7 +290,7 @@ impl Validator {
                         }
                     }
                 }
-            });
+            }));
             let finalizer = Finalizer {
                 store: store.clone(),
                 hub,

@@ -95,16 +95,9 @@ impl HubStates {
         if store.bridge_state(0)?.is_none() {
             put_bridge(&*store, 0, &genesis, Known::Before)?;
         }
-        let base = base(&*store, network, &genesis, height)?;
-        let state = match base {
-            Some(base) => {
-                replayed(&*store, base, height)?.ok_or_else(|| corrupt("blocks below the tip are gone".into()))?
-            }
-            None => Arc::new(genesis.clone()),
-        };
-        let at_tip = height.checked_add(1).and_then(|next| SystemState::clone(&state).unchanged_until(next));
-        let state = at_tip.ok_or_else(|| corrupt("it is of another epoch".into()))?;
-        let states = States { tip: Arc::new(state), after: lru::LruCache::new(PENDING_STATES) };
+        let state = known(&*store, network, &genesis, height, u64::MAX)?;
+        let state = state.ok_or_else(|| corrupt("it is of another epoch, or blocks below the tip are gone".into()))?;
+        let states = States { tip: state, after: lru::LruCache::new(PENDING_STATES) };
         let states = Self(Arc::new(Inner {
             store,
             network,
@@ -214,12 +207,7 @@ impl HubStates {
         if let Some(state) = asked.as_ref().filter(|state| Some(state.next_height()) == height.checked_add(1)) {
             return Ok(Some(state.clone()));
         }
-        let (store, genesis) = (&*self.0.store, &self.0.genesis);
-        let state = match base(store, self.0.network, genesis, height)? {
-            Some(base) if base.next_height().saturating_add(STATE_EVERY) <= height => None,
-            Some(base) => replayed(store, base, height)?,
-            None => SystemState::clone(genesis).unchanged_until(height.saturating_add(1)).map(Arc::new),
-        };
+        let state = known(&*self.0.store, self.0.network, &self.0.genesis, height, STATE_EVERY)?;
         asked.clone_from(&state);
         Ok(state)
     }
@@ -227,6 +215,21 @@ impl HubStates {
     /// Makes a state the tip's, once its block is in the store.
     pub fn advance(&self, state: Arc<SystemState>) {
         self.0.states.lock().tip = state;
+    }
+}
+
+/// The state after the block of a height: stored, or at most so many blocks above one that is. None where it cannot be known.
+fn known(
+    store: &dyn Store,
+    network: B256,
+    genesis: &SystemState,
+    height: u64,
+    most: u64,
+) -> Result<Option<Arc<SystemState>>, HubError> {
+    match base(store, network, genesis, height)? {
+        Some(base) if base.next_height().saturating_add(most) <= height => Ok(None),
+        Some(base) => replayed(store, base, height),
+        None => Ok(height.checked_add(1).and_then(|next| genesis.clone().unchanged_until(next)).map(Arc::new)),
     }
 }
 

@@ -161,6 +161,11 @@ impl Network {
         panic!("not in forty blocks: {:?}", self.state().bridge().unwrap().disputes().collect::<Vec<_>>());
     }
 
+    /// Number of the newest certified block of the first rollup; 0 before there is one.
+    fn certified(&self) -> u64 {
+        self.state().bridge().unwrap().rollups()[&A].certified.map_or(0, |c| c.checkpoint.number)
+    }
+
     fn diverged(&self, i: usize) -> i64 {
         self.members[i].metrics.diverged.get_or_create(&A.into()).get()
     }
@@ -205,9 +210,8 @@ fn who_challenges_what_is_right_loses_a_little_and_the_others_nothing() {
     let mut network = Network::new(&[all; 4], &[(4, A, 3), (4, A, 6)]);
     network.until(|n| n.stakes() != [100; 4]);
     assert_eq!((network.stakes(), network.held(A)), (vec![100, 100, 100, 93], None));
-    let certified = |n: &Network| n.state().bridge().unwrap().rollups()[&A].certified.unwrap().checkpoint.number;
-    let before = certified(&network);
-    network.until(|n| certified(n) > before + 5);
+    let before = network.certified();
+    network.until(|n| n.certified() > before + 5);
     assert_eq!(network.stakes(), [100, 100, 100, 93], "once");
     assert_eq!((network.diverged(3), network.diverged(0)), (1, 0));
     assert!(network.members[3].folder.path().join("evidence/rollup-1-overruled").exists());
@@ -227,10 +231,8 @@ fn an_operator_that_attests_two_things_is_proven_by_whoever_hears_both() {
     network.members[2].pool.add(word(3, chain::right(A, 1)));
     network.until(|n| n.stakes() != [100; 4]);
     assert_eq!(network.stakes(), [100, 100, 100, 0]);
-    let certified =
-        |n: &Network| n.state().bridge().unwrap().rollups()[&A].certified.map_or(0, |c| c.checkpoint.number);
-    let before = certified(&network);
-    network.until(|n| certified(n) > before + 5);
+    let before = network.certified();
+    network.until(|n| n.certified() > before + 5);
     assert_eq!(network.stakes(), [100, 100, 100, 0]);
 }
 
@@ -238,7 +240,7 @@ fn an_operator_that_attests_two_things_is_proven_by_whoever_hears_both() {
 fn an_operator_that_tells_each_something_else_is_proven_though_nobody_hears_both() {
     let all: &[RollupId] = &[A, B];
     let mut network = Network::new(&[all; 4], &[]);
-    network.until(|n| n.state().bridge().unwrap().rollups()[&A].certified.is_some_and(|c| c.checkpoint.number == 3));
+    network.until(|n| n.certified() == 3);
     network.lost = Some((identity(4), identity(2)));
     let number = network.state().bridge().unwrap().next_number(A).unwrap().unwrap();
     let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, number) };
@@ -255,7 +257,7 @@ fn a_lie_that_is_told_when_the_block_is_certified_is_passed_on_too() {
     let all: &[RollupId] = &[A, B];
     let mut network = Network::new(&[all; 4], &[]);
     network.lost = Some((identity(4), identity(2)));
-    network.until(|n| n.state().bridge().unwrap().rollups()[&A].certified.is_some_and(|c| c.checkpoint.number == 3));
+    network.until(|n| n.certified() == 3);
     network.step();
     let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, 3) };
     network.members[1].pool.hear(identity(4), vec![word(4, lie)]);
@@ -267,7 +269,7 @@ fn a_lie_that_is_told_when_the_block_is_certified_is_passed_on_too() {
 fn what_is_passed_on_is_checked_and_who_forges_is_heard_no_more() {
     let all: &[RollupId] = &[A, B];
     let mut network = Network::new(&[all; 4], &[]);
-    network.until(|n| n.state().bridge().unwrap().rollups()[&A].certified.is_some_and(|c| c.checkpoint.number == 3));
+    network.until(|n| n.certified() == 3);
     let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, 3) };
     let forged = Attestation { operator: identity(3), ..word(4, lie) };
     network.members[0].pool.hear(identity(4), vec![forged.clone(); 40]);

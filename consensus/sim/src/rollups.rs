@@ -21,6 +21,7 @@ use std::{
     time::Duration,
 };
 use switchyard_bridge_core::predeploys::INBOX;
+use switchyard_consensus_engine::GossipSender;
 use switchyard_mempool::Mempool;
 use switchyard_node::{
     attest::{Attest, AttestParts, Operator, Pool},
@@ -152,6 +153,8 @@ pub struct Running {
     pub pool: Arc<Pool>,
     /// Its operator, if it has one.
     pub operator: Option<Operator>,
+    /// Its way to the others.
+    pub gossip: GossipSender,
     /// Where it hands on what it would put into the log.
     pub records: Records,
     /// Where it keeps what it finds certified and has not computed.
@@ -196,6 +199,7 @@ impl Running {
                 closed: closed.subscribe(),
                 operator: self.operator,
                 pool: self.pool,
+                gossip: Some(self.gossip),
                 records: self.records,
                 evidence: self.evidence,
                 metrics: self.metrics,

@@ -308,8 +308,6 @@ impl Validator {
                 identity: world.validators[index].identity,
                 secret: Zeroizing::new(world.secrets[index].operator),
                 guard,
-                gossip: gossip.sender,
-                pool: attested.clone(),
             });
             let running = Running {
                 index,
@@ -321,6 +319,7 @@ impl Validator {
                 tip,
                 pool: attested,
                 operator,
+                gossip: gossip.sender,
                 records,
                 evidence,
                 metrics,

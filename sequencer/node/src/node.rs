@@ -15,7 +15,7 @@ use crate::{
     logging::RecentErrors,
     machine::Tokio,
     metrics::{Metrics, gauge},
-    opened::{OpenOperator, OpenRollup, Opened},
+    opened::{OpenRollup, Opened},
     records::{self, Records},
     relay::{Log, Way},
     servers::Listeners,
@@ -35,7 +35,7 @@ use std::{
     time::Duration,
 };
 use switchyard_consensus_core::EngineEvent;
-use switchyard_consensus_engine::{Engine, EngineHandle, GossipHandle, Stopped};
+use switchyard_consensus_engine::{Engine, EngineHandle, GossipHandle, GossipSender, Stopped};
 use switchyard_consensus_guard::VoteSigner;
 use switchyard_mempool::Mempool;
 use switchyard_primitives::{B256, RollupId};
@@ -125,17 +125,18 @@ impl Node {
         shared.metrics.protocol_known.set(gauge(opened.hub.newest_protocol()));
         shared.metrics.quorum.set(gauge(opened.hub.tip().current().seats().quorum()));
 
-        let Fed { events, entry, feed, engine, copying, operator } = match opened.signer(&shared.metrics).await? {
-            Some(signer) => shared.validate(&opened, signer).await?,
-            None => shared.follow(&opened).await?,
-        };
+        let Fed { events, entry, feed, engine, copying, operator, gossip } =
+            match opened.signer(&shared.metrics).await? {
+                Some(signer) => shared.validate(&opened, signer).await?,
+                None => shared.follow(&opened).await?,
+            };
 
         let rollups = std::mem::take(&mut opened.rollups);
         let chains: BTreeMap<_, _> =
             rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
         let (mut threads, progress) = shared.executors(rollups)?;
         let (records, own_records) = Records::new();
-        threads.push(shared.attest(&opened, chains.clone(), operator, records.clone())?);
+        threads.push(shared.attest(&opened, chains.clone(), (operator, gossip), records.clone())?);
         shared.keep_gauges(feed.clone(), opened.hub.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
@@ -230,6 +231,8 @@ struct Fed {
     copying: Option<Copying>,
     /// None where this node attests nothing.
     operator: Option<Operator>,
+    /// The way to the other validators; none for a follower.
+    gossip: Option<GossipSender>,
 }
 
 impl Shared {
@@ -254,14 +257,11 @@ impl Shared {
         // Its record exists before the engine's folder does.
         let operator = opened.operator()?;
         let Engine { events, gossip, handle } = switchyard_consensus_engine::start(config, builder.clone()).await?;
-        let operator = operator.map(|OpenOperator { identity, secret, guard }| {
-            let (gossip, pool) = (gossip.sender.clone(), self.pool.clone());
-            Operator { identity, secret, guard, gossip, pool }
-        });
+        let told = Some(gossip.sender.clone());
         let ingest = self.ingest(opened, me, gossip, waiting);
         let feed = Feed::Engine { status: handle.status.clone(), hub: opened.hub.clone() };
         let entry = Entry::Validator { ingest, builder };
-        Ok(Fed { events, entry, feed, engine: Some(handle), copying: None, operator })
+        Ok(Fed { events, entry, feed, engine: Some(handle), copying: None, operator, gossip: told })
     }
 
     /// Copies what others have made final.
@@ -288,7 +288,7 @@ impl Shared {
         self.task("expiry", forward.clone().run());
         let copying = Copying { sources: copied.0, status: status.clone(), tip: copied.1 };
         let (entry, feed) = (Entry::Follower(forward), Feed::Sync(status));
-        Ok(Fed { events, entry, feed, engine: None, copying: Some(copying), operator: None })
+        Ok(Fed { events, entry, feed, engine: None, copying: Some(copying), operator: None, gossip: None })
     }
 
     /// The way in for transactions, with its tasks.
@@ -341,7 +341,7 @@ impl Shared {
         &self,
         opened: &Opened,
         chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
-        operator: Option<Operator>,
+        (operator, gossip): (Option<Operator>, Option<GossipSender>),
         records: Records,
     ) -> Result<JoinHandle<()>, NodeError> {
         let attest = Attest::new(AttestParts {
@@ -352,6 +352,7 @@ impl Shared {
             closed: self.closed.subscribe(),
             operator,
             pool: self.pool.clone(),
+            gossip,
             records,
             evidence: opened.config.evidence_dir(),
             metrics: self.metrics.clone(),

@@ -1,6 +1,7 @@
 //! What a node finds on its disk before anything runs: configuration, genesis, keys, log, rollups.
 
 use crate::{
+    attest::Operator,
     builder::Rules,
     config::{BlsKey, Config, Keys, Network},
     error::{NodeError, io},
@@ -105,13 +106,6 @@ impl OpenSeat {
         let bls: Vec<_> = secrets.map(|s| bls_public_key(s)).collect::<Result<_, _>>().map_err(|_| KeyError::Bls)?;
         check_seat(state, identity(&self.identity_secret), &bls, self.network.joining)
     }
-}
-
-/// What a validator that is an operator has besides.
-pub(crate) struct OpenOperator {
-    pub(crate) identity: B256,
-    pub(crate) secret: Zeroizing<[u8; 32]>,
-    pub(crate) guard: SignGuard,
 }
 
 /// Everything checked and open.
@@ -236,7 +230,7 @@ impl Opened {
     }
 
     /// The operator's secret and record; none where this node has none.
-    pub(crate) fn operator(&self) -> Result<Option<OpenOperator>, NodeError> {
+    pub(crate) fn operator(&self) -> Result<Option<Operator>, NodeError> {
         let (Some(operator), Some(seat)) = (&self.config.operator, &self.seat) else { return Ok(None) };
         let secret = keys::read_bls(operator.key())?;
         let key = bls_public_key(&secret).map_err(|_| KeyError::Bls)?;
@@ -252,7 +246,7 @@ impl Opened {
             return Err(NodeError::SignRecordLost { path: path.display().to_string(), height });
         }
         let guard = SignGuard::open(&path, self.network, key.0)?;
-        Ok(Some(OpenOperator { identity: me, secret, guard }))
+        Ok(Some(Operator { identity: me, secret, guard }))
     }
 
     /// The engine's configuration; none for a follower.

@@ -1,6 +1,6 @@
 //! Words that were not said to everyone: an operator may tell one node this and another node that, and neither alone can show it.
 //!
-//! So an operator that holds a word which is not what was certified of the block passes it on to all others. Of two that contradict each
+//! So a validator that holds a word which is not what was certified of the block passes it on to all others. Of two that contradict each
 //! other one at least is passed on, and it meets the other wherever that was heard.
 
 use super::{Attest, Pool, pool::KEPT};
@@ -86,9 +86,9 @@ impl Attest {
         let strays = std::mem::take(&mut pool.echo.lock().strays);
         let (attestations, unsigned): (Vec<_>, Vec<_>) = strays.into_iter().partition(is_signed);
         unsigned.iter().for_each(|word| pool.forget(&word.operator, &word.checkpoint));
-        let (Some(own), Some(first)) = (&self.parts.operator, attestations.first()) else { return };
+        let Some(first) = attestations.first() else { return };
         let (operator, Checkpoint { rollup, number, .. }) = (first.operator, first.checkpoint);
         tracing::warn!(%operator, %rollup, number, "an operator attests another block than was certified: the others are told");
-        own.send(attestations);
+        self.parts.tell(attestations);
     }
 }

@@ -50,10 +50,6 @@ pub struct Operator {
     pub secret: Zeroizing<[u8; 32]>,
     /// What it has signed.
     pub guard: SignGuard,
-    /// The way to the other validators.
-    pub gossip: GossipSender,
-    /// Where what it says is collected here.
-    pub pool: Arc<Pool>,
 }
 
 /// What [`Attest::run`] needs.
@@ -72,6 +68,8 @@ pub struct AttestParts {
     pub operator: Option<Operator>,
     /// Where operators' words are collected.
     pub pool: Arc<Pool>,
+    /// The way to the other validators; none for a follower.
+    pub gossip: Option<GossipSender>,
     /// The way into the log for challenges and evidence.
     pub records: Records,
     /// Where evidence of divergence is kept.
@@ -289,7 +287,7 @@ impl Attest {
                 said.up_to = number;
             }
         }
-        operator.say(words);
+        self.parts.say(words);
         Ok(())
     }
 }
@@ -303,8 +301,10 @@ impl Operator {
         self.guard.permit(statement).map_err(|refusal| refusal.to_string())?;
         Attestation::sign(network, self.identity, checkpoint, votes, &self.secret).map_err(|error| error.to_string())
     }
+}
 
-    /// Tells everyone its own words.
+impl AttestParts {
+    /// Tells everyone this operator's words.
     fn say(&self, words: Vec<Attestation>) {
         let (mut message, mut bytes) = (Vec::new(), 0);
         for word in words {
@@ -312,18 +312,25 @@ impl Operator {
             message.push(word.clone());
             self.pool.add(word);
             if message.len() == ATTESTATIONS || bytes >= ATTESTATION_BYTES {
-                self.send(std::mem::take(&mut message));
+                self.tell(std::mem::take(&mut message));
                 bytes = 0;
             }
         }
         if !message.is_empty() {
-            self.send(message);
+            self.tell(message);
         }
     }
 
-    fn send(&self, attestations: Vec<Attestation>) {
+    /// Tells the other validators words of whomever.
+    fn tell(&self, attestations: Vec<Attestation>) {
         // One that is lost is sent again.
-        self.gossip.send(To::All, Message::Attestations { id: 0, attestations }.encode().0);
+        self.send(Message::Attestations { id: 0, attestations });
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(gossip) = &self.gossip {
+            gossip.send(To::All, message.encode().0);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a node does about wrong checkpoints and contradictions: it proves what it can, and its operator challenges and judges.
 
-use super::{AGAIN_AFTER, Attest, AttestError, Operator};
+use super::{AGAIN_AFTER, Attest, AttestError, AttestParts, Operator};
 use crate::ingest::wire::{Message, VERDICT_WORDS};
 use alloy_primitives::{B256, keccak256};
 use std::{
@@ -12,7 +12,6 @@ use switchyard_bridge_core::{
     BridgeRecord, BridgeState, CHALLENGE_WITHIN, Challenge, Checkpoint, Dispute, Evidence, Held, Ruling, Signed,
     SystemState, VerdictWord, signers_hash,
 };
-use switchyard_consensus_engine::To;
 use switchyard_consensus_guard::{Kind, Position, Statement};
 use switchyard_primitives::RollupId;
 
@@ -257,7 +256,7 @@ impl Attest {
                 words.push(word);
             }
         }
-        operator.say_verdicts(words);
+        self.parts.say_verdicts(words);
         Ok(())
     }
 }
@@ -287,13 +286,15 @@ impl Operator {
         let (rollup, number) = (dispute.certified.rollup, dispute.certified.number);
         word.inspect_err(|error| tracing::debug!(%rollup, number, error, "a challenge is not judged")).ok()
     }
+}
 
-    /// Tells everyone.
+impl AttestParts {
+    /// Tells everyone this operator's words on challenges.
     fn say_verdicts(&self, words: Vec<VerdictWord>) {
         for words in words.chunks(VERDICT_WORDS) {
             words.iter().for_each(|word| self.pool.add_verdict(word.clone()));
             // One that is lost is sent again.
-            self.gossip.send(To::All, Message::Verdicts { id: 0, words: words.to_vec() }.encode().0);
+            self.send(Message::Verdicts { id: 0, words: words.to_vec() });
         }
     }
 }

@@ -47,8 +47,7 @@ fn member(i: u8, hub: &SystemState, wrong: &[Wrong]) -> Member {
     let folder = tempfile::TempDir::new().unwrap();
     let secret = secret(100 + i);
     let guard = SignGuard::open(&folder.path().join("record"), NETWORK, bls_public_key(&secret).unwrap().0).unwrap();
-    let operator =
-        Operator { identity: identity(i), secret: secret.into(), guard, gossip: handle.sender, pool: pool.clone() };
+    let operator = Operator { identity: identity(i), secret: secret.into(), guard };
     let attest = Attest::new(AttestParts {
         hub: hub.clone(),
         store: store.clone(),
@@ -57,6 +56,7 @@ fn member(i: u8, hub: &SystemState, wrong: &[Wrong]) -> Member {
         closed: watch::Sender::new(0).subscribe(),
         operator: Some(operator),
         pool: pool.clone(),
+        gossip: Some(handle.sender),
         records: sender,
         evidence: folder.path().join("evidence"),
         metrics: metrics.clone(),
@@ -261,6 +261,37 @@ fn a_lie_that_is_told_when_the_block_is_certified_is_passed_on_too() {
     network.step();
     let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, 3) };
     network.members[1].pool.hear(identity(4), vec![word(4, lie)]);
+    network.until(|n| n.stakes() != [100; 4]);
+    assert_eq!(network.stakes(), [100, 100, 100, 0]);
+}
+
+#[test]
+fn a_validator_that_is_no_operator_passes_on_what_it_alone_has_heard() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all; 4], &[]);
+    network.members[1].attest.parts.operator = None;
+    network.lost = Some((identity(4), identity(2)));
+    network.until(|n| n.certified() == 3);
+    let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, 3) };
+    network.members[1].pool.hear(identity(4), vec![word(4, lie)]);
+    network.until(|n| n.stakes() != [100; 4]);
+    assert_eq!(network.stakes(), [100, 100, 100, 0]);
+}
+
+#[test]
+fn what_was_certified_is_attested_after_the_contrary_was_passed_on() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all; 4], &[]);
+    // It says what the test says for it.
+    network.members[3].attest.parts.operator = None;
+    network.until(|n| n.certified() == 3);
+    let lie = Checkpoint { state_root: B256::repeat_byte(0x66), ..chain::right(A, 3) };
+    network.members[1].pool.hear(identity(4), vec![word(4, lie)]);
+    for _ in 0..4 {
+        network.step();
+        assert_eq!(network.stakes(), [100; 4], "one word contradicts nothing");
+    }
+    network.members[2].pool.hear(identity(4), vec![word(4, chain::right(A, 3))]);
     network.until(|n| n.stakes() != [100; 4]);
     assert_eq!(network.stakes(), [100, 100, 100, 0]);
 }

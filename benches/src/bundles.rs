@@ -84,17 +84,40 @@ struct Report {
     accepted: Quantiles,
     decided: Quantiles,
     /// Hub blocks from the tip when a bundle was due to the one that decided.
-    decided_blocks_p50: u64,
-    decided_blocks_p99: u64,
+    decided_blocks: Blocks,
+    /// To the one with its legs.
+    included_blocks: Blocks,
+    /// From that one to the decision.
+    legs_to_decision_blocks: Blocks,
     /// From the last decision until both vaults held nothing more; none if they still do at the end.
     settled_after_ms: Option<u64>,
+}
+
+/// Numbers of hub blocks.
+#[derive(Debug, Serialize)]
+struct Blocks {
+    p50: u64,
+    p99: u64,
+    max: u64,
+}
+
+impl Blocks {
+    fn of(counts: &mut [u64]) -> Self {
+        counts.sort_unstable();
+        let at = |part: usize| {
+            counts.get((counts.len() * part / 100).min(counts.len().saturating_sub(1))).copied().unwrap_or(0)
+        };
+        Self { p50: at(50), p99: at(99), max: at(100) }
+    }
 }
 
 /// A bundle that is not decided.
 struct Open {
     due: Instant,
     tip: u64,
-    /// Yeses by leg, once its record was seen.
+    /// Height of the block with its legs, once its record was seen.
+    legs: u64,
+    /// Yeses by leg.
     votes: [bool; 2],
 }
 
@@ -103,7 +126,8 @@ struct Ledger {
     open: HashMap<B256, Open>,
     accepted: Latency,
     decided: Latency,
-    blocks: Vec<u64>,
+    /// From due to decision, from due to legs, from there to the decision.
+    blocks: [Vec<u64>; 3],
     refused: u64,
     reasons: HashMap<String, u64>,
     committed: u64,
@@ -182,8 +206,8 @@ pub async fn run(arguments: BundlesArguments) -> Result<u8> {
     let settled = settled(&rpcs, Instant::now() + Duration::from_secs_f64(arguments.grace)).await?;
     let after_ms = |settled: Instant| ledger.last.map(|last| settled.duration_since(last).as_millis());
     let settled_after_ms = settled.and_then(after_ms).and_then(|ms| u64::try_from(ms).ok());
-    ledger.blocks.sort_unstable();
-    let at = |part: usize| ledger.blocks.get(ledger.blocks.len() * part / 100).copied().unwrap_or(0);
+    let [decided, included, from_legs] = &mut ledger.blocks;
+    let (decided, included, from_legs) = (Blocks::of(decided), Blocks::of(included), Blocks::of(from_legs));
     let report = Report {
         sent,
         refused: ledger.refused,
@@ -193,8 +217,9 @@ pub async fn run(arguments: BundlesArguments) -> Result<u8> {
         committed_per_second: ledger.committed as f64 / seconds,
         accepted: ledger.accepted.quantiles(),
         decided: ledger.decided.quantiles(),
-        decided_blocks_p50: at(50),
-        decided_blocks_p99: at(99),
+        decided_blocks: decided,
+        included_blocks: included,
+        legs_to_decision_blocks: from_legs,
         settled_after_ms,
     };
     println!("{}", serde_json::to_string_pretty(&report)?);
@@ -252,7 +277,7 @@ impl Signer {
 /// Whether it was taken.
 async fn submit(mut client: Client, ledger: Arc<Mutex<Ledger>>, bundle: &SignedBundle, due: Instant, tip: u64) -> bool {
     let id = bundle.id();
-    ledger.lock().await.open.insert(id, Open { due, tip, votes: [false; 2] });
+    ledger.lock().await.open.insert(id, Open { due, tip, legs: 0, votes: [false; 2] });
     let result = client.submit_bundle(bundle).await;
     let mut ledger = ledger.lock().await;
     match result {
@@ -298,7 +323,14 @@ async fn follow(target: Target, ledger: Arc<Mutex<Ledger>>, tip: Arc<AtomicU64>,
 impl Ledger {
     /// How many bundles a record has decided.
     fn note(&mut self, height: u64, record: &[u8]) -> usize {
-        let Ok(BridgeRecord::Certificate(certificate)) = BridgeRecord::decode(record) else { return 0 };
+        let certificate = match BridgeRecord::decode(record) {
+            Ok(BridgeRecord::Certificate(certificate)) => certificate,
+            Ok(BridgeRecord::Bundle(bundle)) => {
+                self.open.entry(bundle.id()).and_modify(|open| open.legs = height);
+                return 0;
+            }
+            _ => return 0,
+        };
         let mut decided = 0;
         for vote in certificate.entries.iter().flat_map(|entry| &entry.votes) {
             let Some(open) = self.open.get_mut(&vote.bundle) else { continue };
@@ -309,7 +341,7 @@ impl Ledger {
             if yes && open.votes != [true; 2] {
                 continue;
             }
-            let Some(Open { due, tip, .. }) = self.open.remove(&vote.bundle) else { continue };
+            let Some(Open { due, tip, legs, .. }) = self.open.remove(&vote.bundle) else { continue };
             decided += 1;
             if !yes {
                 self.aborted += 1;
@@ -317,7 +349,9 @@ impl Ledger {
             }
             self.committed += 1;
             self.decided.record(due.elapsed());
-            self.blocks.push(height.saturating_sub(tip));
+            for (counts, (from, to)) in self.blocks.iter_mut().zip([(tip, height), (tip, legs), (legs, height)]) {
+                counts.push(to.saturating_sub(from));
+            }
             self.last = Some(Instant::now());
         }
         decided

@@ -31,6 +31,9 @@ impl BundleRecord {
     /// Bundles whose deadlines are further ahead take up to half of the hub's memory only: nobody fills all of it for long.
     pub const DEADLINE_BLOCKS_SHORT: u64 = 1_200;
 
+    /// Most legs in one block: so their votes fit into one certificate, and no leader fills the hub's memory in a few blocks.
+    pub const LEGS_PER_BLOCK: usize = 1024;
+
     /// The bundle's id.
     pub fn id(&self) -> B256 {
         let legs = self.legs.iter().map(|leg| leg.leg).collect();

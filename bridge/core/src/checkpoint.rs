@@ -23,6 +23,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// What stands for a block that a rollup has not made.
+    pub fn none(rollup: RollupId, number: u64, hub_height: u64) -> Self {
+        let zero = B256::ZERO;
+        Self { rollup, number, hub_height, block_hash: zero, state_root: zero, outbox_root: zero, votes_root: zero }
+    }
+
     /// Length of the encoding, bytes.
     pub const LEN: usize = 152;
 

@@ -74,7 +74,7 @@ pub struct Dispute {
     pub certified_at: u64,
     /// The hub block with the challenge.
     pub opened: u64,
-    /// Who has signed the checkpoint, ascending; none any more once it is decided.
+    /// Who has signed the checkpoint, ascending.
     pub signers: Vec<B256>,
     /// What VITAL has said to it.
     pub ruling: Option<Ruling>,
@@ -167,6 +167,20 @@ impl Disputes {
 
     pub(crate) fn of(&self, rollup: RollupId) -> impl Iterator<Item = &Dispute> {
         self.challenges.range((rollup, 0)..=(rollup, u64::MAX)).map(|(_, dispute)| dispute)
+    }
+
+    /// One fault, one cut: whose stake was cut by verdicts on a rollup's checkpoints for what was certified at a height, since what
+    /// is certified after a wrong checkpoint and before the verdict follows from it.
+    pub(crate) fn paid(&self, rollup: RollupId, certified_at: u64) -> BTreeSet<B256> {
+        let covers = |ruling: Ruling| !ruling.is_right && ruling.height >= certified_at;
+        let ruled = self.of(rollup).filter(|dispute| dispute.ruling.is_some_and(covers));
+        ruled.flat_map(|dispute| dispute.signers.iter().copied()).collect()
+    }
+
+    /// Whether all of these have.
+    pub(crate) fn have_paid(&self, rollup: RollupId, certified_at: u64, signers: &[B256]) -> bool {
+        let paid = self.paid(rollup, certified_at);
+        signers.iter().all(|signer| paid.contains(signer))
     }
 
     /// Whether one more with so many signers is too much.

@@ -208,6 +208,22 @@ pub enum BridgeError {
         /// The rollup block.
         number: u64,
     },
+    /// A block's certificate comes before its verdicts.
+    #[error("a certificate after a verdict in one block")]
+    CertificateAfterVerdict,
+    /// A rollup cannot have made so many blocks.
+    #[error("rollup {rollup} cannot have made block {number} by hub block {hub_height}")]
+    Number {
+        /// The rollup.
+        rollup: RollupId,
+        /// The rollup block.
+        number: u64,
+        /// The last hub block of which it is said to be derived.
+        hub_height: u64,
+    },
+    /// A block has few legs.
+    #[error("more than 1024 legs of bundles in one block")]
+    TooManyLegs,
     /// A block brings few verdicts.
     #[error("more than 4 verdicts in one block")]
     TooManyVerdicts,

@@ -113,12 +113,8 @@ impl BridgeState {
         if !is_it || is_late || !challenge.entries.contains(&signed) {
             return Err(BridgeError::NotChallengeable { rollup, number, certified_at: *certified_at });
         }
-        // One fault, one cut: what was certified before the verdict on an earlier block follows from that block.
-        let covers = |dispute: &Dispute| {
-            let ruling = dispute.ruling.filter(|ruling| !ruling.is_right && ruling.height >= *certified_at);
-            ruling.is_some() && dispute.certified.number <= number
-        };
-        if self.disputes.challenges.contains_key(&(rollup, number)) || self.disputes.of(rollup).any(covers) {
+        let is_known = self.disputes.challenges.contains_key(&(rollup, number));
+        if is_known || self.disputes.have_paid(rollup, *certified_at, &challenge.signers) {
             return Err(BridgeError::Challenged { rollup, number });
         }
         let is_busy = |dispute: &Dispute| dispute.challenger == *challenger && dispute.ruling.is_none();
@@ -170,19 +166,21 @@ impl BridgeState {
         if !verify_aggregate(&[(message, keys)], signature) {
             return Err(BridgeError::Signature);
         }
+        let paid = self.disputes.paid(rollup, dispute.certified_at);
         let disputes = Arc::make_mut(&mut self.disputes);
         if let Some(own) = disputes.challenges.get_mut(&(rollup, number)) {
             own.ruling = Some(Ruling { is_right, height });
-            own.signers = Vec::new();
         }
         if is_right {
             return Ok(vec![(dispute.challenger, Offence::WrongChallenge)]);
         }
-        disputes.challenges.retain(|(of, later), other| {
-            let follows = *of == rollup && *later > number && other.ruling.is_none();
-            !follows
-        });
+        // Those who have paid keep nobody else from it who has signed what follows.
+        let follows = disputes.of(rollup).filter(|other| other.certified.number > number && other.ruling.is_none());
+        let moot = follows.filter(|other| disputes.have_paid(rollup, other.certified_at, &other.signers));
+        let moot: Vec<u64> = moot.map(|other| other.certified.number).collect();
+        moot.into_iter().for_each(|later| drop(disputes.challenges.remove(&(rollup, later))));
         disputes.refuted.insert(rollup);
+        self.begin_again(rollup, number);
         let mut operators = BTreeMap::clone(self.operators());
         for signer in &dispute.signers {
             if let Some(operator) = operators.get_mut(signer) {
@@ -190,7 +188,8 @@ impl BridgeState {
             }
         }
         self.operators = Arc::new(operators);
-        Ok(dispute.signers.into_iter().map(|signer| (signer, Offence::WrongCheckpoint)).collect())
+        let others = dispute.signers.into_iter().filter(|signer| !paid.contains(signer));
+        Ok(others.map(|signer| (signer, Offence::WrongCheckpoint)).collect())
     }
 
     /// Takes note of what the block has certified.

@@ -22,6 +22,11 @@ pub struct Operator {
 }
 
 impl Operator {
+    /// The serial of a record that registers in an epoch; the operator's further ones follow it.
+    pub fn first_serial(epoch: u64) -> u64 {
+        epoch << 32
+    }
+
     /// Most rollups of one operator.
     pub const ROLLUPS_MAX: usize = 4096;
 }

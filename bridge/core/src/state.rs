@@ -32,6 +32,8 @@ pub struct Rollup {
     pub chain: u64,
     /// Number of deposits that the log has made to it.
     pub deposits: u64,
+    /// Number of the first certified block; 0 before there is one.
+    pub first: u64,
     /// None before the first.
     pub certified: Option<Certified>,
 }
@@ -72,13 +74,17 @@ pub struct Added {
 pub(crate) type Contents = HashSet<(RollupId, TxHash)>;
 
 impl BridgeState {
-    /// Of the layout. 1 had the bundles themselves in what the root is of.
-    const VERSION: u8 = 2;
+    /// Of the layout. 1 had the bundles themselves in what the root is of, 2 no first block of a rollup.
+    const VERSION: u8 = 3;
+    /// A rollup makes at most so many blocks for each hub block that there is: no number above that can be certified.
+    pub const BLOCKS_PER_HUB_BLOCK: u64 = 1024;
 
     /// What the bridge begins with: a leaf for each rollup.
     pub fn begin(founding: &Founding) -> Result<Self, AccumulatorFull> {
-        let rollups =
-            founding.rollups.iter().map(|(id, chain)| (*id, Rollup { chain: *chain, deposits: 0, certified: None }));
+        let rollups = founding
+            .rollups
+            .iter()
+            .map(|(id, chain)| (*id, Rollup { chain: *chain, deposits: 0, first: 0, certified: None }));
         let rollups: BTreeMap<_, _> = rollups.collect();
         let mut state = Self {
             operators: Arc::new(founding.operators.clone()),
@@ -150,6 +156,15 @@ impl BridgeState {
         Some(certified.map(|certified| certified.checkpoint.number.saturating_add(1)))
     }
 
+    /// A rollup's first certified block was none: any may be its first again.
+    pub(crate) fn begin_again(&mut self, rollup: RollupId, number: u64) {
+        if self.rollups.get(&rollup).is_some_and(|known| known.first == number)
+            && let Some(known) = Arc::make_mut(&mut self.rollups).get_mut(&rollup)
+        {
+            (known.first, known.certified) = (0, None);
+        }
+    }
+
     /// Forgets what the block before has added.
     pub(crate) fn open_block(&mut self) {
         self.added = Added::default();
@@ -171,7 +186,6 @@ impl BridgeState {
         let identity = *identity;
         let validator = hub.validators().get(&identity).ok_or(BridgeError::NotStaked { identity })?;
         let known = self.operators.get(&identity);
-        let expected = known.map_or(0, |operator| operator.serial);
         match (kind, known) {
             (OperatorKind::Register { .. }, Some(_)) => return Err(BridgeError::Known { identity }),
             (OperatorKind::Serve(_) | OperatorKind::Leave, None) => return Err(BridgeError::Unknown { identity }),
@@ -180,6 +194,17 @@ impl BridgeState {
         if let Some(gone_at) = known.and_then(|operator| operator.gone_at) {
             return Err(BridgeError::Leaving { identity, gone_at });
         }
+        if !change.is_signed(hub.network(), validator.bls) {
+            return Err(BridgeError::Signature);
+        }
+        change.check_possession()?;
+        let expected = match known {
+            Some(operator) => operator.serial,
+            // Of this epoch or the last: nothing that it said before it was forgotten counts again.
+            None => Operator::first_serial(
+                (serial >> 32).clamp(hub.current().epoch().saturating_sub(1), hub.current().epoch()),
+            ),
+        };
         if *serial != expected {
             return Err(BridgeError::Serial { expected, found: *serial });
         }
@@ -192,7 +217,7 @@ impl BridgeState {
                 if operators.values().any(|operator| operator.bls == *bls) {
                     return Err(BridgeError::KeyTaken);
                 }
-                let operator = Operator { bls: *bls, rollups: Default::default(), serial: 0, gone_at: None };
+                let operator = Operator { bls: *bls, rollups: Default::default(), serial: *serial, gone_at: None };
                 operators.insert(identity, operator);
             }
             OperatorKind::Serve(rollups) => {
@@ -204,16 +229,12 @@ impl BridgeState {
                 }
             }
             OperatorKind::Leave => {
-                let gone_at = hub.rules().last_of(hub.current().epoch().saturating_add(2));
+                let gone_at = gone_at(hub);
                 if let Some(own) = operators.get_mut(&identity) {
                     own.gone_at = Some(gone_at);
                 }
             }
         }
-        if !change.is_signed(hub.network(), validator.bls) {
-            return Err(BridgeError::Signature);
-        }
-        change.check_possession()?;
         if let Some(own) = operators.get_mut(&identity) {
             own.serial += 1;
         }
@@ -221,15 +242,27 @@ impl BridgeState {
         Ok(())
     }
 
+    /// Operators that the stake table does not know any more leave, in a block on `hub`.
+    pub(crate) fn retire(&mut self, hub: &HubState) {
+        let is_removed = |identity: &B256, operator: &Operator| {
+            operator.gone_at.is_none() && !hub.validators().contains_key(identity)
+        };
+        if self.operators.iter().any(|(identity, operator)| is_removed(identity, operator)) {
+            let removed =
+                Arc::make_mut(&mut self.operators).iter_mut().filter(|(id, operator)| is_removed(id, operator));
+            removed.for_each(|(_, operator)| operator.gone_at = Some(gone_at(hub)));
+        }
+    }
+
     /// Coin for a rollup's accounts, in a block on `hub`.
     pub(crate) fn deposit(&mut self, hub: &HubState, record: &Deposits) -> Result<(), SystemError> {
         let Deposits { rollup, epoch, first, .. } = *record;
         let known = self.rollups.get(&rollup).ok_or(BridgeError::Rollup { rollup })?;
         let expected = known.deposits;
+        record.verify(hub.network(), hub.signing(epoch)?)?;
         if first != expected {
             return Err(BridgeError::Serial { expected, found: first }.into());
         }
-        record.verify(hub.network(), hub.signing(epoch)?)?;
         if let Some(known) = Arc::make_mut(&mut self.rollups).get_mut(&rollup) {
             known.deposits = expected.saturating_add(record.deposits.len() as u64);
         }
@@ -244,6 +277,10 @@ impl BridgeState {
         if std::mem::replace(&mut self.certified, true) {
             return Err(BridgeError::SecondCertificate);
         }
+        // What a block certifies was signed before its verdicts were given, and is judged so.
+        if self.verdicts > 0 {
+            return Err(BridgeError::CertificateAfterVerdict);
+        }
         let count = certificate.entries.len();
         let (mut statements, mut noted) = (Vec::with_capacity(count), Vec::with_capacity(count));
         let mut rollups = BTreeMap::clone(&self.rollups);
@@ -256,6 +293,9 @@ impl BridgeState {
             statements.push((message, keys));
             noted.push((entry.checkpoint.rollup, signed));
             let index = self.append(HubLeaf::Checkpoint(entry.checkpoint))?;
+            if rollup.certified.is_none() {
+                rollup.first = entry.checkpoint.number;
+            }
             rollup.certified = Some(Certified { checkpoint: entry.checkpoint, index });
             self.count(entry.checkpoint.rollup, &entry.votes, height)?;
         }
@@ -331,6 +371,9 @@ impl BridgeState {
     ) -> Result<(), BridgeError> {
         let (id, height) = (record.id(), hub.next_height());
         self.may_include(&id, record, height)?;
+        if self.legs.len() + record.legs.len() > BundleRecord::LEGS_PER_BLOCK {
+            return Err(BridgeError::TooManyLegs);
+        }
         for (index, leg) in record.legs.iter().enumerate() {
             let transaction = (leg.rollup, leg.tx);
             let is_there = contents.is_none_or(|contents| contents.contains(&transaction));
@@ -421,6 +464,7 @@ impl BridgeState {
             w.u64(id.0);
             w.u64(rollup.chain);
             w.u64(rollup.deposits);
+            w.u64(rollup.first);
             w.u8(u8::from(rollup.certified.is_some()));
             if let Some(Certified { checkpoint, index }) = &rollup.certified {
                 w.raw(&checkpoint.encode());
@@ -453,6 +497,7 @@ impl BridgeState {
         for _ in 0..r.count("bridge.rollups", Founding::ROLLUPS_MAX)? {
             let id = RollupId(r.u64("rollup.id")?);
             let (chain, deposits) = (r.u64("rollup.chain")?, r.u64("rollup.deposits")?);
+            let first = r.u64("rollup.first")?;
             let certified = match r.u8("rollup.certified")? {
                 0 => None,
                 1 => Some(Certified { checkpoint: Checkpoint::read(r)?, index: r.u64("rollup.index")? }),
@@ -461,7 +506,7 @@ impl BridgeState {
             if rollups.last_key_value().is_some_and(|(last, _)| *last >= id) {
                 return Err(DecodeError::Invalid { field: "rollup.id", reason: "not in ascending order" });
             }
-            rollups.insert(id, Rollup { chain, deposits, certified });
+            rollups.insert(id, Rollup { chain, deposits, first, certified });
         }
         let mut state = Self {
             operators: Arc::new(operators),
@@ -480,6 +525,11 @@ impl BridgeState {
     }
 }
 
+/// The height at which an operator is forgotten that leaves in a block on `hub`: until then it answers for what it has signed.
+fn gone_at(hub: &HubState) -> u64 {
+    hub.rules().last_of(hub.current().epoch().saturating_add(2))
+}
+
 /// Whether a checkpoint is a rollup's next, in a block of this height.
 fn check_order(rollup: &Rollup, checkpoint: &Checkpoint, height: u64) -> Result<(), BridgeError> {
     let Checkpoint { rollup: id, number, hub_height, .. } = *checkpoint;
@@ -487,6 +537,9 @@ fn check_order(rollup: &Rollup, checkpoint: &Checkpoint, height: u64) -> Result<
     let expected = before.map_or(number.max(1), |before| before.number.saturating_add(1));
     if number != expected {
         return Err(BridgeError::Order { rollup: id, expected, found: number });
+    }
+    if number > hub_height.saturating_add(1).saturating_mul(BridgeState::BLOCKS_PER_HUB_BLOCK) {
+        return Err(BridgeError::Number { rollup: id, number, hub_height });
     }
     if hub_height >= height || before.is_some_and(|before| hub_height < before.hub_height) {
         return Err(BridgeError::Height { rollup: id, number, hub_height });

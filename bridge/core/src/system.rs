@@ -189,6 +189,9 @@ impl SystemState {
 
     fn close_block(&mut self, changed: bool) -> Result<(), SystemError> {
         let height = self.hub.next_height();
+        if let Some(bridge) = self.bridge.as_mut().filter(|_| changed) {
+            bridge.retire(&self.hub);
+        }
         self.hub.close_block(changed)?;
         if let Some(bridge) = &mut self.bridge {
             bridge.close_block(height, changed).map_err(BridgeError::from)?;
@@ -235,8 +238,13 @@ impl Draft {
     /// Adds a record, if it may come next; else nothing changes. Checks its signatures: not on the async threads. That a
     /// bundle's legs are in the block is for who makes it to see to.
     pub fn add(&mut self, record: &[u8]) -> Result<(), SystemError> {
+        self.add_all(&[record])
+    }
+
+    /// Adds records one after the other, as [`Self::add`] does; if one may not come next nothing changes.
+    pub fn add_all<T: AsRef<[u8]>>(&mut self, records: &[T]) -> Result<(), SystemError> {
         let mut tried = self.0.clone();
-        tried.apply(record, None)?;
+        records.iter().try_for_each(|record| tried.apply(record.as_ref(), None))?;
         self.0 = tried;
         Ok(())
     }

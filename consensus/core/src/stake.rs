@@ -238,12 +238,12 @@ impl HubState {
         }
     }
 
-    /// The committee whose quorum signs a change with this serial and epoch.
-    fn signers(&self, serial: u64, epoch: u64) -> Result<&Committee, RecordError> {
-        if serial != self.serial {
-            return Err(RecordError::Serial { expected: self.serial, found: serial });
+    /// Whether a signed change is the next one. Asked after the signatures: what may come later is kept until then.
+    fn check_serial(&self, serial: u64) -> Result<(), RecordError> {
+        match serial == self.serial {
+            true => Ok(()),
+            false => Err(RecordError::Serial { expected: self.serial, found: serial }),
         }
-        self.signing(epoch)
     }
 
     /// The committee of an epoch, if a quorum of its seats may sign records of the next block: that of its epoch, or of the one
@@ -254,7 +254,8 @@ impl HubState {
     }
 
     fn schedule(&mut self, upgrade: &Upgrade) -> Result<(), RecordError> {
-        upgrade.verify(self.network, self.signers(upgrade.serial, upgrade.epoch)?)?;
+        upgrade.verify(self.network, self.signing(upgrade.epoch)?)?;
+        self.check_serial(upgrade.serial)?;
         let activation = upgrade.activation;
         self.check_activation(&activation)?;
         self.upgrade = (activation.protocol != self.protocol).then_some(activation);
@@ -280,7 +281,8 @@ impl HubState {
     }
 
     fn change(&mut self, change: &StakeChange) -> Result<(), RecordError> {
-        change.verify(self.network, self.signers(change.serial, change.epoch)?)?;
+        change.verify(self.network, self.signing(change.epoch)?)?;
+        self.check_serial(change.serial)?;
         let mut validators = BTreeMap::clone(&self.validators);
         for (identity, what) in &change.changes {
             match what {
@@ -313,13 +315,13 @@ impl HubState {
     fn update(&mut self, update: &Update) -> Result<(), RecordError> {
         let Update { identity, serial, kind, .. } = update;
         let found = self.validators.get(identity).ok_or(RecordError::Unknown { identity: *identity })?;
+        update.verify(self.network, &found.bls)?;
         if *serial != found.serial {
             return Err(RecordError::Serial { expected: found.serial, found: *serial });
         }
         if self.protocol > 1 && self.updated.contains(identity) {
             return Err(RecordError::Twice { identity: *identity });
         }
-        update.verify(self.network, &found.bls)?;
         self.updated.insert(*identity);
         let mut validators = BTreeMap::clone(&self.validators);
         if let UpdateKind::Keys { bls, .. } = kind {

@@ -16,6 +16,7 @@ use alloy::{
 use commonware_runtime::{Spawner as _, Supervisor as _};
 use serde_json::{Map, Value, json};
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -169,6 +170,7 @@ impl Running {
     /// Executes, compares and attests until one of them fails, and says which and why.
     pub async fn run(self, context: Context, opened: Vec<OpenRollup>) -> String {
         let closed = watch::channel(0).0;
+        let mut nexts = BTreeMap::<RollupId, Arc<AtomicU64>>::new();
         let readers = opened.iter().map(|open| (open.rollup, open.reader.clone() as Arc<dyn EvmChain>)).collect();
         let (mut tasks, mut told) = (Vec::new(), Vec::new());
         for OpenRollup { rollup, driver, reader } in opened {
@@ -181,7 +183,7 @@ impl Running {
                 mempool: self.mempool.clone(),
                 closed: closed.clone(),
                 tip: self.tip.clone(),
-                next: Arc::new(AtomicU64::new(0)),
+                next: nexts.entry(rollup).or_default().clone(),
                 metrics: self.metrics.clone(),
             };
             let (tick, ticks) = watch::channel(());
@@ -195,6 +197,7 @@ impl Running {
                 hub: self.hub,
                 store: self.store,
                 chains: readers,
+                next: nexts,
                 tip: self.tip.clone(),
                 closed: closed.subscribe(),
                 operator: self.operator,

@@ -11,7 +11,7 @@ use alloy_primitives::{B256, keccak256};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
-use switchyard_bridge_core::{BridgeError, BridgeRecord, BridgeState, Draft, SystemError, SystemState};
+use switchyard_bridge_core::{BridgeError, BridgeRecord, BridgeState, BundleRecord, Draft, SystemError, SystemState};
 use switchyard_consensus_core::{Ancestors, BlockBuilder, InvalidBlock};
 use switchyard_mempool::{Budget, Mempool, Selected, Selection};
 use switchyard_primitives::{Block, Bytes, Header, Limits, RollupId, Segment, TxKey};
@@ -77,6 +77,8 @@ const BUSY_PART: usize = 8;
 
 /// A budget is halved at most this many times: to a 1024th.
 const HALVINGS_MAX: u32 = 10;
+/// How often a leader tries to make a certificate, after it has found words that are not signed.
+const SIFTINGS_MAX: usize = 4;
 /// What one transaction takes in a body besides its bytes.
 const ENVELOPE_BYTES: usize = 32;
 /// What a segment takes in a body besides its transactions, at the most.
@@ -133,7 +135,7 @@ fn segments(
         None => (Vec::new(), state.draft()),
     };
     let bundles: Vec<Bytes> = bundles.into_iter().map(|bundle| BridgeRecord::Bundle(bundle).encode()).collect();
-    bundles.iter().try_for_each(|record| draft.add(record))?;
+    draft.add_all(&bundles)?;
     let admissible = candidates.map_or_else(Vec::new, |candidates| draft.admissible(candidates));
     let transactions: Vec<Bytes> = records.into_iter().chain(bundles).chain(admissible).collect();
     if !transactions.is_empty() {
@@ -224,13 +226,16 @@ impl Inner {
         let (inner, excluded, state) = (self.clone(), excluded.clone(), state.clone());
         let selected = blocking(&*self.parts.machine, move || {
             let height = state.next_height();
-            let mut taken = 0;
+            let (mut taken, mut legs) = (0, 0);
             inner.parts.mempool.select(budget, &excluded, |id, record| {
                 let has_room =
                     |bridge: &BridgeState| bridge.bundles_left(record.deadline.saturating_sub(height)) > taken;
                 let may = |bridge: &BridgeState| bridge.may_include(id, record, height).is_ok() && has_room(bridge);
-                let may = state.bridge().is_some_and(may);
-                taken += usize::from(may);
+                let has_place = legs + record.legs.len() <= BundleRecord::LEGS_PER_BLOCK;
+                let may = has_place && state.bridge().is_some_and(may);
+                if may {
+                    (taken, legs) = (taken + 1, legs + record.legs.len());
+                }
                 may
             })
         })
@@ -254,14 +259,17 @@ impl Inner {
                     error == SystemError::Bridge(BridgeError::Signature)
                 }
             };
-            if let Some(certificate) = pool.certificate(&state, inner.parts.rules.limits.transaction_bytes)
-                && add(attest::record(certificate.clone()))
-            {
-                pool.sift(&state, &certificate);
+            for _ in 0..SIFTINGS_MAX {
+                let certificate = pool.certificate(&state, inner.parts.rules.limits.transaction_bytes);
+                let Some(certificate) = certificate else { break };
+                let is_unsigned = add(attest::record(certificate.clone()));
+                if !is_unsigned || !pool.sift(&state, &certificate.entries) {
+                    break;
+                }
             }
-            for verdict in pool.verdicts(&state) {
-                if add(BridgeRecord::Verdict(verdict.clone()).encode()) {
-                    pool.sift_verdict(&state, &verdict);
+            for (challenge, verdict) in pool.verdicts(&state) {
+                if add(BridgeRecord::Verdict(verdict).encode()) {
+                    pool.sift_verdict(&state, &challenge);
                 }
             }
             (!records.is_empty()).then_some(Certified { records, draft })

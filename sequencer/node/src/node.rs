@@ -136,7 +136,12 @@ impl Node {
             rollups.iter().map(|r| (r.manifest.id, r.reader.clone() as Arc<dyn EvmChain>)).collect();
         let (mut threads, progress) = shared.executors(rollups)?;
         let (records, own_records) = Records::new();
-        threads.push(shared.attest(&opened, chains.clone(), (operator, gossip), records.clone())?);
+        threads.push(shared.attest(
+            &opened,
+            (chains.clone(), progress.clone()),
+            (operator, gossip),
+            records.clone(),
+        )?);
         shared.keep_gauges(feed.clone(), opened.hub.clone(), progress.clone());
         let finalizer = Finalizer {
             store: shared.store.clone(),
@@ -340,7 +345,7 @@ impl Shared {
     fn attest(
         &self,
         opened: &Opened,
-        chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+        (chains, progress): (BTreeMap<RollupId, Arc<dyn EvmChain>>, Progress),
         (operator, gossip): (Option<Operator>, Option<GossipSender>),
         records: Records,
     ) -> Result<JoinHandle<()>, NodeError> {
@@ -348,6 +353,7 @@ impl Shared {
             hub: opened.hub.clone(),
             store: self.store.clone(),
             chains,
+            next: progress.into_iter().collect(),
             tip: self.tip.clone(),
             closed: self.closed.subscribe(),
             operator,

@@ -348,6 +348,46 @@ fn one_fault_is_punished_once_however_many_blocks_follow_from_it() {
 }
 
 #[test]
+fn nobody_hides_behind_another_who_pays_for_an_earlier_lie() {
+    // 1 lies alone about block 1; then 2 serves A too, and both sign what follows from it.
+    let (state, first) = lied();
+    let state = follow(&state, vec![change(2, 0, OperatorKind::Serve(vec![A, B]))]).unwrap();
+    let next = lie(checkpoint(A, 2, 2));
+    let state = follow(&state, vec![certified(&[(next, vec![], &[1, 2])], 2)]).unwrap();
+    let second = challenge(4, 5, next, checkpoint(A, 2, 2), &[1, 2]);
+
+    // Challenged before the verdict on the first, it stays open, and 2 pays; 1 has paid.
+    let both = follow(&state, vec![record(&first), record(&second)]).unwrap();
+    let decided = follow(&both, vec![ruled(verdict(&both, &first, false, &[2, 3, 4]))]).unwrap();
+    assert_eq!(stakes(&decided), [50, 100, 100, 100]);
+    let last = follow(&decided, vec![ruled(verdict(&decided, &second, false, &[2, 3, 4]))]).unwrap();
+    assert_eq!(stakes(&last), [50, 50, 100, 100]);
+
+    // And so if it is challenged only after it.
+    let one = follow(&state, vec![record(&first)]).unwrap();
+    let decided = follow(&one, vec![ruled(verdict(&one, &first, false, &[2, 3, 4]))]).unwrap();
+    let late = follow(&decided, vec![record(&second)]).unwrap();
+    let last = follow(&late, vec![ruled(verdict(&late, &second, false, &[2, 3, 4]))]).unwrap();
+    assert_eq!(stakes(&last), [50, 50, 100, 100]);
+
+    // The other way round nobody pays twice either.
+    let decided = follow(&both, vec![ruled(verdict(&both, &second, false, &[2, 3, 4]))]).unwrap();
+    assert_eq!(stakes(&decided), [50, 50, 100, 100]);
+    let last = follow(&decided, vec![ruled(verdict(&decided, &first, false, &[2, 3, 4]))]).unwrap();
+    assert_eq!(stakes(&last), [50, 50, 100, 100]);
+}
+
+#[test]
+fn nothing_is_certified_in_a_block_after_its_verdict() {
+    let (state, first) = lied();
+    let state = follow(&state, vec![record(&first)]).unwrap();
+    let decides = ruled(verdict(&state, &first, false, &[2, 3, 4]));
+    let more = certified(&[(lie(checkpoint(A, 2, 2)), vec![], &[1])], 1);
+    follow(&state, vec![more.clone(), decides.clone()]).unwrap();
+    assert_eq!(refusal(follow(&state, vec![decides, more])), BridgeError::CertificateAfterVerdict);
+}
+
+#[test]
 fn a_verdict_of_another_challenge_set_or_key_is_refused() {
     let (state, challenge) = lied();
     let none = ruled(verdict(&state, &challenge, false, &[2, 3, 4]));

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test fails by panicking")]
 
 mod atomic;
+mod bounds;
 mod bundles;
 mod challenges;
 mod deposits;

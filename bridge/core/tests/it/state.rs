@@ -14,7 +14,7 @@ use switchyard_bridge_core::{
 use switchyard_consensus_core::{
     EpochRules, HubState,
     keys::{aggregate, bls_public_key, bls_secret_from_entropy, prove_possession},
-    record::RecordError,
+    record::{Change, Record, RecordError, StakeChange},
     stake::Registration,
 };
 use switchyard_primitives::{B256, Block, Bytes, Header, RollupId, Segment, SignerBitmap, merkle};
@@ -303,8 +303,41 @@ fn an_operator_registers_serves_leaves_and_is_forgotten_two_epochs_later() {
     let before = state.root();
     let state = after(state, 1);
     assert_ne!(state.root(), before, "the last block of an epoch, and an operator is gone");
-    let state = follow(&state, vec![change(2, 0, register(2, 60))]).unwrap();
+    // Nothing of what it said before counts again, whoever brings it.
+    let first = |epoch| Operator::first_serial(epoch);
+    let replayed = BridgeError::Serial { expected: first(2), found: 0 };
+    assert_eq!(refused(&state, change(2, 0, register(2, 50))), replayed);
+    let too_early = BridgeError::Serial { expected: first(3), found: first(4) };
+    assert_eq!(refused(&state, change(2, first(4), register(2, 60))), too_early);
+    let state = follow(&state, vec![change(2, first(3), register(2, 60))]).unwrap();
     assert_eq!(attesters(&state, A), [(identity(1), 1)], "it serves nothing yet");
+    let old = BridgeError::Serial { expected: first(3) + 1, found: 1 };
+    assert_eq!(refused(&state, change(2, 1, serve(&[A]))), old);
+    follow(&state, vec![change(2, first(3) + 1, serve(&[A]))]).unwrap();
+}
+
+#[test]
+fn an_operator_that_the_stake_table_has_lost_leaves() {
+    let state = network(&[1; 4], 3);
+    let changes = vec![(identity(4), Change::Remove)];
+    let part = |i| (identity(i), StakeChange::sign_part(NETWORK, 0, 0, &changes, &secret(i)).unwrap());
+    let parts: Vec<_> = (1..=3).map(part).collect();
+    let removed = StakeChange::combine(NETWORK, state.current(), 0, changes.clone(), &parts).unwrap();
+    let removed = Record::Stake(removed).encode();
+    let state = follow(&state, vec![removed]).unwrap();
+    assert_eq!(state.bridge().unwrap().operators()[&identity(4)].gone_at, Some(3 * EPOCH - 1));
+    let state = after(state, 3 * EPOCH);
+    assert!(!state.bridge().unwrap().operators().contains_key(&identity(4)));
+}
+
+#[test]
+fn a_record_that_may_come_later_is_signed_nevertheless() {
+    let state = network(&[1; 4], 3);
+    let forged = OperatorChange::sign(NETWORK, identity(2), 1, OperatorKind::Leave, &secret(3)).unwrap();
+    let refusal = state.draft().add(&BridgeRecord::Operator(forged).encode()).unwrap_err();
+    assert_eq!(refusal, SystemError::Bridge(BridgeError::Signature));
+    let early = state.draft().add(&change(2, 1, OperatorKind::Leave)).unwrap_err();
+    assert!(early.may_pass());
 }
 
 #[test]

@@ -67,25 +67,30 @@ impl Attest {
     pub(super) fn pass_on(&self) {
         let state = self.parts.hub.tip();
         let (Some(bridge), pool) = (state.bridge(), &self.parts.pool) else { return };
+        // None of an operator that is not known here any more: whoever passes its word on may know it still.
         let is_signed = |word: &Attestation| {
-            let bls = bridge.operators().get(&word.operator).map(|operator| operator.bls);
-            bls.is_some_and(|bls| word.is_signed(state.network(), bls))
+            let operator = bridge.operators().get(&word.operator)?;
+            Some(word.is_signed(state.network(), operator.bls))
         };
         for (from, word) in pool.passed(bridge) {
             if pool.has_heard(&word) || pool.echo.lock().forgers.contains(&from) {
                 continue;
             }
-            if is_signed(&word) {
-                pool.take(word, true);
-            } else {
-                tracing::error!(validator = %from, operator = %word.operator, "an attestation that was passed on is not signed");
-                pool.refused("passed_on");
-                pool.echo.lock().forgers.insert(from);
+            match is_signed(&word) {
+                Some(true) => pool.take(word, true),
+                Some(false) => {
+                    tracing::error!(validator = %from, operator = %word.operator, "an attestation that was passed on is not signed");
+                    pool.refused("passed_on");
+                    pool.echo.lock().forgers.insert(from);
+                }
+                None => {}
             }
         }
         let strays = std::mem::take(&mut pool.echo.lock().strays);
-        let (attestations, unsigned): (Vec<_>, Vec<_>) = strays.into_iter().partition(is_signed);
-        unsigned.iter().for_each(|word| pool.forget(&word.operator, &word.checkpoint));
+        let (attestations, others): (Vec<_>, Vec<_>) =
+            strays.into_iter().partition(|word| is_signed(word) == Some(true));
+        let unsigned = others.iter().filter(|word| is_signed(word) == Some(false));
+        unsigned.for_each(|word| pool.mute(word.operator, state.next_height()));
         let Some(first) = attestations.first() else { return };
         let (operator, Checkpoint { rollup, number, .. }) = (first.operator, first.checkpoint);
         tracing::warn!(%operator, %rollup, number, "an operator attests another block than was certified: the others are told");

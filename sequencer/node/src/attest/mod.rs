@@ -22,10 +22,13 @@ use alloy_primitives::B256;
 use std::{
     collections::{BTreeMap, VecDeque},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
-use switchyard_bridge_core::{Attestation, Checkpoint, HubLeaf, Vote};
+use switchyard_bridge_core::{Attestation, Certified, Checkpoint, HubLeaf, Vote};
 use switchyard_consensus_engine::{GossipSender, To};
 use switchyard_consensus_guard::{Kind, Position, SignGuard, Statement};
 use switchyard_primitives::RollupId;
@@ -60,6 +63,8 @@ pub struct AttestParts {
     pub store: Arc<dyn Store>,
     /// The rollups that run here.
     pub chains: BTreeMap<RollupId, Arc<dyn EvmChain>>,
+    /// The next hub height that each of them executes.
+    pub next: BTreeMap<RollupId, Arc<AtomicU64>>,
     /// The durable tip.
     pub tip: watch::Receiver<HubTip>,
     /// Changes when a rollup has made a block.
@@ -108,14 +113,26 @@ pub struct Attest {
     parts: AttestParts,
     /// Leaves of the hub's accumulator that were looked at.
     looked_at: u64,
-    /// What was certified of rollups that run here and is ahead of their execution, with its leaf, oldest first.
-    uncompared: BTreeMap<RollupId, VecDeque<(u64, Checkpoint)>>,
+    /// What was certified of rollups that run here and is ahead of their execution, oldest first.
+    uncompared: BTreeMap<RollupId, VecDeque<Seen>>,
+    /// Rollups of which there was more than is kept waiting: the first leaf to look at again.
+    skipped: BTreeMap<RollupId, u64>,
     diverged: BTreeMap<RollupId, Diverged>,
     judged: Judged,
     /// The last number said of each rollup, and since when nothing of it was certified.
     said: BTreeMap<RollupId, Said>,
     /// What was not signed last of each rollup: said once.
     unsigned: BTreeMap<RollupId, u64>,
+}
+
+/// A certified checkpoint that is to be compared.
+#[derive(Clone, Copy)]
+struct Seen {
+    /// Its leaf.
+    leaf: u64,
+    certified: Checkpoint,
+    /// The height of the log when it was seen: its rollup has the block once it has come there, or never.
+    at: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -136,14 +153,17 @@ impl Attest {
         }
         let state = parts.hub.tip();
         let (mut uncompared, mut looked_at) = (BTreeMap::<_, VecDeque<_>>::new(), 0);
+        let at = state.next_height();
         if let Some(bridge) = state.bridge() {
             looked_at = bridge.tree().count();
             let certified = bridge.rollups().iter().filter_map(|(id, rollup)| Some((*id, rollup.certified?)));
             let here = certified.filter(|(id, _)| parts.chains.contains_key(id));
-            uncompared = here.map(|(id, c)| (id, VecDeque::from([(c.index, c.checkpoint)]))).collect();
+            let seen = |c: Certified| Seen { leaf: c.index, certified: c.checkpoint, at };
+            uncompared = here.map(|(id, c)| (id, VecDeque::from([seen(c)]))).collect();
         }
-        let (diverged, judged) = (BTreeMap::new(), Judged::new());
-        Self { parts, looked_at, uncompared, diverged, judged, said: BTreeMap::new(), unsigned: BTreeMap::new() }
+        let (skipped, diverged, judged) = (BTreeMap::new(), BTreeMap::new(), Judged::new());
+        let (said, unsigned) = (BTreeMap::new(), BTreeMap::new());
+        Self { parts, looked_at, uncompared, skipped, diverged, judged, said, unsigned }
     }
 
     /// Runs until cancelled. Blocking: on a thread of its own, with `runtime` to wait on.
@@ -185,19 +205,42 @@ impl Attest {
     }
 
     fn read_certified(&mut self) -> Result<(), AttestError> {
-        let count = self.parts.hub.tip().bridge().map_or(0, |bridge| bridge.tree().count());
-        while self.looked_at < count && self.uncompared.values().all(|queue| queue.len() < UNCOMPARED_MAX) {
-            let index = self.looked_at;
-            // Those below a checkpoint with which the log begins are not here.
-            let leaf = self.parts.store.bridge_leaf(index)?;
-            let leaf = leaf.map(|leaf| HubLeaf::decode(&leaf)).transpose().map_err(|_| AttestError::Leaf { index })?;
-            if let Some(HubLeaf::Checkpoint(checkpoint)) = leaf {
-                self.parts.pool.certified(&checkpoint);
-                if self.parts.chains.contains_key(&checkpoint.rollup) {
-                    self.uncompared.entry(checkpoint.rollup).or_default().push_back((index, checkpoint));
+        let state = self.parts.hub.tip();
+        let (count, at) = (state.bridge().map_or(0, |bridge| bridge.tree().count()), state.next_height());
+        while self.looked_at < count {
+            self.read_leaf(self.looked_at, at, None)?;
+            self.looked_at += 1;
+        }
+        for (rollup, from) in self.skipped.clone() {
+            if self.uncompared.get(&rollup).is_none_or(VecDeque::is_empty) {
+                self.skipped.remove(&rollup);
+                for index in from..count {
+                    self.read_leaf(index, at, Some(rollup))?;
                 }
             }
-            self.looked_at += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a leaf; of one that was passed over before, if it is of this rollup.
+    fn read_leaf(&mut self, index: u64, at: u64, only: Option<RollupId>) -> Result<(), AttestError> {
+        // Those below a checkpoint with which the log begins are not here.
+        let leaf = self.parts.store.bridge_leaf(index)?;
+        let leaf = leaf.map(|leaf| HubLeaf::decode(&leaf)).transpose().map_err(|_| AttestError::Leaf { index })?;
+        let Some(HubLeaf::Checkpoint(certified)) = leaf else { return Ok(()) };
+        let rollup = certified.rollup;
+        if only.is_none() {
+            self.parts.pool.certified(&certified);
+        }
+        let is_here = self.parts.chains.contains_key(&rollup) && only.is_none_or(|only| only == rollup);
+        if !is_here || self.skipped.contains_key(&rollup) {
+            return Ok(());
+        }
+        let queue = self.uncompared.entry(rollup).or_default();
+        if queue.len() < UNCOMPARED_MAX {
+            queue.push_back(Seen { leaf: index, certified, at });
+        } else {
+            self.skipped.insert(rollup, index);
         }
         Ok(())
     }
@@ -208,18 +251,16 @@ impl Attest {
             return Ok(());
         };
         let failed = |source| AttestError::Rollup { rollup, source };
-        while let Some((leaf, certified)) = queue.front().copied() {
-            if chain.head().header.number < certified.number {
-                break;
-            }
+        while let Some(Seen { leaf, certified, at }) = queue.front().copied() {
+            let Some(own) = self.parts.own(&**chain, &certified, at).map_err(failed)? else { break };
             queue.pop_front();
-            let Some(own) = chain.checkpoint(certified.number).map_err(failed)? else { continue };
-            if own.checkpoint == certified {
+            let Own::Computed(own) = own else { continue };
+            if own == certified {
                 chain.set_attested(certified.number);
                 self.parts.metrics.certified_height.get_or_create(&rollup.into()).set(gauge(certified.number));
                 continue;
             }
-            let found = Diverged { leaf, certified, own: own.checkpoint, challenge: Step::New };
+            let found = Diverged { leaf, certified, own, challenge: Step::New };
             let before = self.diverged.get(&rollup).map(|diverged| &diverged.challenge);
             let is_first = before.is_none();
             // What comes later is challenged only where that is done with what came before.
@@ -228,14 +269,14 @@ impl Attest {
             }
             if is_first {
                 self.parts.metrics.diverged.get_or_create(&rollup.into()).set(1);
-                let evidence = keep_evidence(&self.parts.evidence, &certified, &own.checkpoint);
+                let evidence = keep_evidence(&self.parts.evidence, &certified, &own);
                 tracing::error!(
                     %rollup,
                     number = certified.number,
                     certified_block = %certified.block_hash,
-                    own_block = %own.checkpoint.block_hash,
+                    own_block = %own.block_hash,
                     certified_state = %certified.state_root,
-                    own_state = %own.checkpoint.state_root,
+                    own_state = %own.state_root,
                     evidence,
                     "a quorum of operators has certified another block than this node has computed: this node attests nothing \
                      of this rollup unless VITAL finds that wrong"
@@ -303,7 +344,27 @@ impl Operator {
     }
 }
 
+/// What a node has of a certified block.
+enum Own {
+    /// This.
+    Computed(Checkpoint),
+    /// Nothing any more, or it was never computed here.
+    Unknown,
+}
+
 impl AttestParts {
+    /// What this node has in the place of a certified block that was in the log by a height; none while it has not come so far. Of a block
+    /// that its rollup has not made by then there is no hash and no root.
+    fn own(&self, chain: &dyn EvmChain, certified: &Checkpoint, at: u64) -> Result<Option<Own>, EvmError> {
+        let Checkpoint { rollup, number, hub_height, .. } = *certified;
+        // Read before the head: what was executed by then is in it.
+        let next = self.next.get(&rollup).map_or(0, |next| next.load(Ordering::Acquire));
+        if chain.head().header.number < number {
+            return Ok((next > at).then_some(Own::Computed(Checkpoint::none(rollup, number, hub_height))));
+        }
+        Ok(Some(chain.checkpoint(number)?.map_or(Own::Unknown, |own| Own::Computed(own.checkpoint))))
+    }
+
     /// Tells everyone this operator's words.
     fn say(&self, words: Vec<Attestation>) {
         let (mut message, mut bytes) = (Vec::new(), 0);

@@ -15,7 +15,7 @@ use switchyard_bridge_core::{
     Attestation, AttestationConflict, BridgeRecord, BridgeState, Certificate, CertifiedCheckpoint, Checkpoint,
     SystemState, Vote, votes_root,
 };
-use switchyard_consensus_core::keys::aggregate;
+use switchyard_consensus_core::keys::{aggregate, verify_aggregate};
 use switchyard_primitives::{Bytes, RollupId, SignerBitmap};
 use tokio::sync::watch;
 
@@ -26,6 +26,8 @@ pub const WINDOW: u64 = 128;
 pub(super) const KEPT: u64 = 32;
 /// Votes that one operator may have waiting here, over all rollups: a checkpoint with more of them is the first to go.
 const VOTES_PER_OPERATOR: usize = 64 * 1024;
+/// Hub blocks for which an operator is not heard that has sent what it has not signed. An honest one never does.
+pub(super) const MUTED: u64 = 256;
 /// Bytes of one certificate, give or take a checkpoint with its votes.
 const CERTIFICATE_BYTES: usize = 48 << 10;
 
@@ -37,6 +39,8 @@ pub struct Pool {
     pub(super) verdicts: Mutex<Words>,
     pub(super) conflicts: Mutex<VecDeque<AttestationConflict>>,
     pub(super) echo: Mutex<Echo>,
+    /// Operators that have sent what they have not signed, and the height at which they are heard again.
+    muted: Mutex<BTreeMap<B256, u64>>,
     /// Changes when a certificate or a verdict can be made.
     pub(super) ready: watch::Sender<u64>,
     metrics: Arc<Metrics>,
@@ -118,6 +122,7 @@ impl Pool {
             verdicts: Mutex::default(),
             conflicts: Mutex::default(),
             echo: Mutex::default(),
+            muted: Mutex::default(),
             ready: watch::channel(0).0,
             metrics,
         }
@@ -130,16 +135,6 @@ impl Pool {
 
     pub(super) fn refused(&self, reason: &'static str) {
         self.metrics.attestations_refused.get_or_create(&ReasonLabel { reason }).inc();
-    }
-
-    /// Forgets a word that is not signed: what its operator says next of the block is taken again.
-    pub(super) fn forget(&self, operator: &B256, checkpoint: &Checkpoint) {
-        let mut waiting = self.waiting.lock();
-        let Some(slot) = waiting.slots.get_mut(&(checkpoint.rollup, checkpoint.number)) else { return };
-        slot.said.remove(operator);
-        if let Some(candidate) = slot.candidates.get_mut(&checkpoint.hash()) {
-            candidate.signatures.remove(operator);
-        }
     }
 
     /// Whether the operator has said the same here before.
@@ -180,8 +175,12 @@ impl Pool {
         let Some(next) = bridge.next_number(rollup).filter(|_| serves) else {
             return self.refused("not_an_operator");
         };
-        // Before the first certificate any block may be it.
-        let is_due = next.is_none_or(|next| (next.saturating_sub(KEPT)..next.saturating_add(WINDOW)).contains(&number));
+        if self.is_muted(&operator, state.next_height()) {
+            return self.refused("muted");
+        }
+        // Before the first certificate any block may be it; genesis is none.
+        let is_due = number > 0
+            && next.is_none_or(|next| (next.saturating_sub(KEPT)..next.saturating_add(WINDOW)).contains(&number));
         if !is_due {
             // An honest operator's comes too late now and then.
             return;
@@ -195,8 +194,11 @@ impl Pool {
         let mut waiting = self.waiting.lock();
         waiting.forget_old(bridge);
         let Waiting { slots, votes: counts } = &mut *waiting;
-        if next.is_none() && slots.range((rollup, 0)..=(rollup, u64::MAX)).count() as u64 >= WINDOW {
-            return self.refused("full");
+        if next.is_none() {
+            // Of many first blocks an operator has said the newest: so there are no more of them than operators.
+            let others = slots.range_mut((rollup, 0)..=(rollup, u64::MAX)).filter(|((_, other), _)| *other != number);
+            others.for_each(|(_, slot)| slot.forget_operator(&operator));
+            slots.retain(|(of, _), slot| *of != rollup || !slot.said.is_empty());
         }
         let count = counts.entry(operator).or_default();
         if *count + votes.len() > VOTES_PER_OPERATOR {
@@ -233,73 +235,120 @@ impl Pool {
     }
 
     /// The certificate that a block on `state` can bring; none while there is none. As a record it has at most `most` bytes, and no
-    /// more checkpoints than make a short one.
+    /// more checkpoints than make a short one. Whether its sum holds is not checked: see [`Self::sift`].
     pub fn certificate(&self, state: &SystemState, most: usize) -> Option<Certificate> {
+        loop {
+            let (entries, parts) = self.entries(state, most)?;
+            if let Some(signature) = aggregate(&parts) {
+                return Some(Certificate { entries, signature });
+            }
+            // Bytes that are no signature at all.
+            if !self.sift(state, &entries) {
+                return None;
+            }
+        }
+    }
+
+    /// What stake quorums have signed, with the signatures. One checkpoint of each rollup, then the next of each; another rollup
+    /// comes first at each height.
+    fn entries(&self, state: &SystemState, most: usize) -> Option<(Vec<CertifiedCheckpoint>, Vec<[u8; 96]>)> {
         let bridge = state.bridge()?;
         let (mut entries, mut parts) = (Vec::new(), Vec::new());
         let (mut length, mut votes_left) = (128, Certificate::VOTES_MAX);
+        let mut turns: VecDeque<_> =
+            bridge.rollups().keys().map(|id| (*id, bridge.next_number(*id).flatten())).collect();
+        let count = turns.len().max(1) as u64;
+        turns.rotate_left(usize::try_from(state.next_height() % count).ok()?);
         let waiting = self.waiting.lock();
-        for rollup in bridge.rollups().keys() {
-            let mut expected = bridge.next_number(*rollup).flatten();
-            for ((_, number), slot) in waiting.slots.range((*rollup, 0)..=(*rollup, u64::MAX)) {
-                if entries.len() == Certificate::ENTRIES_MAX {
-                    break;
-                }
-                // What the ancestors of the block have certified already is passed over.
-                if expected.is_some_and(|expected| *number < expected) {
-                    continue;
-                }
-                if expected.is_some_and(|expected| *number > expected) {
-                    break;
-                }
-                let found = slot.candidates.values().find_map(|c| Some((c, c.quorum(state, bridge)?)));
-                let Some((candidate, (signers, signatures))) = found else { break };
-                let votes = candidate.votes.as_ref().clone();
-                let bitmap = usize::try_from(signers.seats()).ok()?.div_ceil(8);
-                let longer = length + Checkpoint::LEN + 34 * votes.len() + 16 + bitmap;
-                let is_too_long = longer > most || longer > CERTIFICATE_BYTES && !entries.is_empty();
-                if votes.len() > votes_left || is_too_long {
-                    break;
-                }
-                length = longer;
-                votes_left -= votes.len();
-                parts.extend(signatures);
-                entries.push(CertifiedCheckpoint { checkpoint: candidate.checkpoint, votes, signers });
-                expected = number.checked_add(1);
+        while let Some((rollup, expected)) = turns.pop_front().filter(|_| entries.len() < Certificate::ENTRIES_MAX) {
+            let numbers = expected.map_or((1, u64::MAX), |number| (number, number));
+            let slots = waiting.slots.range((rollup, numbers.0)..=(rollup, numbers.1));
+            let mut found = slots.flat_map(|(_, slot)| slot.candidates.values());
+            let Some((candidate, (signers, signatures))) =
+                found.find_map(|candidate| Some((candidate, candidate.quorum(state, bridge)?)))
+            else {
+                continue;
+            };
+            let bitmap = usize::try_from(signers.seats()).ok()?.div_ceil(8);
+            let longer = length + Checkpoint::LEN + 34 * candidate.votes.len() + 16 + bitmap;
+            let is_too_long = longer > most || longer > CERTIFICATE_BYTES && !entries.is_empty();
+            if candidate.votes.len() > votes_left || is_too_long {
+                continue;
             }
+            length = longer;
+            votes_left -= candidate.votes.len();
+            parts.extend(signatures);
+            let (checkpoint, votes) = (candidate.checkpoint, candidate.votes.as_ref().clone());
+            entries.push(CertifiedCheckpoint { checkpoint, votes, signers });
+            turns.push_back((rollup, Some(checkpoint.number.saturating_add(1))));
         }
-        let signature = aggregate(&parts)?;
-        Some(Certificate { entries, signature })
+        (!entries.is_empty()).then_some((entries, parts))
     }
 
-    /// After a certificate of [`Self::certificate`] did not hold: drops the signatures that are none. Slow: a pairing or two
-    /// for each.
-    pub fn sift(&self, state: &SystemState, certificate: &Certificate) {
-        let Some(bridge) = state.bridge() else { return };
-        for CertifiedCheckpoint { checkpoint, votes, .. } in &certificate.entries {
-            let place = (checkpoint.rollup, checkpoint.number);
-            let signed = self
-                .waiting
-                .lock()
-                .slots
-                .get(&place)
-                .and_then(|slot| slot.candidates.get(&checkpoint.hash()))
-                .map_or_else(BTreeMap::new, |candidate| candidate.signatures.clone());
-            for (operator, signature) in signed {
-                let bls = bridge.operators().get(&operator).map(|o| o.bls);
-                let word = Attestation { operator, checkpoint: *checkpoint, votes: votes.clone(), signature };
-                if bls.is_some_and(|bls| word.holds(state.network(), bls)) {
-                    continue;
-                }
-                self.refused("signature");
-                tracing::error!(%operator, rollup = %checkpoint.rollup, number = checkpoint.number, "an attestation is not signed");
-                self.forget(&operator, checkpoint);
+    /// After the sum of these did not hold: finds a checkpoint of which it does not, and who has not signed it. They are not heard
+    /// for [`MUTED`] blocks, and what they have said is dropped. Whether there was one. Slow: two pairings for each checkpoint, and for
+    /// each signer of the one.
+    pub fn sift(&self, state: &SystemState, entries: &[CertifiedCheckpoint]) -> bool {
+        let Some(bridge) = state.bridge() else { return false };
+        let key = |operator: &B256| bridge.operators().get(operator).map(|operator| operator.bls);
+        entries.iter().any(|entry| {
+            let CertifiedCheckpoint { checkpoint, .. } = entry;
+            let words = self.words(checkpoint);
+            let keys = words.iter().map(|word| key(&word.operator)).collect::<Option<Vec<_>>>();
+            let sum = aggregate(words.iter().map(|word| &word.signature));
+            let message = Attestation::message(state.network(), checkpoint);
+            if keys.zip(sum).is_some_and(|(keys, sum)| verify_aggregate(&[(message, keys)], &sum)) {
+                return false;
             }
-        }
+            let is_signed =
+                |word: &Attestation| key(&word.operator).is_some_and(|bls| word.is_signed(state.network(), bls));
+            let liars: Vec<_> = words.iter().filter(|word| !is_signed(word)).map(|word| word.operator).collect();
+            for operator in &liars {
+                tracing::error!(%operator, rollup = %checkpoint.rollup, number = checkpoint.number, "an attestation is not signed");
+                self.mute(*operator, state.next_height());
+            }
+            !liars.is_empty()
+        })
+    }
+
+    /// What was said for a checkpoint.
+    fn words(&self, checkpoint: &Checkpoint) -> Vec<Attestation> {
+        let waiting = self.waiting.lock();
+        let slot = waiting.slots.get(&(checkpoint.rollup, checkpoint.number));
+        let candidate = slot.and_then(|slot| slot.candidates.get(&checkpoint.hash()));
+        candidate.map_or_else(Vec::new, |candidate| candidate.words().collect())
+    }
+
+    /// An operator has sent what it has not signed: it is not heard for a while, and what it has said is forgotten.
+    pub(super) fn mute(&self, operator: B256, height: u64) {
+        self.refused("signature");
+        self.muted.lock().insert(operator, height.saturating_add(MUTED));
+        let mut waiting = self.waiting.lock();
+        let Waiting { slots, votes } = &mut *waiting;
+        slots.values_mut().for_each(|slot| slot.forget_operator(&operator));
+        votes.remove(&operator);
+        drop(waiting);
+        self.verdicts.lock().values_mut().for_each(|words| drop(words.remove(&operator)));
+    }
+
+    /// Whether an operator is not heard at a height.
+    pub(super) fn is_muted(&self, operator: &B256, height: u64) -> bool {
+        self.muted.lock().get(operator).is_some_and(|until| height < *until)
     }
 }
 
 impl Slot {
+    /// Forgets what an operator has said; its votes are not counted any more.
+    fn forget_operator(&mut self, operator: &B256) {
+        let Some(hash) = self.said.remove(operator) else { return };
+        if let Some(candidate) = self.candidates.get_mut(&hash) {
+            candidate.signatures.remove(operator);
+            if candidate.signatures.is_empty() {
+                self.candidates.remove(&hash);
+            }
+        }
+    }
+
     /// Forgets the votes, which are certified; what was signed stays.
     fn forget_votes(&mut self, counts: &mut HashMap<B256, usize>) {
         for candidate in self.candidates.values_mut() {

@@ -3,7 +3,7 @@ mod network;
 
 use super::*;
 use crate::hub::HubStates;
-use std::{collections::BTreeSet, num::NonZeroU64};
+use std::num::NonZeroU64;
 use switchyard_bridge_core::{
     BridgeError, BridgeRecord, Certificate, Checkpoint, Founding, Operator as Founder, SystemError, SystemState, Vote,
 };
@@ -12,7 +12,7 @@ use switchyard_consensus_core::{
     keys::{bls_public_key, bls_secret_from_entropy},
     stake::Registration,
 };
-use switchyard_primitives::{Header, RollupId};
+use switchyard_primitives::{Block, Header, RollupId, Segment};
 use switchyard_store::MemoryStore;
 
 const NETWORK: B256 = B256::repeat_byte(9);
@@ -26,8 +26,8 @@ fn identity(i: u8) -> B256 {
     B256::with_last_byte(i)
 }
 
-/// Four operators with a stake of one each.
-fn hub() -> HubStates {
+/// Four operators with a stake of one each, and so many rollups.
+fn hub(rollups: u64) -> HubStates {
     let rules = EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 };
     let registered = |i: u8| {
         let bls = bls_public_key(&secret(i)).unwrap();
@@ -36,18 +36,31 @@ fn hub() -> HubStates {
     let hub = HubState::genesis(NETWORK, rules, (1..5).map(registered)).unwrap().with_protocol(3);
     let founder = |i: u8| {
         let bls = bls_public_key(&secret(100 + i)).unwrap();
-        (identity(i), Founder { bls, rollups: BTreeSet::from([A]), serial: 0, gone_at: None })
+        let rollups = (1..=rollups).map(RollupId).collect();
+        (identity(i), Founder { bls, rollups, serial: 0, gone_at: None })
     };
-    let founding = Founding { rollups: BTreeMap::from([(A, 71)]), operators: (1..5).map(founder).collect() };
+    let chains = (1..=rollups).map(|id| (RollupId(id), 70 + id)).collect();
+    let founding = Founding { rollups: chains, operators: (1..5).map(founder).collect() };
     let state = SystemState::new(hub, Arc::new(founding)).unwrap();
     let store = Arc::new(MemoryStore::new(Header::genesis(NETWORK, 0, B256::ZERO)));
     HubStates::open(store, NETWORK, state).unwrap()
 }
 
 fn pool() -> (Pool, Arc<SystemState>, Arc<Metrics>) {
-    let (hub, metrics) = (hub(), Arc::new(Metrics::default()));
+    let (hub, metrics) = (hub(1), Arc::new(Metrics::default()));
     let state = hub.tip();
     (Pool::new(hub, metrics.clone()), state, metrics)
+}
+
+/// The next block is made of what the pool can certify.
+fn certify(pool: &Pool) -> Arc<SystemState> {
+    let state = pool.hub.tip();
+    let certificate = pool.certificate(&state, usize::MAX).map(record);
+    let segment = certificate.map(|record| Segment { rollup: RollupId::SYSTEM, transactions: vec![record] });
+    let header = state.stamp(Header { height: state.next_height(), ..Header::genesis(NETWORK, 0, B256::ZERO) });
+    let next = pool.hub.next(&Block::new(header, segment.into_iter().collect())).unwrap().unwrap();
+    pool.hub.advance(next.clone());
+    next
 }
 
 fn checkpoint(number: u64) -> Checkpoint {
@@ -94,21 +107,47 @@ fn a_quorum_makes_a_certificate_that_the_next_block_may_hold() {
 
 #[test]
 fn blocks_are_certified_without_a_gap_as_many_as_fit() {
-    let (pool, state, _) = pool();
-    for number in [1, 2, 3, 5] {
+    let (pool, ..) = pool();
+    (1..5).for_each(|i| pool.add(word(i, checkpoint(1))));
+    let state = certify(&pool);
+    for number in [2, 3, 4, 6] {
         (1..5).for_each(|i| pool.add(word(i, checkpoint(number))));
     }
     let certificate = pool.certificate(&state, usize::MAX).unwrap();
-    assert_eq!(numbers(&certificate), [1, 2, 3]);
+    assert_eq!(numbers(&certificate), [2, 3, 4]);
     state.draft().add(&record(certificate)).unwrap();
-    assert_eq!(numbers(&pool.certificate(&state, 128 + 2 * 170).unwrap()), [1, 2]);
+    assert_eq!(numbers(&pool.certificate(&state, 128 + 2 * 170).unwrap()), [2, 3]);
     assert!(record(pool.certificate(&state, 128 + 2 * 170).unwrap()).len() <= 128 + 2 * 170);
     // A block that holds more than a transaction may would be refused.
     assert!(pool.certificate(&state, 128).is_none());
 }
 
 #[test]
-fn a_signature_that_is_none_is_found_and_its_operator_can_speak_again() {
+fn no_rollup_waits_for_ever_behind_others() {
+    let rollups = Certificate::ENTRIES_MAX as u64 + 6;
+    let pool = Pool::new(hub(rollups), Arc::default());
+    let of = |rollup, number| Checkpoint { rollup: RollupId(rollup), ..checkpoint(number) };
+    for rollup in 1..=rollups {
+        (1..4).for_each(|i| pool.add(word(i, of(rollup, 1))));
+    }
+    certify(&pool);
+    let state = certify(&pool);
+    let bridge = state.bridge().unwrap();
+    assert!(bridge.rollups().values().all(|rollup| rollup.certified.is_some()), "two certificates have room for all");
+
+    // One with a backlog leaves room for the others.
+    for number in 2..=70 {
+        (1..4).for_each(|i| pool.add(word(i, of(1, number))));
+    }
+    (1..4).for_each(|i| pool.add(word(i, of(rollups, 2))));
+    let certificate = pool.certificate(&state, usize::MAX).unwrap();
+    assert!(certificate.entries.iter().any(|entry| entry.checkpoint == of(rollups, 2)));
+    assert_eq!(certificate.entries.len(), Certificate::ENTRIES_MAX);
+    state.draft().add(&record(certificate)).unwrap();
+}
+
+#[test]
+fn a_signature_that_is_none_is_found_and_its_operator_is_not_heard_for_a_while() {
     let (pool, state, metrics) = pool();
     let forged = Attestation { signature: word(1, checkpoint(2)).signature, ..word(1, checkpoint(1)) };
     pool.add(forged);
@@ -116,11 +155,41 @@ fn a_signature_that_is_none_is_found_and_its_operator_can_speak_again() {
     let certificate = pool.certificate(&state, usize::MAX).unwrap();
     let refusal = state.draft().add(&record(certificate.clone()));
     assert_eq!(refusal, Err(SystemError::Bridge(BridgeError::Signature)));
-    pool.sift(&state, &certificate);
+    assert!(pool.sift(&state, &certificate.entries));
     assert_eq!(refused(&metrics, "signature"), 1);
     assert!(pool.certificate(&state, usize::MAX).is_none(), "two are left");
     pool.add(word(1, checkpoint(1)));
+    assert_eq!(refused(&metrics, "muted"), 1);
+    pool.add(word(4, checkpoint(1)));
+    let certificate = pool.certificate(&state, usize::MAX).unwrap();
+    assert!(!pool.sift(&state, &certificate.entries), "all of it holds");
+    state.draft().add(&record(certificate)).unwrap();
+
+    certify(&pool);
+    (0..super::pool::MUTED).for_each(|_| drop(certify(&pool)));
+    pool.add(word(1, checkpoint(2)));
+    assert!(pool.has_heard(&word(1, checkpoint(2))), "heard again");
+}
+
+#[test]
+fn bytes_that_are_no_signature_stop_no_certificate() {
+    let (pool, state, metrics) = pool();
+    pool.add(Attestation { signature: [0; 96], ..word(1, checkpoint(1)) });
+    (2..5).for_each(|i| pool.add(word(i, checkpoint(1))));
     state.draft().add(&record(pool.certificate(&state, usize::MAX).unwrap())).unwrap();
+    assert_eq!(refused(&metrics, "signature"), 1);
+}
+
+#[test]
+fn nobody_keeps_a_rollup_from_its_first_certificate() {
+    let (pool, state, _) = pool();
+    (0..2 * WINDOW).for_each(|number| pool.add(word(1, checkpoint(number))));
+    pool.add(word(1, checkpoint(u64::MAX)));
+    assert!(pool.certificate(&state, usize::MAX).is_none());
+    (2..5).for_each(|i| pool.add(word(i, checkpoint(1))));
+    let certificate = pool.certificate(&state, usize::MAX).unwrap();
+    assert_eq!(numbers(&certificate), [1]);
+    state.draft().add(&record(certificate)).unwrap();
 }
 
 #[test]
@@ -139,7 +208,7 @@ fn who_contradicts_itself_counts_once_and_a_minority_is_outvoted() {
 }
 
 #[test]
-fn strangers_votes_that_do_not_fit_and_floods_are_refused() {
+fn strangers_and_votes_that_do_not_fit_are_refused() {
     let (pool, state, metrics) = pool();
     pool.add(Attestation::sign(NETWORK, identity(9), checkpoint(1), Vec::new(), &secret(9)).unwrap());
     pool.add(word(1, Checkpoint { rollup: RollupId(2), ..checkpoint(1) }));
@@ -147,9 +216,6 @@ fn strangers_votes_that_do_not_fit_and_floods_are_refused() {
     let vote = Vote { bundle: B256::ZERO, leg: 0, ballot: switchyard_bridge_core::Ballot::Yes };
     pool.add(Attestation { votes: vec![vote], ..word(1, checkpoint(1)) });
     assert_eq!(refused(&metrics, "votes"), 1);
-    // Before the first certificate any number may come, but not all of them.
-    (1..2 * WINDOW).for_each(|number| pool.add(word(1, checkpoint(number))));
-    assert_eq!(refused(&metrics, "full"), WINDOW - 1);
     assert!(pool.certificate(&state, usize::MAX).is_none());
     assert!(BridgeRecord::is_certificate(&record(Certificate { entries: vec![], signature: [0; 96] })));
 }

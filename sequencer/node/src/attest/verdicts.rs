@@ -3,7 +3,9 @@
 use super::Pool;
 use alloy_primitives::B256;
 use std::collections::{BTreeMap, VecDeque};
-use switchyard_bridge_core::{AttestationConflict, BridgeState, SystemState, VERDICTS_PER_BLOCK, Verdict, VerdictWord};
+use switchyard_bridge_core::{
+    AttestationConflict, BridgeState, Dispute, SystemState, VERDICTS_PER_BLOCK, Verdict, VerdictWord,
+};
 use switchyard_consensus_core::keys::aggregate;
 use switchyard_primitives::SignerBitmap;
 
@@ -15,12 +17,12 @@ const CONFLICTS: usize = 64;
 /// What VITAL's operators have said: by challenge, then operator.
 pub(super) type Words = BTreeMap<B256, BTreeMap<B256, VerdictWord>>;
 
-/// The verdict with a quorum of the whole stake, if there is one.
+/// Who has said so of VITAL, if they have a quorum of the whole stake, with their signatures.
 fn quorum(
     state: &SystemState,
     words: &BTreeMap<B256, VerdictWord>,
     is_right: bool,
-) -> Option<(SignerBitmap, [u8; 96])> {
+) -> Option<(SignerBitmap, Vec<[u8; 96]>)> {
     let vital = state.bridge()?.vital(state);
     let (mut found, mut positions, mut parts) = (0, Vec::new(), Vec::new());
     for (position, (operator, _, stake)) in (0..).zip(&vital) {
@@ -31,8 +33,8 @@ fn quorum(
         }
     }
     let seats = u32::try_from(vital.len()).ok()?;
-    let is_quorum = BridgeState::is_quorum(found, BridgeState::stake_of_all(state));
-    Some((SignerBitmap::new(seats, positions), aggregate(&parts).filter(|_| is_quorum)?))
+    BridgeState::is_quorum(found, BridgeState::stake_of_all(state))
+        .then(|| (SignerBitmap::new(seats, positions), parts))
 }
 
 impl Pool {
@@ -49,6 +51,9 @@ impl Pool {
         if !bridge.vital(&state).iter().any(|(operator, _, _)| *operator == word.operator) {
             return self.refused("not_an_operator");
         }
+        if self.is_muted(&word.operator, height) {
+            return self.refused("muted");
+        }
         let mut all = self.verdicts.lock();
         all.retain(|id, _| is_open(id));
         if all.len() >= CHALLENGES && !all.contains_key(&word.challenge) {
@@ -64,41 +69,49 @@ impl Pool {
         }
     }
 
-    /// The verdicts that a block on `state` can bring.
-    pub fn verdicts(&self, state: &SystemState) -> Vec<Verdict> {
+    /// The verdicts that a block on `state` can bring, with their challenges' ids. Whether their sums hold is not checked: see
+    /// [`Self::sift_verdict`].
+    pub fn verdicts(&self, state: &SystemState) -> Vec<(B256, Verdict)> {
         let Some(bridge) = state.bridge() else { return Vec::new() };
-        let (all, height) = (self.verdicts.lock(), state.next_height());
+        let height = state.next_height();
         let open = bridge.disputes().filter(|dispute| dispute.is_open(height));
-        let verdicts = open.filter_map(|dispute| {
-            let (words, rollup, number) = (all.get(&dispute.id)?, dispute.certified.rollup, dispute.certified.number);
-            let found =
-                [false, true].into_iter().find_map(|is_right| Some((is_right, quorum(state, words, is_right)?)));
-            let (is_right, (signers, signature)) = found?;
-            Some(Verdict { rollup, number, is_right, signers, signature })
-        });
-        verdicts.take(VERDICTS_PER_BLOCK).collect()
+        open.filter_map(|dispute| Some((dispute.id, self.verdict(state, dispute)?))).take(VERDICTS_PER_BLOCK).collect()
     }
 
-    /// After a verdict of [`Self::verdicts`] did not hold: drops the words that are not signed. Slow: two pairings for each.
-    pub fn sift_verdict(&self, state: &SystemState, verdict: &Verdict) {
-        let Some(bridge) = state.bridge() else { return };
-        let place = (verdict.rollup, verdict.number);
-        let mut disputes = bridge.disputes();
-        let Some(id) = disputes.find(|d| (d.certified.rollup, d.certified.number) == place).map(|d| d.id) else {
-            return;
-        };
-        let words = self.verdicts.lock().get(&id).cloned().unwrap_or_default();
-        for (operator, word) in words {
-            let bls = bridge.operators().get(&operator).map(|o| o.bls);
-            if bls.is_some_and(|bls| word.holds(state.network(), bls)) {
-                continue;
+    /// The verdict on a challenge, if a quorum has said the same of it.
+    fn verdict(&self, state: &SystemState, dispute: &Dispute) -> Option<Verdict> {
+        let (rollup, number) = (dispute.certified.rollup, dispute.certified.number);
+        loop {
+            let found = {
+                let all = self.verdicts.lock();
+                let words = all.get(&dispute.id)?;
+                [false, true].into_iter().find_map(|is_right| Some((is_right, quorum(state, words, is_right)?)))
+            };
+            let (is_right, (signers, parts)) = found?;
+            if let Some(signature) = aggregate(&parts) {
+                return Some(Verdict { rollup, number, is_right, signers, signature });
             }
-            self.refused("signature");
-            tracing::error!(%operator, %id, "a word on a challenge is not signed");
-            if let Some(words) = self.verdicts.lock().get_mut(&id) {
-                words.remove(&operator);
+            // Bytes that are no signature at all.
+            if !self.sift_verdict(state, &dispute.id) {
+                return None;
             }
         }
+    }
+
+    /// After the verdict on a challenge did not hold: mutes who has not signed its word. Whether there was one. Slow: two pairings for each word.
+    pub fn sift_verdict(&self, state: &SystemState, challenge: &B256) -> bool {
+        let Some(bridge) = state.bridge() else { return false };
+        let words = self.verdicts.lock().get(challenge).cloned().unwrap_or_default();
+        let is_signed = |operator: &B256, word: &VerdictWord| {
+            let bls = bridge.operators().get(operator).map(|operator| operator.bls);
+            bls.is_some_and(|bls| word.holds(state.network(), bls))
+        };
+        let liars: Vec<B256> = words.iter().filter(|(by, word)| !is_signed(by, word)).map(|(by, _)| *by).collect();
+        for operator in &liars {
+            tracing::error!(%operator, %challenge, "a word on a challenge is not signed");
+            self.mute(*operator, state.next_height());
+        }
+        !liars.is_empty()
     }
 
     /// Takes note that an operator seems to have contradicted itself.

@@ -1,6 +1,6 @@
 //! What a node does about wrong checkpoints and contradictions: it proves what it can, and its operator challenges and judges.
 
-use super::{AGAIN_AFTER, Attest, AttestError, AttestParts, Operator};
+use super::{AGAIN_AFTER, Attest, AttestError, AttestParts, Operator, Own};
 use crate::ingest::wire::{Message, VERDICT_WORDS};
 use alloy_primitives::{B256, keccak256};
 use std::{
@@ -67,8 +67,9 @@ impl Attest {
                 None => continue,
             };
             if let Some(queue) = self.uncompared.get_mut(&rollup) {
-                queue.retain(|(leaf, _)| *leaf >= compared_from);
+                queue.retain(|seen| seen.leaf >= compared_from);
             }
+            self.skipped.entry(rollup).and_modify(|from| *from = compared_from.max(*from));
             self.diverged.remove(&rollup);
             self.parts.metrics.diverged.get_or_create(&rollup.into()).set(0);
             tracing::warn!(%rollup, "VITAL has found wrong what this node computes otherwise: it goes on with the rollup");
@@ -244,12 +245,10 @@ impl Attest {
             }
             let Checkpoint { rollup, number, .. } = dispute.certified;
             let Some(chain) = self.parts.chains.get(&rollup) else { continue };
-            if chain.head().header.number < number {
-                continue;
-            }
-            let own = chain.checkpoint(number).map_err(|source| AttestError::Rollup { rollup, source })?;
-            let Some(own) = own else { continue };
-            let is_right = own.checkpoint == dispute.certified;
+            let own = self.parts.own(&**chain, &dispute.certified, dispute.certified_at);
+            let own = own.map_err(|source| AttestError::Rollup { rollup, source })?;
+            let Some(Own::Computed(own)) = own else { continue };
+            let is_right = own == dispute.certified;
             if let Some(word) = operator.judge(state.network(), dispute, is_right) {
                 tracing::warn!(%rollup, number, is_right, challenger = %dispute.challenger, "judged a challenge");
                 self.judged.insert(dispute.id, (word.clone(), now));

@@ -7,7 +7,9 @@ use super::{
 use crate::{config::Config, keys::read_bls};
 use serde_json::json;
 use std::{collections::BTreeSet, io::Write};
-use switchyard_bridge_core::{BridgeRecord, Checkpoint, Held, OperatorChange, OperatorKind, Ruling, SystemState};
+use switchyard_bridge_core::{
+    BridgeRecord, Checkpoint, Held, Operator, OperatorChange, OperatorKind, Ruling, SystemState,
+};
 use switchyard_consensus_core::keys::{bls_public_key, prove_possession};
 use switchyard_primitives::RollupId;
 use switchyard_proto::hash;
@@ -90,7 +92,7 @@ async fn change(connect: &Connect, by: &By, kind: OperatorKind, out: &mut (dyn W
     let (mut node, state) = open(connect).await?;
     let Keys { identity, bls } = by.keys()?;
     let known = state.bridge().and_then(|bridge| bridge.operators().get(&identity));
-    let serial = known.map_or(0, |operator| operator.serial);
+    let serial = known.map_or_else(|| Operator::first_serial(state.current().epoch()), |operator| operator.serial);
     let network = hash("network_id", &node.info.network_id)?;
     let change = OperatorChange::sign(network, identity, serial, kind, &bls).map_err(|e| problem(&by.config, e))?;
     send(&mut node, &state, BridgeRecord::Operator(change).encode(), out).await

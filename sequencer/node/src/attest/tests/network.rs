@@ -1,7 +1,7 @@
 //! Whole attestation and VITAL of several nodes on one log, without consensus: a node in turn makes each block of what it has heard.
 
 use super::{chain::Chain, *};
-use switchyard_bridge_core::{Held, OperatorChange, OperatorKind};
+use switchyard_bridge_core::{Held, OperatorChange, OperatorKind, VerdictWord};
 use switchyard_consensus_engine::{Detached, GossipHandle};
 use switchyard_primitives::{Block, Bytes, Limits, Segment};
 use tokio::sync::mpsc;
@@ -16,6 +16,8 @@ struct Member {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     chains: BTreeMap<RollupId, Arc<Chain>>,
+    /// The next hub height that both rollups execute.
+    next: Arc<AtomicU64>,
     attest: Attest,
     channel: Detached,
     records: mpsc::Receiver<Bytes>,
@@ -44,6 +46,7 @@ fn member(i: u8, hub: &SystemState, wrong: &[Wrong]) -> Member {
     let chains: BTreeMap<_, _> = [A, B].into_iter().map(|id| (id, Chain::new(id, wrong_in(id)))).collect();
     let (handle, channel) = GossipHandle::detached(256 << 10);
     let (sender, records) = Records::new();
+    let next = Arc::new(AtomicU64::new(1));
     let folder = tempfile::TempDir::new().unwrap();
     let secret = secret(100 + i);
     let guard = SignGuard::open(&folder.path().join("record"), NETWORK, bls_public_key(&secret).unwrap().0).unwrap();
@@ -52,6 +55,7 @@ fn member(i: u8, hub: &SystemState, wrong: &[Wrong]) -> Member {
         hub: hub.clone(),
         store: store.clone(),
         chains: chains.iter().map(|(id, chain)| (*id, chain.clone() as Arc<dyn EvmChain>)).collect(),
+        next: [A, B].map(|id| (id, next.clone())).into(),
         tip: watch::Sender::new(HubTip { height: 0, hash: B256::ZERO, timestamp_ms: 0 }).subscribe(),
         closed: watch::Sender::new(0).subscribe(),
         operator: Some(operator),
@@ -61,7 +65,7 @@ fn member(i: u8, hub: &SystemState, wrong: &[Wrong]) -> Member {
         evidence: folder.path().join("evidence"),
         metrics: metrics.clone(),
     });
-    Member { identity: identity(i), store, hub, pool, metrics, chains, attest, channel, records, folder }
+    Member { identity: identity(i), store, hub, pool, metrics, chains, next, attest, channel, records, folder }
 }
 
 impl Network {
@@ -131,7 +135,7 @@ impl Network {
         let mut draft = state.draft();
         let mut records: Vec<Bytes> = Vec::new();
         let own = leader.pool.certificate(&state, usize::MAX).map(record).into_iter();
-        for own in own.chain(leader.pool.verdicts(&state).into_iter().map(|v| BridgeRecord::Verdict(v).encode())) {
+        for own in own.chain(leader.pool.verdicts(&state).into_iter().map(|(_, v)| BridgeRecord::Verdict(v).encode())) {
             draft.add(&own).unwrap();
             records.push(own);
         }
@@ -147,6 +151,7 @@ impl Network {
             member.store.append(&self.newest, None).unwrap();
             member.hub.advance(next);
             member.chains.values().for_each(|chain| chain.execute(height));
+            member.next.store(height + 1, Ordering::Release);
         }
     }
 
@@ -202,6 +207,41 @@ fn a_quorum_that_lies_about_one_state_root_is_challenged_held_back_and_cut() {
         network.step();
         assert_eq!((network.stakes(), network.held(A), network.held(B)), (vec![50, 100, 100, 100], None, None));
     }
+}
+
+#[test]
+fn a_block_that_its_rollup_never_made_is_found_wrong_and_the_rollup_begins_again() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all, &[B], &[B], &[B]], &[]);
+    network.members[0].attest.parts.operator = None;
+    (0..5).for_each(|_| network.step());
+    let lie = Checkpoint { hub_height: 3, ..chain::right(A, 4000) };
+    network.members.iter().for_each(|member| member.pool.add(word(1, lie)));
+    network.until(|n| n.held(A).is_some());
+    network.until(|n| n.stakes()[0] < 100);
+    assert_eq!((network.stakes(), network.held(A)), (vec![50, 100, 100, 100], Some(Held::Refuted)));
+
+    let serve = OperatorChange::sign(NETWORK, identity(2), 0, OperatorKind::Serve(all.to_vec()), &secret(2)).unwrap();
+    network.waiting.push(BridgeRecord::Operator(serve).encode());
+    network.until(|n| n.held(A).is_none());
+    let state = network.state();
+    let settled = state.bridge().unwrap().settleable(&state, A).unwrap().checkpoint;
+    assert_eq!(settled, chain::right(A, settled.number));
+    assert_eq!(state.bridge().unwrap().rollups()[&A].first, 1);
+    network.until(|n| n.members.iter().all(|member| member.chains[&A].attested() >= settled.number));
+    assert_eq!(network.stakes(), [50, 100, 100, 100]);
+}
+
+#[test]
+fn an_accused_operator_cannot_spoil_the_verdict_with_bytes_that_are_no_signature() {
+    let all: &[RollupId] = &[A, B];
+    let mut network = Network::new(&[all, &[B], &[B], &[B]], &[(1, A, 3)]);
+    network.until(|n| n.held(A).is_some());
+    let challenge = network.state().bridge().unwrap().disputes().next().unwrap().id;
+    let spoilt = VerdictWord { operator: identity(1), challenge, is_right: false, signature: [0; 96] };
+    network.members.iter().for_each(|member| member.pool.add_verdict(spoilt.clone()));
+    network.until(|n| n.stakes()[0] < 100);
+    assert_eq!(network.stakes(), [50, 100, 100, 100]);
 }
 
 #[test]

@@ -50,6 +50,8 @@ struct Tip {
     open: Option<OpenView>,
     /// Messages that were sent up to the head.
     outbox_count: u64,
+    /// Whether so little waits that a leader adds to it.
+    has_room: bool,
 }
 
 impl Chain {
@@ -61,7 +63,7 @@ impl Chain {
             chain_id,
             sealing,
             senders: Senders::new(chain_id),
-            tip: ArcSwap::from_pointee(Tip { head: Arc::new(head), open: None, outbox_count: 0 }),
+            tip: ArcSwap::from_pointee(Tip { head: Arc::new(head), open: None, outbox_count: 0, has_room: true }),
             recent: Mutex::new(Recent::default()),
             feed: broadcast::Sender::new(FEED_BLOCKS),
             pending_feed: watch::Sender::new(()),
@@ -103,6 +105,11 @@ impl Chain {
         self.tip.load().head.header.gas_limit
     }
 
+    /// Whether so little waits that a leader adds to it.
+    pub(crate) fn has_room(&self) -> bool {
+        self.tip.load().has_room
+    }
+
     pub(crate) fn next_base_fee(&self) -> u64 {
         next_base_fee(&self.tip.load().head.header)
     }
@@ -123,9 +130,15 @@ impl Chain {
         Ok(block)
     }
 
-    /// Shows blocks that have been written, the number of messages sent up to them, and the open block on top of them, to
-    /// readers and subscribers.
-    pub(crate) fn advance(&self, blocks: Vec<Arc<ExecutedBlock>>, open: Option<OpenView>, outbox_count: u64) {
+    /// Shows blocks that have been written, the number of messages sent up to them, the open block on top of them, and
+    /// whether leaders may add to what waits, to readers and subscribers.
+    pub(crate) fn advance(
+        &self,
+        blocks: Vec<Arc<ExecutedBlock>>,
+        open: Option<OpenView>,
+        outbox_count: u64,
+        has_room: bool,
+    ) {
         let before = self.tip.load_full();
         let has_changed = match (&before.open, &open) {
             (Some(before), Some(open)) => !Arc::ptr_eq(&before.block, &open.block),
@@ -136,7 +149,7 @@ impl Chain {
             self.recent.lock().put(block.clone());
         }
         let number = head.header.number;
-        self.tip.store(Arc::new(Tip { head, open, outbox_count }));
+        self.tip.store(Arc::new(Tip { head, open, outbox_count, has_room }));
         if !blocks.is_empty() {
             self.head_feed.send_replace(number);
         }

@@ -7,7 +7,7 @@ use crate::{
     execute::{Attributes, Executed, Execution, Taken},
     open_block::OpenBlock,
     outbox::Outbox,
-    pending::{Fresh, HubBlock, Pending},
+    pending::{Fresh, HubBlock, Pending, WAITING_BLOCKS_MAX, WAITING_BYTES_MAX, Weight},
     records::{Progress, decode_outcome},
     store::{Column, StateError},
     trie,
@@ -27,6 +27,12 @@ use switchyard_rollup_core::{
 /// one; without a bound a dishonest one could keep every node busy with a block for each transaction. Part of the
 /// derivation rules.
 const BLOCKS_PER_HUB_BLOCK: usize = 16;
+
+/// With one-second sealing, the most that a block's timestamp is ahead of the time of the hub block by which it is opened:
+/// however much is sent, a deadline or a time lock comes no earlier than that. What makes a rollup's clock run ahead is
+/// cheap, since a block is full of what its transactions ask for and paid for by what they use. Part of the derivation
+/// rules.
+const LEAD_SECONDS_MAX: u64 = 64;
 
 /// Seconds of hub time after a rollup's newest block before it gets an empty one: Ethereum's slot. Part of the derivation
 /// rules.
@@ -99,7 +105,9 @@ impl EvmDriver {
     fn show(&mut self, blocks: Vec<Arc<ExecutedBlock>>) {
         let newest = self.pending.newest();
         let open = self.open.as_mut().zip(newest).map(|(open, newest)| open.show(newest.hub.height));
-        self.chain.advance(blocks, open, self.outbox.count());
+        let taken = self.open.as_ref().map(OpenBlock::weight).unwrap_or_default();
+        let has_room = self.pending.weight(taken).has_room(self.chain.gas_limit());
+        self.chain.advance(blocks, open, self.outbox.count(), has_room);
     }
 }
 
@@ -150,26 +158,22 @@ impl<'a> Step<'a> {
             self.fill()?;
             self.close()?;
         }
-        self.skip_waiting()
+        self.turn_away(0, &format!("the hub block asks for more than {BLOCKS_PER_HUB_BLOCK} blocks of gas"))
     }
 
-    /// Skips what is left of a hub block that asks for more gas than any honest leader puts into one.
-    fn skip_waiting(&mut self) -> Result<(), StateError> {
-        let hashes: Vec<TxHash> = self.pending.queue.drain(..).map(|tx| *tx.tx_hash()).collect();
-        for (_, leg) in self.pending.take_legs() {
+    /// Skips all but the first `len` of the queue.
+    fn turn_away(&mut self, len: usize, reason: &str) -> Result<(), StateError> {
+        let (hashes, legs) = self.pending.truncate(len);
+        for leg in legs {
             self.votes.add(&mut self.changes, leg.no());
         }
-        for height in self.pending.used() {
-            self.changes.pending.insert(height, None);
-        }
-        for hash in hashes {
-            self.skip(hash, format!("the hub block asks for more than {BLOCKS_PER_HUB_BLOCK} blocks of gas"))?;
-        }
-        Ok(())
+        hashes.into_iter().try_for_each(|hash| self.skip(hash, reason.into()))
     }
 
     /// A plain Ethereum block for each second, closed when a hub block of a later second arrives. What does not fit
-    /// waits for the next second, but never more than a bound: beyond it, blocks run ahead of the hub's clock.
+    /// waits for the next second, but never more than a bound: beyond it, blocks run ahead of the hub's clock, which has a
+    /// bound too. Of what is then too much, the hub block's own last transactions are skipped: nothing that waits already
+    /// gives way to what comes later.
     fn seal_by_second(&mut self, input: &SegmentInput) -> Result<(), StateError> {
         let now = input.timestamp_ms / 1000;
         while self.open.as_ref().is_some_and(|open| open.header().timestamp < now) {
@@ -177,23 +181,30 @@ impl<'a> Step<'a> {
             self.fill()?;
         }
         let fresh = self.recover(input)?;
-        if !fresh.transactions.is_empty() {
-            self.changes.pending.insert(input.hub_height, Some(fresh.record(input.into())));
-            self.pending.push(input.into(), fresh);
-        }
+        let mut record = fresh.record(input.into());
+        self.pending.push(input.into(), fresh);
         for _ in 0..BLOCKS_PER_HUB_BLOCK {
-            if !self.is_overfull() {
+            let may_lead = self.earliest() < now.saturating_add(LEAD_SECONDS_MAX);
+            if !may_lead || !self.pending.weight(self.taken()).is_too_much(self.chain.gas_limit()) {
                 break;
             }
             self.fill()?;
             self.close()?;
         }
-        if self.is_overfull() { self.skip_waiting() } else { self.fill() }
+        // Before anything more is executed: what the open block has taken stays.
+        let fitting = self.pending.fitting(input.hub_height, self.taken(), self.chain.gas_limit());
+        self.turn_away(fitting, &no_room())?;
+        self.fill()?;
+        if let Some(kept) = self.pending.kept(input.hub_height) {
+            record.truncate(kept);
+            self.changes.pending.insert(input.hub_height, Some(record));
+        }
+        Ok(())
     }
 
-    fn is_overfull(&self) -> bool {
-        let taken = self.open.as_ref().map(OpenBlock::weight).unwrap_or_default();
-        self.pending.is_overfull(taken, self.chain.gas_limit())
+    /// The weight of what the open block has taken.
+    fn taken(&self) -> Weight {
+        self.open.as_ref().map(OpenBlock::weight).unwrap_or_default()
     }
 
     /// The segment's transactions with their senders. Those that are no transactions of this chain are skipped here.
@@ -358,9 +369,11 @@ impl<'a> Step<'a> {
 
     /// Records why a transaction is not executed, unless the same transaction has been before.
     fn skip(&mut self, hash: TxHash, reason: String) -> Result<(), StateError> {
-        let outcome = self.standing(hash)?.unwrap_or(TxOutcome::Skipped { reason });
-        self.changes.outcomes.insert(hash, outcome.clone());
-        self.applied.outcomes.push((hash, outcome));
+        let standing = self.standing(hash)?;
+        if standing.is_none() {
+            self.changes.outcomes.insert(hash, TxOutcome::Skipped { reason: reason.clone() });
+        }
+        self.applied.outcomes.push((hash, standing.unwrap_or(TxOutcome::Skipped { reason })));
         Ok(())
     }
 
@@ -376,6 +389,14 @@ impl<'a> Step<'a> {
         };
         Ok(found.filter(|outcome| matches!(outcome, TxOutcome::Executed { .. })))
     }
+}
+
+/// Why a transaction is turned away.
+fn no_room() -> String {
+    let mib = WAITING_BYTES_MAX >> 20;
+    format!(
+        "no room: more than {WAITING_BLOCKS_MAX} blocks of gas or {mib} MiB of calldata would wait; its nonce is not used"
+    )
 }
 
 #[cfg(test)]

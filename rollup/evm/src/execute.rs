@@ -245,20 +245,22 @@ fn take_from(
 ) -> Result<Vec<Taken>, StateError> {
     let mut taken = Vec::with_capacity(queue.len().min(TX_COUNT_HINT_MAX));
     while let Some(tx) = queue.pop_front() {
-        let mut take = |result| {
-            taken.push(Taken { hash: *tx.tx_hash(), sender: tx.signer(), result, weight: Weight::of(&tx) });
+        let mut take = |result, weight| {
+            taken.push(Taken { hash: *tx.tx_hash(), sender: tx.signer(), result, weight });
         };
         if tx.gas_limit() > gas_limit {
-            take(Err(format!("exceeds block gas limit: gas {}, limit {gas_limit}", tx.gas_limit())));
+            let reason = format!("exceeds block gas limit: gas {}, limit {gas_limit}", tx.gas_limit());
+            take(Err(reason), Weight::of(&tx));
             continue;
         }
         match executor.execute_transaction_with_result_closure(&tx, |result| changed(&result.result.state)) {
-            Ok(_) => {
-                take(Ok(executor.receipts.last().is_some_and(|receipt| receipt.status())));
+            Ok(gas) => {
+                let success = executor.receipts.last().is_some_and(|receipt| receipt.status());
+                take(Ok(success), Weight::executed(&tx, gas.tx_gas_used()));
                 included.push(tx);
             }
             Err(BlockExecutionError::Validation(BlockValidationError::InvalidTx { error, .. })) => {
-                take(Err(error.to_string()));
+                take(Err(error.to_string()), Weight::of(&tx));
             }
             Err(BlockExecutionError::Validation(
                 BlockValidationError::TransactionGasLimitMoreThanAvailableBlockGas { .. },

@@ -17,18 +17,25 @@ use alloy::{
 };
 use alloy_primitives::B256;
 use std::{collections::VecDeque, ops::AddAssign};
+use switchyard_primitives::TxHash;
 use switchyard_rollup_core::SegmentInput;
 
-/// More than this many blocks' worth of gas must not wait: then blocks are closed ahead of the hub's clock. Part of the
-/// derivation rules.
-const WAITING_BLOCKS_MAX: u128 = 8;
+/// More than this many blocks' worth of gas must not wait: then blocks are closed ahead of the hub's clock and, where that
+/// may run no further ahead, what comes is skipped. Part of the derivation rules.
+pub(crate) const WAITING_BLOCKS_MAX: u128 = 8;
 /// Nor more bytes of calldata than this.
-const WAITING_BYTES_MAX: usize = 16 << 20;
+pub(crate) const WAITING_BYTES_MAX: usize = 16 << 20;
+
+/// While more than this many blocks' worth of gas waits, honest leaders add nothing: the next block's worth is there, and the
+/// other half of the bound is for what they order before they see that. No part of the derivation rules.
+const ROOM_BLOCKS: u128 = WAITING_BLOCKS_MAX / 2;
+/// Nor while more bytes of calldata wait than this.
+const ROOM_BYTES: usize = WAITING_BYTES_MAX / 2;
 
 /// What is limited of that which waits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Weight {
-    /// Sum of gas limits.
+    /// Sum of gas limits; of what was executed, of the gas that it has used.
     gas: u128,
     /// Of calldata.
     bytes: usize,
@@ -39,9 +46,19 @@ impl Weight {
         Self { gas: tx.gas_limit().into(), bytes: tx.input().len() }
     }
 
+    /// Of a transaction that the open block has executed: what it asked for and did not need is there for others.
+    pub(crate) fn executed(tx: &Recovered<TxEnvelope>, gas_used: u64) -> Self {
+        Self { gas: gas_used.into(), bytes: tx.input().len() }
+    }
+
     /// More than may wait: see [`WAITING_BLOCKS_MAX`].
-    fn is_too_much(self, block_gas_limit: u64) -> bool {
+    pub(crate) fn is_too_much(self, block_gas_limit: u64) -> bool {
         self.gas > WAITING_BLOCKS_MAX * u128::from(block_gas_limit) || self.bytes > WAITING_BYTES_MAX
+    }
+
+    /// So little that honest leaders add to it: see [`ROOM_BLOCKS`].
+    pub(crate) fn has_room(self, block_gas_limit: u64) -> bool {
+        self.gas <= ROOM_BLOCKS * u128::from(block_gas_limit) && self.bytes <= ROOM_BYTES
     }
 }
 
@@ -126,7 +143,7 @@ pub(crate) struct Source {
 pub(crate) struct Pending {
     /// What the open block has not taken, in the log's order. Taken from the front only.
     pub(crate) queue: VecDeque<Recovered<TxEnvelope>>,
-    /// Number of transactions that were ever put into the queue.
+    /// Number of transactions that were ever put into the queue and not turned away.
     pushed: u64,
     /// The legs in the queue, each with the number of transactions that were put into it before the leg's own.
     legs: VecDeque<(u64, Leg)>,
@@ -224,11 +241,49 @@ impl Pending {
         self.sources.front().map_or(0, |s| s.taken as u64)
     }
 
-    /// More waits than may, what the open block has taken included.
-    pub(crate) fn is_overfull(&self, mut taken: Weight, block_gas_limit: u64) -> bool {
+    /// Of all that waits; `taken` is the weight of what the open block has taken.
+    pub(crate) fn weight(&self, mut taken: Weight) -> Weight {
         for tx in &self.queue {
             taken += Weight::of(tx);
         }
-        taken.is_too_much(block_gas_limit)
+        taken
+    }
+
+    /// How many of the queue may wait beside what the open block has taken: all of earlier hub blocks than `height`, and of
+    /// its own what comes before the first that is too much.
+    pub(crate) fn fitting(&self, height: u64, mut taken: Weight, block_gas_limit: u64) -> usize {
+        let newest = self.sources.back().filter(|source| source.hub.height == height);
+        let own = newest.map_or(0, |source| source.left.min(self.queue.len()));
+        let earlier = self.queue.len() - own;
+        let is_too_much = |(place, tx): (usize, &Recovered<TxEnvelope>)| {
+            taken += Weight::of(tx);
+            place >= earlier && taken.is_too_much(block_gas_limit)
+        };
+        self.queue.iter().enumerate().position(is_too_much).unwrap_or(self.queue.len())
+    }
+
+    /// Turns away all but the first `len` of the queue. Returns their hashes and the legs among them.
+    pub(crate) fn truncate(&mut self, len: usize) -> (Vec<TxHash>, Vec<Leg>) {
+        let turned = self.queue.split_off(len.min(self.queue.len()));
+        self.pushed -= turned.len() as u64;
+        let legs = self.legs.split_off(self.legs.partition_point(|(before, _)| *before < self.pushed));
+        let mut count = turned.len();
+        while count > 0
+            && let Some(newest) = self.sources.back_mut()
+        {
+            let part = count.min(newest.left);
+            newest.left -= part;
+            count -= part;
+            if newest.left == 0 {
+                self.sources.pop_back();
+            }
+        }
+        (turned.iter().map(|tx| *tx.tx_hash()).collect(), legs.into_iter().map(|(_, leg)| leg).collect())
+    }
+
+    /// How many of hub block `height`'s transactions were not turned away, if it is the newest and some of them wait.
+    pub(crate) fn kept(&self, height: u64) -> Option<usize> {
+        let newest = self.sources.back().filter(|source| source.hub.height == height)?;
+        Some(newest.taken + newest.left)
     }
 }

@@ -109,6 +109,16 @@ pub(crate) struct PendingRecord {
     pub(crate) legs: Option<Vec<LegRecord>>,
 }
 
+impl PendingRecord {
+    /// Without what comes after its first `len` transactions.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.transactions.truncate(len);
+        if let Some(legs) = &mut self.legs {
+            legs.retain(|leg| leg.index < len as u64);
+        }
+    }
+}
+
 /// A transaction of a [`PendingRecord`] that is a leg of a bundle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, RlpEncodable, RlpDecodable)]
 pub(crate) struct LegRecord {

@@ -197,8 +197,8 @@ impl Mempool {
     /// transactions; what these leave is for more bundles. The records of bundles are counted, and are for the caller to add.
     ///
     /// Rollups are served by bytes, the one that the log served least first. An EVM rollup's senders come in order of
-    /// effective tip, then of arrival, each with its nonces in order and without gaps, within the rollup's block gas
-    /// limit; other transactions come as they arrived. What is selected goes on waiting until it is final. The work grows
+    /// effective tip, then of arrival, each with its nonces in order and without gaps, within
+    /// [`Admission::segment_gas_limit`]; other transactions come as they arrived. What is selected goes on waiting until it is final. The work grows
     /// with what is selected and excluded, not with what waits.
     pub fn select(
         &self,
@@ -217,7 +217,7 @@ impl Mempool {
     ) -> (Selection, usize) {
         let rules = self.rollups.iter().filter_map(|(id, rules)| Some((*id, rules.admission.as_ref()?)));
         let rules: Vec<(RollupId, u64, u64)> =
-            rules.map(|(id, admission)| (id, admission.base_fee(), admission.block_gas_limit())).collect();
+            rules.map(|(id, admission)| (id, admission.base_fee(), admission.segment_gas_limit())).collect();
         let gas = rules.iter().map(|(id, _, gas)| (*id, *gas)).collect();
         let mut state = self.state.lock();
         for (rollup, base_fee, _) in rules {

@@ -295,7 +295,7 @@ impl State {
     }
 
     /// Segments within `budget`, sorted by rollup id, and how many transactions were looked at. `gas` is each rollup's
-    /// block gas limit.
+    /// [`switchyard_rollup_core::Admission::segment_gas_limit`].
     pub(crate) fn select(
         &self,
         budget: Budget,

@@ -368,7 +368,7 @@ impl Admission for SystemAdmission {
         0
     }
 
-    fn block_gas_limit(&self) -> u64 {
+    fn segment_gas_limit(&self) -> u64 {
         u64::MAX
     }
 }

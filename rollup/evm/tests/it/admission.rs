@@ -92,7 +92,7 @@ fn accounts_and_the_base_fee_are_those_of_the_head() {
     assert_eq!(rollup.reader.account(sender).unwrap().nonce, 1);
     assert_eq!(rollup.reader.account(receiver).unwrap(), Account { nonce: 0, balance: U256::from(9) });
     assert!(rollup.reader.base_fee() < 875_000_000);
-    assert_eq!(rollup.reader.block_gas_limit(), GAS_LIMIT);
+    assert_eq!(rollup.reader.segment_gas_limit(), GAS_LIMIT);
 }
 
 proptest! {

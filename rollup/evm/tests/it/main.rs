@@ -6,6 +6,7 @@
 mod admission;
 mod bridge;
 mod calls;
+mod clock;
 mod derivation;
 mod genesis;
 mod pending;

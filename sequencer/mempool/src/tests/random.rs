@@ -147,7 +147,7 @@ impl World {
                 }
             }
         }
-        assert!(gas <= self.f.chain.block_gas_limit());
+        assert!(gas <= self.f.chain.segment_gas_limit());
     }
 
     fn finalise(&mut self) {

@@ -89,6 +89,17 @@ fn gas_limits_hold_for_each_segment_and_smaller_transactions_may_still_fit() {
 }
 
 #[test]
+fn a_rollup_that_has_no_room_gets_no_segment_and_the_others_theirs() {
+    let f = Fixture::new();
+    f.add_all(&[Tx::new(1, 0), Tx::new(2, 0)]);
+    f.offer(OPAQUE, &opaque(1, 100)).unwrap();
+    *f.chain.gas_limit.lock() = Some(0);
+    assert_eq!(f.select(&[]).iter().map(|segment| segment.rollup).collect::<Vec<_>>(), [OPAQUE]);
+    *f.chain.gas_limit.lock() = None;
+    assert_eq!(f.order(&[]).len(), 2, "what waits is kept");
+}
+
+#[test]
 fn each_part_of_the_budget_is_kept_to_the_byte() {
     let f = Fixture::new();
     for id in 0..6 {
@@ -183,7 +194,7 @@ impl Admission for Numbered {
     fn base_fee(&self) -> u64 {
         7
     }
-    fn block_gas_limit(&self) -> u64 {
+    fn segment_gas_limit(&self) -> u64 {
         u64::MAX
     }
 }

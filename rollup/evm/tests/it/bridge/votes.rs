@@ -2,7 +2,7 @@
 
 use super::*;
 use switchyard_bridge_core::{Ballot, Vote, votes_root};
-use switchyard_rollup_core::evm::EvmError;
+use switchyard_rollup_core::{TxOutcome, evm::EvmError};
 
 /// The votes of the checkpoints that hub blocks have made, told by their blocks' numbers.
 fn votes(rollup: &Rollup, applied: &Applied) -> Vec<(u64, Vec<Vote>)> {
@@ -108,20 +108,44 @@ fn while_votes_wait_that_no_later_hub_block_brings_there_is_no_snapshot() {
     let mut rollup = Rollup::with_config(bridge_config(A, Sealing::OneSecond, 1_000_000));
     let burn = |nonce| sign(0, tx(nonce, TxKind::Create, 0, vec![0xfe], 900_000));
     let (bundle, legs) = bundle([1, 2], 1);
-    let last = send(A, 1, 0, ATOMIC_VAULT, 5, prepare(&bundle, 0, &legs[0]));
-    // Sixteen blocks, and what is left is more than eight: all of it is skipped, and the rollup's clock is ahead of the hub's.
-    let segment = (0..30).map(burn).chain([last.clone()]).collect();
+    let last = send(A, 1, 7, ATOMIC_VAULT, 5, prepare(&bundle, 0, &legs[0]));
+    // More than may wait: two blocks at once, and one in which all is skipped, of which none is made. The rollup's clock is
+    // ahead of the hub's.
+    let segment = (0..2).chain(10..19).map(burn).chain([last.clone()]).collect();
     let applied = next(&mut rollup, 1_000, B256::ZERO, segment, vec![leg_at(&bundle, 0, &last)]);
-    assert_eq!(applied.checkpoints.len(), 16);
+    assert_eq!(applied.checkpoints.len(), 2);
     assert!(votes(&rollup, &applied).iter().all(|(_, votes)| votes.is_empty()));
     let mut bytes = Vec::new();
     assert!(matches!(rollup.reader.write_snapshot(&mut bytes), Err(EvmError::Busy(_))));
     rollup = rollup.reopen();
-    let applied = next(&mut rollup, 16_000, B256::ZERO, vec![], vec![]);
+    let applied = next(&mut rollup, 2_000, B256::ZERO, vec![], vec![]);
     assert!(applied.checkpoints.is_empty(), "not ahead of its time");
-    let applied = next(&mut rollup, 17_000, B256::ZERO, vec![], vec![]);
-    assert_eq!(votes(&rollup, &applied), [(17, vec![vote(&bundle, 0, Ballot::No)])]);
+    let applied = next(&mut rollup, 3_000, B256::ZERO, vec![], vec![]);
+    assert_eq!(votes(&rollup, &applied), [(3, vec![vote(&bundle, 0, Ballot::No)])]);
     rollup.reader.write_snapshot(&mut bytes).unwrap();
+}
+
+#[test]
+fn legs_that_find_no_room_vote_no_and_those_that_wait_before_them_are_not_touched() {
+    let mut rollup = Rollup::with_config(bridge_config(A, Sealing::OneSecond, 1_000_000));
+    let burn = |nonce| sign(0, tx(nonce, TxKind::Create, 0, vec![0xfe], 900_000));
+    let (bundle, legs) = bundle([1, 2], 1);
+    let first = send(A, 1, 0, ATOMIC_VAULT, 5, prepare(&bundle, 0, &legs[0]));
+    let last = send(A, 2, 0, ATOMIC_VAULT, 6, prepare(&bundle, 1, &legs[1]));
+    // Sixteen blocks are closed at once; of the rest no more waits than eight blocks' worth.
+    let mut segment: Vec<Bytes> = (0..30).map(burn).chain([last.clone()]).collect();
+    segment.insert(20, first.clone());
+    let at = vec![leg_at(&bundle, 0, &first), leg_at(&bundle, 1, &last)];
+    let applied = next(&mut rollup, 1_000, B256::ZERO, segment, at);
+    assert_eq!(applied.checkpoints.len(), 16);
+    assert!(matches!(rollup.outcome(&last), TxOutcome::Skipped { reason } if reason.contains("no room")));
+    rollup = rollup.reopen();
+    let mut cast: Vec<Vote> = Vec::new();
+    for second in 2..40 {
+        let applied = next(&mut rollup, second * 1_000, B256::ZERO, vec![], vec![]);
+        cast.extend(votes(&rollup, &applied).into_iter().flat_map(|(_, votes)| votes));
+    }
+    assert_eq!(cast, [vote(&bundle, 1, Ballot::No), vote(&bundle, 0, Ballot::Yes)]);
 }
 
 #[test]

@@ -53,6 +53,9 @@ pub enum BundleRefusal {
     /// As many bundles wait as may.
     #[error("as many bundles wait as may: {0}")]
     Full(&'static str),
+    /// It has a leg behind a nonce gap, and gave way to one that has none.
+    #[error("gave way to a bundle that can go into a block now: what comes before one of its legs is missing")]
+    Displaced,
     /// Validators with too few seats have confirmed that they hold it; it may still be included.
     #[error("not replicated: validators with {held} of {need} seats hold it")]
     NotReplicated {
@@ -76,7 +79,7 @@ pub enum BundleRefusal {
 
 impl BundleRefusal {
     /// Words of [`Self::code`] that are not those of a leg.
-    const CODES: [&'static str; 11] = [
+    const CODES: [&'static str; 12] = [
         "protocol",
         "malformed",
         "nonce_taken",
@@ -85,6 +88,7 @@ impl BundleRefusal {
         "overdue",
         "already_known",
         "bundles_full",
+        "displaced",
         "not_replicated",
         "unavailable",
         "leg",
@@ -117,6 +121,7 @@ impl BundleRefusal {
             Self::Overdue { .. } => "overdue",
             Self::Known(_) => "already_known",
             Self::Full(_) => "bundles_full",
+            Self::Displaced => "displaced",
             Self::NotReplicated { .. } => "not_replicated",
             Self::Unavailable(_) => "unavailable",
             Self::PassedOn { code, .. } => code,

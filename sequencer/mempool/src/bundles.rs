@@ -3,6 +3,9 @@
 //! A bundle's legs are not among the transactions that wait alone, and nothing takes them apart. Each holds its sender's nonce, so
 //! that no other transaction is accepted with it, and its cost. A bundle goes into a block in which each leg has its sender's next
 //! nonce; it leaves by that, or with a reason that [`crate::Mempool::bundle_refusal`] tells for a while.
+//!
+//! One with a leg behind a nonce gap costs its makers nothing. So those take up a part of the room only, and give way
+//! where others need theirs (`ready.rs`).
 
 use crate::{
     CheckedBundle, Included, Origin, WaitingBundle,
@@ -11,7 +14,7 @@ use crate::{
 use alloy_primitives::{Address, B256};
 use lru::LruCache;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     num::NonZeroUsize,
     sync::Arc,
     time::Instant,
@@ -24,6 +27,10 @@ use switchyard_rollup_core::{Account, BundleRefusal, Rejection, Sequenced};
 pub(crate) const BUNDLES: usize = 4096;
 /// Most bytes of them.
 pub(crate) const BUNDLE_BYTES: usize = 16 << 20;
+/// Most bundles that wait behind a nonce gap.
+pub(crate) const GAPPED: usize = BUNDLES / 4;
+/// Most bytes of those.
+pub(crate) const GAPPED_BYTES: usize = BUNDLE_BYTES / 4;
 /// Most legs of one account on one rollup.
 pub(crate) const SENDER_LEGS: usize = 64;
 /// Reasons for refusing that are remembered.
@@ -59,6 +66,9 @@ pub(crate) struct Bundles {
     by_leg: HashMap<TxKey, (u64, usize)>,
     by_nonce: BTreeMap<(RollupId, Address, u64), u64>,
     bytes: usize,
+    /// Those that could not go into a block when that was last looked at, and their bytes.
+    gapped: BTreeSet<u64>,
+    gapped_bytes: usize,
     refused: LruCache<B256, BundleRefusal>,
 }
 
@@ -70,6 +80,8 @@ impl Default for Bundles {
             by_leg: HashMap::new(),
             by_nonce: BTreeMap::new(),
             bytes: 0,
+            gapped: BTreeSet::new(),
+            gapped_bytes: 0,
             refused: LruCache::new(REASONS),
         }
     }
@@ -139,6 +151,56 @@ impl Bundles {
         found
     }
 
+    /// Those that wait, by arrival.
+    pub(crate) fn by_arrival(&self) -> &BTreeMap<u64, Entry> {
+        &self.by_arrival
+    }
+
+    /// Of each account with legs on a rollup: both, once.
+    pub(crate) fn accounts(&self) -> Vec<(RollupId, Address)> {
+        let mut accounts: Vec<_> = self.by_nonce.keys().map(|(rollup, sender, _)| (*rollup, *sender)).collect();
+        accounts.dedup();
+        accounts
+    }
+
+    /// The bundle that has a nonce, by arrival.
+    pub(crate) fn at(&self, rollup: RollupId, sender: Address, nonce: u64) -> Option<u64> {
+        self.by_nonce.get(&(rollup, sender, nonce)).copied()
+    }
+
+    /// Whether a bundle that waits could not go into a block when that was last looked at.
+    pub(crate) fn is_gapped(&self, arrival: u64) -> bool {
+        self.gapped.contains(&arrival)
+    }
+
+    /// Takes note of those that could not go into a block now.
+    pub(crate) fn set_gapped(&mut self, gapped: BTreeSet<u64>) {
+        self.gapped_bytes = gapped.iter().filter_map(|arrival| self.by_arrival.get(arrival)).map(|e| e.bytes).sum();
+        self.gapped = gapped;
+    }
+
+    /// Which bundles give way to another one of so many bytes, which can go into a block now or cannot.
+    fn victims(&self, bytes: usize, ready: bool) -> Result<Vec<u64>, BundleRefusal> {
+        if !ready && self.gapped.len() >= GAPPED {
+            return Err(BundleRefusal::Full("1024 bundles behind a nonce gap; send first what comes before its legs"));
+        }
+        if !ready && self.gapped_bytes + bytes > GAPPED_BYTES {
+            return Err(BundleRefusal::Full(
+                "4 MiB of bundles behind a nonce gap; send first what comes before its legs",
+            ));
+        }
+        let (mut count, mut held) = (self.by_arrival.len(), self.bytes);
+        let (mut gapped, mut victims) = (self.gapped.iter().rev(), Vec::new());
+        while count >= BUNDLES || held + bytes > BUNDLE_BYTES {
+            let full = BundleRefusal::Full(if count >= BUNDLES { "4096 bundles" } else { "16 MiB of bundles" });
+            let Some(victim) = gapped.next().filter(|_| ready) else { return Err(full) };
+            count -= 1;
+            held -= self.by_arrival.get(victim).map_or(0, |entry| entry.bytes);
+            victims.push(*victim);
+        }
+        Ok(victims)
+    }
+
     fn overdue(&self, height: u64) -> Vec<(u64, u64)> {
         let deadlines = self.by_arrival.iter().map(|(arrival, entry)| (*arrival, entry.record.deadline));
         deadlines.filter(|(_, deadline)| *deadline <= height).collect()
@@ -163,6 +225,11 @@ impl Bundles {
     }
 
     #[cfg(test)]
+    pub(crate) fn gapped(&self) -> usize {
+        self.gapped.len()
+    }
+
+    #[cfg(test)]
     pub(crate) fn assert_consistent(&self, pools: &BTreeMap<RollupId, crate::pool::Pool>) {
         assert_eq!(self.by_id.len(), self.by_arrival.len());
         assert_eq!(self.bytes, self.by_arrival.values().map(|entry| entry.bytes).sum::<usize>());
@@ -173,6 +240,8 @@ impl Bundles {
             assert!(sender.is_leg(leg.sequenced.nonce));
         }
         assert!(self.by_arrival.len() <= BUNDLES && self.bytes <= BUNDLE_BYTES);
+        let gapped = self.gapped.iter().map(|arrival| self.by_arrival[arrival].bytes).sum::<usize>();
+        assert_eq!(self.gapped_bytes, gapped);
     }
 }
 
@@ -190,7 +259,10 @@ impl State {
             return Err(BundleRefusal::Known(id));
         }
         // Else validators that dropped it at different times would keep handing it back to one another.
-        if let (Origin::Gossip, Some(refused)) = (origin, self.bundles.refusal(&id)) {
+        // What lacked room may find some.
+        let of_room = |refused: &&BundleRefusal| matches!(refused, BundleRefusal::Full(_) | BundleRefusal::Displaced);
+        if let (Origin::Gossip, Some(refused)) = (origin, self.bundles.refusal(&id).filter(|refused| !of_room(refused)))
+        {
             return Err(refused.clone());
         }
         let admitted = self.admit_bundle(&checked, accounts);
@@ -199,16 +271,23 @@ impl State {
                 pool.settle(leg.sequenced.sender);
             }
         }
-        if let Err(refusal) = admitted {
-            if origin == Origin::Local {
-                self.bundles.refuse(id, refusal.clone());
+        let ready = match admitted {
+            Ok(ready) => ready,
+            Err(refusal) => {
+                if origin == Origin::Local {
+                    self.bundles.refuse(id, refusal.clone());
+                }
+                return Err(refusal);
             }
-            return Err(refusal);
-        }
+        };
         let CheckedBundle { id, record, record_len, bundle, legs } = checked;
         let (arrival, bytes) = (self.arrive(), bundle.encoded_len());
         let bundles = &mut self.bundles;
         bundles.bytes += bytes;
+        if !ready {
+            bundles.gapped.insert(arrival);
+            bundles.gapped_bytes += bytes;
+        }
         bundles.by_id.insert(id, arrival);
         bundles.refused.pop(&id);
         for (index, Leg { key, sequenced }) in legs.iter().enumerate() {
@@ -220,23 +299,24 @@ impl State {
         Ok(())
     }
 
-    /// Reserves nonces and funds of the legs' senders; all or nothing.
-    fn admit_bundle(&mut self, checked: &CheckedBundle, accounts: &[Account]) -> Result<(), BundleRefusal> {
-        if self.bundles.by_arrival.len() >= BUNDLES {
-            return Err(BundleRefusal::Full("4096 bundles"));
-        }
-        if self.bundles.bytes + checked.bundle.encoded_len() > BUNDLE_BYTES {
-            return Err(BundleRefusal::Full("16 MiB of bundles"));
-        }
+    /// Reserves nonces and funds of the legs' senders and makes room; all or nothing. Says whether all legs could go into a
+    /// block now.
+    fn admit_bundle(&mut self, checked: &CheckedBundle, accounts: &[Account]) -> Result<bool, BundleRefusal> {
         for (index, (leg, account)) in checked.legs.iter().zip(accounts).enumerate() {
             if let Err(refusal) = self.admit_leg(index, leg, *account) {
-                for Leg { key, sequenced } in &checked.legs[..index] {
-                    self.free_leg(key.rollup, sequenced);
-                }
+                self.free_legs(&checked.legs[..index]);
                 return Err(refusal);
             }
         }
-        Ok(())
+        let ready = self.is_ready(&checked.legs);
+        match self.bundles.victims(checked.bundle.encoded_len(), ready) {
+            Ok(victims) => victims.into_iter().for_each(|arrival| self.drop_bundle(arrival, BundleRefusal::Displaced)),
+            Err(full) => {
+                self.free_legs(&checked.legs);
+                return Err(full);
+            }
+        }
+        Ok(ready)
     }
 
     fn admit_leg(&mut self, index: usize, leg: &Leg, account: Account) -> Result<(), BundleRefusal> {
@@ -271,10 +351,19 @@ impl State {
         pool.remove_leg(tx.sender, tx.nonce);
     }
 
+    fn free_legs(&mut self, legs: &[Leg]) {
+        for Leg { key, sequenced } in legs {
+            self.free_leg(key.rollup, sequenced);
+        }
+    }
+
     fn remove_bundle(&mut self, arrival: u64) -> Option<Entry> {
         let entry = self.bundles.by_arrival.remove(&arrival)?;
         self.bundles.by_id.remove(&entry.id);
         self.bundles.bytes -= entry.bytes;
+        if self.bundles.gapped.remove(&arrival) {
+            self.bundles.gapped_bytes -= entry.bytes;
+        }
         for Leg { key, sequenced } in &entry.legs {
             self.bundles.by_leg.remove(key);
             self.bundles.by_nonce.remove(&(key.rollup, sequenced.sender, sequenced.nonce));
@@ -299,6 +388,7 @@ impl State {
         for (arrival, deadline) in self.bundles.overdue(height.saturating_add(1)) {
             self.drop_bundle(arrival, BundleRefusal::Overdue { deadline });
         }
+        self.find_gapped();
     }
 
     /// Drops the bundles that an account's state no longer lets in.

@@ -19,6 +19,7 @@ mod config;
 mod mempool;
 mod pool;
 mod price;
+mod ready;
 mod select;
 mod sender;
 mod state;

@@ -1,7 +1,7 @@
 //! Bundles beside transactions that wait alone.
 
 use super::*;
-use crate::bundles::{BUNDLES, SENDER_LEGS};
+use crate::bundles::{BUNDLES, GAPPED, SENDER_LEGS};
 use proptest::prelude::*;
 use switchyard_bridge_core::{SignedBundle, SignedLeg};
 use switchyard_rollup_core::BundleRefusal;
@@ -222,6 +222,102 @@ fn as_many_wait_as_may() {
     // Each sender's next ones, oldest first; nothing is looked at twice.
     let (_, bundles) = select(&f, &[]);
     assert_eq!(bundles.len(), BUNDLES);
+}
+
+/// Offers of bundles over `pair`, each with a salt of its own, without a look at all of the state after each.
+fn flood(f: &Fixture, senders: std::ops::Range<u8>, first: u64) -> Vec<Result<B256, BundleRefusal>> {
+    let offers = senders.flat_map(|sender| (first..first + SENDER_LEGS as u64).map(move |nonce| (sender, nonce)));
+    let offer = |(sender, nonce): (u8, u64)| {
+        let bundle = bundle_until(DEADLINE, (u64::from(sender) << 8) | nonce, &pair(sender, nonce));
+        let checked = f.pool.check_bundle(&bundle).unwrap();
+        let id = checked.id();
+        f.pool.insert_bundle(checked, Origin::Local, f.start).map(|()| id)
+    };
+    offers.map(offer).collect()
+}
+
+#[test]
+fn bundles_behind_a_gap_keep_nobody_out_who_has_none() {
+    let f = Fixture::new();
+    // For free: nobody sends what comes before them.
+    let free = flood(&f, 0..64, 1);
+    assert_eq!(free.iter().filter(|result| result.is_ok()).count(), GAPPED);
+    assert_eq!(free[GAPPED].as_ref().unwrap_err().code(), "bundles_full");
+    f.pool.assert_consistent();
+    let ready = flood(&f, 100..148, 0);
+    assert!(ready.iter().all(Result::is_ok));
+    assert_eq!(f.pool.bundles(), BUNDLES);
+
+    let id = offer(&f, &bundle(&pair(200, 0))).unwrap();
+    assert_eq!(f.pool.bundles(), BUNDLES);
+    assert!(f.pool.bundle(&id).is_some());
+    let last = free[GAPPED - 1].as_ref().unwrap();
+    assert_eq!(f.pool.bundle_refusal(last), Some(BundleRefusal::Displaced));
+    assert_eq!(f.pool.bundle_refusal(last).unwrap().code(), "displaced");
+    assert!(f.pool.bundle(free[0].as_ref().unwrap()).is_some(), "the newest goes first");
+    // There is no room for it, and when there is others may hand it back.
+    let again = f.pool.check_bundle(&bundle_until(DEADLINE, (15 << 8) | 64, &pair(15, 64))).unwrap();
+    assert_eq!(again.id(), *last);
+    let again = |origin| f.pool.insert_bundle(again.clone(), origin, f.start);
+    assert_eq!(again(Origin::Gossip).unwrap_err().code(), "bundles_full");
+    let first = |rollup| Segment { rollup, transactions: vec![Tx::new(100, 0).bytes()] };
+    f.finalise(1, &[first(EVM), first(OTHER_EVM)]);
+    assert_eq!(again(Origin::Gossip), Ok(()));
+    f.pool.assert_consistent();
+}
+
+#[test]
+fn long_bundles_behind_a_gap_have_a_quarter_of_the_bytes() {
+    let f = Fixture::new();
+    let long = |sender, nonce| {
+        let leg = Tx { len: 40 << 10, ..Tx::new(sender, nonce) };
+        bundle(&[(EVM, leg), (OTHER_EVM, leg)])
+    };
+    let taken = (1..=60).filter(|nonce| offer(&f, &long(1, *nonce)).is_ok()).count();
+    assert_eq!(taken, 51);
+    for sender in 2..155 {
+        offer(&f, &long(sender, 0)).unwrap();
+    }
+    let bundles = f.pool.bundles();
+    offer(&f, &long(155, 0)).unwrap();
+    assert_eq!(f.pool.bundles(), bundles);
+}
+
+#[test]
+fn what_follows_a_bundle_behind_a_gap_is_behind_it_too() {
+    let f = Fixture::new();
+    let gapped = || f.pool.gapped_bundles();
+    let gap = bundle(&[(EVM, Tx::new(1, 0)), (OTHER_EVM, Tx::new(2, 1))]);
+    let follows = bundle(&[(EVM, Tx::new(1, 1)), (OTHER_EVM, Tx::new(3, 0))]);
+    // Each waits for the other.
+    let ring = [
+        bundle(&[(EVM, Tx::new(4, 0)), (OTHER_EVM, Tx::new(5, 1))]),
+        bundle(&[(EVM, Tx::new(4, 1)), (OTHER_EVM, Tx::new(5, 0))]),
+    ];
+    for (count, bundle) in (1..).zip([&gap, &follows, &ring[0], &ring[1]]) {
+        offer(&f, bundle).unwrap();
+        assert_eq!(gapped(), count);
+    }
+    let missing = f.pool.check(OTHER_EVM, &Tx::new(2, 0).bytes()).unwrap();
+    f.pool.insert(missing, Origin::Local, f.start).unwrap();
+    f.finalise(1, &[]);
+    assert_eq!((gapped(), f.pool.bundles()), (2, 4), "the ring");
+    assert_eq!(select(&f, &[]).1.len(), 2);
+    // The fee of what comes first rises above what its sender pays: nothing goes in.
+    *f.chain.base_fee.lock() = 101;
+    f.pool.on_executed(EVM, 1, []);
+    f.finalise(2, &[]);
+    assert_eq!(gapped(), 4);
+}
+
+#[test]
+fn legs_that_no_block_has_gas_for_are_refused() {
+    let f = Fixture::new();
+    *f.chain.gas_limit.lock() = Some(2 * 21);
+    let legs = [(EVM, Tx::new(1, 0)), (EVM, Tx::new(2, 0)), (OTHER_EVM, Tx::new(1, 0)), (EVM, Tx::new(3, 0))];
+    let reason = Rejection::GasLimit { have: 63, limit: 42 };
+    assert_eq!(offer(&f, &bundle(&legs)), Err(BundleRefusal::Leg { leg: 3, reason }));
+    offer(&f, &bundle(&legs[..3])).unwrap();
 }
 
 #[test]

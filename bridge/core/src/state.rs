@@ -66,6 +66,8 @@ pub struct Added {
     pub nodes: Vec<(NodeId, B256)>,
     /// Bundles that were included or decided.
     pub bundles: Vec<(B256, HubBundle)>,
+    /// Of those that were included, by id: what the log has of them.
+    pub included: Vec<(B256, BundleRecord)>,
     /// Whose stake was cut.
     pub cuts: Vec<Cut>,
 }
@@ -382,6 +384,7 @@ impl BridgeState {
             }
         }
         Arc::make_mut(&mut self.bundles).open(id, record, height);
+        self.added.included.push((id, record.clone()));
         self.tell(&id);
         Ok(())
     }

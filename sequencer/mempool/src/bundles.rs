@@ -14,13 +14,13 @@ use crate::{
 use alloy_primitives::{Address, B256};
 use lru::LruCache;
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     num::NonZeroUsize,
     sync::Arc,
     time::Instant,
 };
-use switchyard_bridge_core::{BundleRecord, SignedBundle};
-use switchyard_primitives::{Bytes, RollupId, TxKey};
+use switchyard_bridge_core::{BridgeRecord, BundleRecord, SignedBundle};
+use switchyard_primitives::{Bytes, RollupId, TxHash, TxKey, keccak256};
 use switchyard_rollup_core::{Account, BundleRefusal, Rejection, Sequenced};
 
 /// Most bundles that wait.
@@ -376,14 +376,24 @@ impl State {
         let Some(entry) = self.remove_bundle(arrival) else { return };
         self.bundles.refuse(entry.id, reason);
         for Leg { key, sequenced } in entry.legs {
-            self.remember_leg(DroppedLeg { key, bundle: entry.id, sequenced });
+            if self.final_at(&key).is_none() {
+                self.remember_leg(DroppedLeg { key, bundle: entry.id, sequenced });
+            }
         }
     }
 
-    /// Block `height` holds legs of these bundles. If it holds one whole, with its record, nobody asks for the reason.
-    pub(crate) fn bundles_final(&mut self, height: u64, held: BTreeMap<u64, usize>) {
+    /// Block `height` holds legs of these bundles. One that it holds whole, with its record, is not refused: what becomes of it
+    /// is for the log to say.
+    pub(crate) fn bundles_final(&mut self, height: u64, included: &[Included], held: BTreeMap<u64, usize>) {
+        let system = included.iter().filter(|included| included.rollup == RollupId::SYSTEM);
+        let records: HashSet<&TxHash> = system.flat_map(|included| &included.hashes).collect();
         for (arrival, leg) in held {
-            self.drop_bundle(arrival, BundleRefusal::SentAlone { leg, height });
+            let record = self.bundles.by_arrival.get(&arrival).map(|entry| BridgeRecord::Bundle(entry.record.clone()));
+            if record.is_some_and(|record| records.contains(&keccak256(record.encode()))) {
+                self.remove_bundle(arrival);
+            } else {
+                self.drop_bundle(arrival, BundleRefusal::SentAlone { leg, height });
+            }
         }
         for (arrival, deadline) in self.bundles.overdue(height.saturating_add(1)) {
             self.drop_bundle(arrival, BundleRefusal::Overdue { deadline });

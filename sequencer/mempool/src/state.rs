@@ -391,7 +391,7 @@ impl State {
                 self.final_keys.put(key, height);
             }
         }
-        self.bundles_final(height, bundles);
+        self.bundles_final(height, included, bundles);
     }
 
     /// Drops what has waited longer than the configured time.

@@ -4,7 +4,7 @@ use alloy_primitives::{Address, B256};
 use parking_lot::Mutex;
 use std::{net::SocketAddr, num::NonZeroUsize, sync::Arc};
 use switchyard_bridge_core::{
-    Accumulator, BRIDGE_FROM, BridgeRecord, Founding, HubBundle, NodeId, SystemError, SystemState,
+    Accumulator, BRIDGE_FROM, BridgeRecord, BundleRecord, Founding, HubBundle, NodeId, SystemError, SystemState,
 };
 use switchyard_consensus_core::{Committee, Committees, HubState};
 use switchyard_primitives::{Block, Bytes, Header, NEWEST_PROTOCOL, Reader, Writer};
@@ -316,6 +316,7 @@ pub fn put_bridge(store: &dyn Store, height: u64, state: &SystemState, known: Kn
             leaves: added.leaves.iter().map(|(index, leaf)| (*index, leaf.encode())).collect(),
             nodes: edge.iter().chain(&added.nodes).map(|(id, hash)| ((id.level, id.position), *hash)).collect(),
             bundles: added.bundles.iter().map(|(id, bundle)| (*id, encoded(bundle))).collect(),
+            records: added.included.iter().map(|(id, record)| (*id, encoded_record(record))).collect(),
         },
     )
 }
@@ -324,6 +325,10 @@ fn encoded(bundle: &HubBundle) -> Vec<u8> {
     let mut w = Writer::default();
     bundle.write(&mut w);
     w.into_vec()
+}
+
+fn encoded_record(record: &BundleRecord) -> Vec<u8> {
+    BridgeRecord::Bundle(record.clone()).encode().to_vec()
 }
 
 /// How far a bundle has come whose legs are in the log; none where they are not, as far as this node knows. Blocking.

@@ -80,14 +80,11 @@ impl Hub for Log {
 
     fn bundle(&self, id: &B256) -> Result<Option<OnHub>, Failed> {
         let Some(bundle) = bundle_at(&*self.store, id).map_err(failed)? else { return Ok(None) };
-        let height = bundle.included;
-        let records = self.store.transactions(RollupId::SYSTEM, height).map_err(failed)?.unwrap_or_default();
-        let records = records.iter().filter(|record| BridgeRecord::is_bundle(record));
-        let mut found = records.filter_map(|record| match BridgeRecord::decode(record) {
-            Ok(BridgeRecord::Bundle(record)) => Some(record),
-            _ => None,
-        });
-        let Some(record) = found.find(|record| record.id() == *id) else { return Ok(None) };
+        // Kept beside it: the block may be pruned long before the bundle's deadline.
+        let Some(row) = self.store.bridge_record(id).map_err(failed)? else { return Ok(None) };
+        let Ok(BridgeRecord::Bundle(record)) = BridgeRecord::decode(&row) else {
+            return Err(Failed::Hub(format!("the record of bundle {id} does not decode")));
+        };
         Ok(Some(OnHub { bundle, record }))
     }
 
@@ -140,3 +137,6 @@ pub fn sent_by(chain: &dyn EvmChain, transaction: TxHash) -> Result<Vec<B256>, E
     let open = chain.pending().filter(|open| open.header.number == number);
     Ok(open.and_then(|open| open.transactions.get(index).map(|tx| ids(&tx.receipt))).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,8 @@ pub struct BridgeRows {
     pub nodes: Vec<((u8, u64), B256)>,
     /// The bundles of which it has changed something, encoded, by id.
     pub bundles: Vec<(B256, Vec<u8>)>,
+    /// The records of the bundles that it includes, encoded, by id.
+    pub records: Vec<(B256, Vec<u8>)>,
 }
 
 /// Heights between two looks at what may go.
@@ -31,6 +33,7 @@ const COUNT: u8 = b'c';
 const LEAF: u8 = b'l';
 const NODE: u8 = b'n';
 const BUNDLE: u8 = b'b';
+const RECORD: u8 = b'r';
 
 pub(crate) type Key = Vec<u8>;
 
@@ -56,6 +59,10 @@ pub(crate) fn node_key(level: u8, position: u64) -> Key {
 
 pub(crate) fn bundle_key(id: &B256) -> Key {
     [&[BUNDLE], id.as_slice()].concat()
+}
+
+pub(crate) fn record_key(id: &B256) -> Key {
+    [&[RECORD], id.as_slice()].concat()
 }
 
 /// The height of a state's key; none for another key.
@@ -88,8 +95,9 @@ impl BridgeRows {
         let nodes = self.nodes.iter().map(|((level, position), hash)| (node_key(*level, *position), hash.to_vec()));
         let count = (count_key(height), self.count.to_be_bytes().to_vec());
         let bundles = self.bundles.iter().map(|(id, bundle)| (bundle_key(id), bundle.clone()));
+        let records = self.records.iter().map(|(id, record)| (record_key(id), record.clone()));
         let state = self.state.iter().map(move |state| (state_key(height), state.clone()));
-        state.chain([count]).chain(leaves).chain(nodes).chain(bundles)
+        state.chain([count]).chain(leaves).chain(nodes).chain(bundles).chain(records)
     }
 
     /// Of the heights that have states, from the newest down, those whose states go once there is one at `height`.

@@ -189,6 +189,8 @@ pub trait Store: Send + Sync + 'static {
     fn bridge_node(&self, level: u8, position: u64) -> Result<Option<B256>, StoreError>;
     /// What was last put of a bundle, encoded.
     fn bridge_bundle(&self, id: &B256) -> Result<Option<Vec<u8>>, StoreError>;
+    /// The record of a bundle that was included, encoded, whether its block is kept or not.
+    fn bridge_record(&self, id: &B256) -> Result<Option<Vec<u8>>, StoreError>;
     /// Removes segments, tables and index entries below `height` (never the tip's), durably and at once for readers.
     /// Headers and certificates stay. Space on disk is given back by and by.
     fn prune(&self, height: u64) -> Result<(), StoreError>;

@@ -184,6 +184,10 @@ impl Store for MemoryStore {
         Ok(self.0.read().bridge.get(&bridge::bundle_key(id)).cloned())
     }
 
+    fn bridge_record(&self, id: &B256) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.0.read().bridge.get(&bridge::record_key(id)).cloned())
+    }
+
     fn prune(&self, height: u64) -> Result<(), StoreError> {
         let mut log = self.0.write();
         let earliest = height.min(log.tip.0.height);

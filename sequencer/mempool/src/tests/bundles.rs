@@ -3,7 +3,7 @@
 use super::*;
 use crate::bundles::{BUNDLES, GAPPED, SENDER_LEGS};
 use proptest::prelude::*;
-use switchyard_bridge_core::{SignedBundle, SignedLeg};
+use switchyard_bridge_core::{BridgeRecord, SignedBundle, SignedLeg};
 use switchyard_rollup_core::BundleRefusal;
 
 const DEADLINE: u64 = 50;
@@ -98,9 +98,14 @@ fn a_final_bundle_leaves_with_its_nonces_counted() {
     let id = offer(&f, &bundle(&pair(1, 0))).unwrap();
     f.add_all(&[Tx::new(1, 1)]);
     let (segments, _) = select_within(&f, Budget { transactions: 4, ..Budget::from(&Limits::default()) }, &[]);
-    f.finalise(1, &segments[..]);
+    let record = BridgeRecord::Bundle(bundle(&pair(1, 0)).record());
+    let system = Segment { rollup: RollupId::SYSTEM, transactions: vec![record.encode()] };
+    f.finalise(1, &[&[system], &segments[..]].concat());
     assert!(f.pool.bundle(&id).is_none());
     assert_eq!(f.pool.bundles(), 0);
+    // It was not refused, nor were its legs, however long ago that is.
+    assert_eq!(f.pool.bundle_refusal(&id), None);
+    assert_eq!(f.pool.drop_reason(&Tx::new(1, 0).key(EVM)), None);
     // Not executed yet: the log is what counts.
     let late = offer(&f, &bundle_until(DEADLINE, 1, &pair(1, 0)));
     assert_eq!(late, Err(BundleRefusal::SentAlone { leg: 0, height: 1 }));
@@ -120,6 +125,7 @@ fn a_leg_that_is_sent_alone_ends_its_bundle() {
     let id = offer(&f, &bundle(&pair(1, 0))).unwrap();
     f.finalise(3, &[Segment { rollup: OTHER_EVM, transactions: vec![Tx::new(1, 0).bytes()] }]);
     assert_eq!(f.pool.bundle_refusal(&id), Some(BundleRefusal::SentAlone { leg: 1, height: 3 }));
+    assert_eq!(f.pool.drop_reason(&Tx::new(1, 0).key(OTHER_EVM)), None, "in the log");
     assert_eq!(select(&f, &[]), (vec![], vec![]));
     // The other leg's nonce is free again.
     f.add_all(&[Tx::new(1, 0)]);

@@ -60,6 +60,10 @@ impl Store for Eventful {
         self.store.bridge_bundle(id)
     }
 
+    fn bridge_record(&self, id: &B256) -> Stored<Option<Vec<u8>>> {
+        self.store.bridge_record(id)
+    }
+
     fn bridge_node(&self, level: u8, position: u64) -> Stored<Option<B256>> {
         self.store.bridge_node(level, position)
     }

@@ -436,6 +436,10 @@ impl Store for RocksStore {
         self.get(Column::Bridge, &bridge::bundle_key(id))
     }
 
+    fn bridge_record(&self, id: &B256) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(Column::Bridge, &bridge::record_key(id))
+    }
+
     fn prune(&self, height: u64) -> Result<(), StoreError> {
         let _writer = self.writer.lock();
         let earliest = height.min(self.tip().0.height);

@@ -2,7 +2,7 @@
 
 use crate::chain::{NETWORK, blocks, certificate, child, genesis, key, segment};
 use switchyard_primitives::{B256, Block, BlockError, RollupId, SegmentTable};
-use switchyard_store::{MemoryStore, RocksOptions, RocksStore, Store, StoreError};
+use switchyard_store::{BridgeRows, MemoryStore, RocksOptions, RocksStore, Store, StoreError};
 
 fn filled(store: &dyn Store, count: usize) -> Vec<Block> {
     let blocks = blocks(count);
@@ -149,8 +149,15 @@ fn a_certificate_for_another_block_is_refused(store: &dyn Store) {
 
 fn pruning_keeps_what_is_above_and_headers_and_certificates(store: &dyn Store) {
     let blocks = filled(store, 9);
+    let id = B256::repeat_byte(7);
+    let rows = |bundle: &[u8]| BridgeRows { bundles: vec![(id, bundle.to_vec())], ..BridgeRows::default() };
+    store.put_bridge(2, &BridgeRows { records: vec![(id, b"record".to_vec())], ..rows(b"open") }).unwrap();
+    store.put_bridge(3, &rows(b"decided")).unwrap();
     store.prune(6).unwrap();
     assert_eq!(store.earliest(), 6);
+    assert_eq!(store.bridge_bundle(&id).unwrap().as_deref(), Some(&b"decided"[..]));
+    assert_eq!(store.bridge_record(&id).unwrap().as_deref(), Some(&b"record"[..]));
+    assert_eq!(store.bridge_record(&B256::ZERO).unwrap(), None);
     for block in &blocks {
         let height = block.header.height;
         assert_eq!(store.header(height).unwrap(), Some(block.header));

@@ -30,6 +30,17 @@ pub enum BundleRefusal {
         /// What waits.
         by: TxHash,
     },
+    /// It waits already with another transaction of a leg, which this one does not replace.
+    #[error(
+        "leg {leg}: {by} waits in its place, and gives way only to a transaction of the same account and nonce whose fee cap and \
+         tip are a tenth higher"
+    )]
+    NotReplaced {
+        /// The leg's index.
+        leg: usize,
+        /// What waits.
+        by: TxHash,
+    },
     /// A leg is in the log without the others.
     #[error("leg {leg} was sent alone: it is in block {height}")]
     SentAlone {
@@ -79,10 +90,11 @@ pub enum BundleRefusal {
 
 impl BundleRefusal {
     /// Words of [`Self::code`] that are not those of a leg.
-    const CODES: [&'static str; 12] = [
+    const CODES: [&'static str; 13] = [
         "protocol",
         "malformed",
         "nonce_taken",
+        "not_replaced",
         "sent_alone",
         "hub",
         "overdue",
@@ -109,6 +121,11 @@ impl BundleRefusal {
         }
     }
 
+    /// Whether it may come into the log all the same. By the word: a follower passes on a validator's.
+    pub fn may_still_happen(&self) -> bool {
+        matches!(self.code(), "not_replaced" | "already_known" | "not_replicated" | "unavailable")
+    }
+
     /// A stable snake_case word for this reason.
     pub fn code(&self) -> &'static str {
         match self {
@@ -116,6 +133,7 @@ impl BundleRefusal {
             Self::Malformed(_) => "malformed",
             Self::Leg { .. } => "leg",
             Self::NonceTaken { .. } => "nonce_taken",
+            Self::NotReplaced { .. } => "not_replaced",
             Self::SentAlone { .. } => "sent_alone",
             Self::Hub(_) => "hub",
             Self::Overdue { .. } => "overdue",

@@ -8,8 +8,8 @@
 //! where others need theirs (`ready.rs`).
 
 use crate::{
-    CheckedBundle, Included, Origin, WaitingBundle,
-    state::{DroppedLeg, State, check_sender},
+    CheckedBundle, Included, Origin,
+    state::{DroppedLeg, State, check_replacement, check_sender},
 };
 use alloy_primitives::{Address, B256};
 use lru::LruCache;
@@ -70,6 +70,8 @@ pub(crate) struct Bundles {
     gapped: BTreeSet<u64>,
     gapped_bytes: usize,
     refused: LruCache<B256, BundleRefusal>,
+    /// Deadlines of those that validators have accepted from this follower.
+    elsewhere: LruCache<B256, u64>,
 }
 
 impl Default for Bundles {
@@ -83,6 +85,7 @@ impl Default for Bundles {
             gapped: BTreeSet::new(),
             gapped_bytes: 0,
             refused: LruCache::new(REASONS),
+            elsewhere: LruCache::new(REASONS),
         }
     }
 }
@@ -136,6 +139,31 @@ impl Bundles {
         self.refused.put(id, reason);
     }
 
+    fn put(&mut self, arrival: u64, entry: Entry, ready: bool) {
+        self.bytes += entry.bytes;
+        if !ready {
+            self.gapped.insert(arrival);
+            self.gapped_bytes += entry.bytes;
+        }
+        self.by_id.insert(entry.id, arrival);
+        for (index, Leg { key, sequenced }) in entry.legs.iter().enumerate() {
+            self.by_leg.insert(*key, (arrival, index));
+            self.by_nonce.insert((key.rollup, sequenced.sender, sequenced.nonce), arrival);
+        }
+        self.by_arrival.insert(arrival, entry);
+    }
+
+    /// Takes note of a bundle that a validator has accepted.
+    pub(crate) fn note_elsewhere(&mut self, id: B256, deadline: u64) {
+        self.refused.pop(&id);
+        self.elsewhere.put(id, deadline);
+    }
+
+    /// The deadline of a bundle that a validator has accepted.
+    pub(crate) fn elsewhere(&self, id: &B256) -> Option<u64> {
+        self.elsewhere.peek(id).copied()
+    }
+
     /// Of the bundles of which a block holds a leg: the arrival, and the first such leg.
     pub(crate) fn held_by(&self, included: &[Included]) -> BTreeMap<u64, usize> {
         let mut found = BTreeMap::new();
@@ -171,6 +199,11 @@ impl Bundles {
     /// Whether a bundle that waits could not go into a block when that was last looked at.
     pub(crate) fn is_gapped(&self, arrival: u64) -> bool {
         self.gapped.contains(&arrival)
+    }
+
+    /// Whether a validator has seen what it is paid with; this node's state comes to that.
+    fn is_forwarded(&self, arrival: u64) -> bool {
+        self.by_arrival.get(&arrival).is_some_and(|entry| entry.origin == Origin::Forwarded)
     }
 
     /// Takes note of those that could not go into a block now.
@@ -218,10 +251,11 @@ impl Bundles {
         legs.filter_map(leg).collect()
     }
 
-    pub(crate) fn waiting(&self, older_than: Instant, limit: usize) -> Vec<WaitingBundle> {
+    /// Up to `limit` of this node's users that have waited since `older_than`, oldest first.
+    pub(crate) fn waiting(&self, older_than: Instant, limit: usize) -> Vec<Arc<SignedBundle>> {
         let old = self.by_arrival.values().take_while(|entry| entry.since <= older_than);
-        let waiting = |entry: &Entry| WaitingBundle { bundle: entry.bundle.clone(), origin: entry.origin };
-        old.take(limit).map(waiting).collect()
+        let local = old.filter(|entry| entry.origin == Origin::Local);
+        local.take(limit).map(|entry| entry.bundle.clone()).collect()
     }
 
     #[cfg(test)]
@@ -255,48 +289,102 @@ impl State {
         accounts: &[Account],
     ) -> Result<(), BundleRefusal> {
         let id = checked.id;
-        if self.bundles.get(&id).is_some() {
-            return Err(BundleRefusal::Known(id));
+        let inserted = self.try_insert_bundle(checked, origin, now, accounts);
+        match &inserted {
+            Ok(()) => {
+                self.bundles.refused.pop(&id);
+            }
+            // One that waits is not refused because another version of it is.
+            Err(refusal) if origin == Origin::Local && self.bundles.get(&id).is_none() => {
+                self.bundles.refuse(id, refusal.clone());
+            }
+            Err(_) => {}
         }
-        // Else validators that dropped it at different times would keep handing it back to one another.
-        // What lacked room may find some.
-        let of_room = |refused: &&BundleRefusal| matches!(refused, BundleRefusal::Full(_) | BundleRefusal::Displaced);
-        if let (Origin::Gossip, Some(refused)) = (origin, self.bundles.refusal(&id).filter(|refused| !of_room(refused)))
-        {
+        inserted
+    }
+
+    fn try_insert_bundle(
+        &mut self,
+        checked: CheckedBundle,
+        origin: Origin,
+        now: Instant,
+        accounts: &[Account],
+    ) -> Result<(), BundleRefusal> {
+        let replaced = self.replaced_by(&checked)?;
+        // Else validators that dropped it at different times would keep handing it back to one another. What lacked room may
+        // find some.
+        let of_room = |refused: &BundleRefusal| matches!(refused, BundleRefusal::Full(_) | BundleRefusal::Displaced);
+        let refused = self.bundles.refusal(&checked.id).filter(|refused| !of_room(refused));
+        if let (Origin::Gossip, Some(refused)) = (origin, refused) {
             return Err(refused.clone());
         }
+        // The replaced one makes room first, and comes back if the new one is not taken after all.
+        let ready_before = replaced.is_some_and(|arrival| !self.bundles.is_gapped(arrival));
+        let taken = replaced.and_then(|arrival| Some((arrival, self.remove_bundle(arrival)?)));
         let admitted = self.admit_bundle(&checked, accounts);
+        if let (Err(_), Some((_, entry))) = (&admitted, &taken) {
+            self.reserve(&entry.legs, accounts);
+        }
         for leg in &checked.legs {
             if let Some(pool) = self.pools.get_mut(&leg.key.rollup) {
                 pool.settle(leg.sequenced.sender);
             }
         }
-        let ready = match admitted {
-            Ok(ready) => ready,
-            Err(refusal) => {
-                if origin == Origin::Local {
-                    self.bundles.refuse(id, refusal.clone());
+        let ready = match (admitted, taken) {
+            (Ok(ready), taken) => {
+                if let Some((_, entry)) = taken {
+                    self.remember_replaced(entry, &checked.legs);
+                }
+                ready
+            }
+            (Err(refusal), taken) => {
+                if let Some((arrival, entry)) = taken {
+                    self.bundles.put(arrival, entry, ready_before);
                 }
                 return Err(refusal);
             }
         };
         let CheckedBundle { id, record, record_len, bundle, legs } = checked;
         let (arrival, bytes) = (self.arrive(), bundle.encoded_len());
-        let bundles = &mut self.bundles;
-        bundles.bytes += bytes;
-        if !ready {
-            bundles.gapped.insert(arrival);
-            bundles.gapped_bytes += bytes;
-        }
-        bundles.by_id.insert(id, arrival);
-        bundles.refused.pop(&id);
-        for (index, Leg { key, sequenced }) in legs.iter().enumerate() {
-            bundles.by_leg.insert(*key, (arrival, index));
-            bundles.by_nonce.insert((key.rollup, sequenced.sender, sequenced.nonce), arrival);
-        }
         let entry = Entry { id, record, record_len, bundle, legs, bytes, origin, since: now };
-        bundles.by_arrival.insert(arrival, entry);
+        self.bundles.put(arrival, entry, ready);
         Ok(())
+    }
+
+    /// The waiting bundle with the same id that this one takes the place of: its legs' transactions are others. Each of those must
+    /// replace the one that waits by the rules of transactions that wait alone. So nobody but a leg's signer replaces it.
+    fn replaced_by(&self, checked: &CheckedBundle) -> Result<Option<u64>, BundleRefusal> {
+        let Some(arrival) = self.bundles.by_id.get(&checked.id) else { return Ok(None) };
+        let Some(waiting) = self.bundles.by_arrival.get(arrival) else { return Ok(None) };
+        let place = |leg: &Leg| (leg.key.rollup, leg.sequenced.sender, leg.sequenced.nonce);
+        let mut differs = false;
+        for (leg, (old, new)) in waiting.legs.iter().zip(&checked.legs).enumerate() {
+            if old.key == new.key {
+                continue;
+            }
+            differs = true;
+            if place(old) != place(new) || check_replacement(&old.sequenced, &new.sequenced).is_err() {
+                return Err(BundleRefusal::NotReplaced { leg, by: old.key.hash });
+            }
+        }
+        if differs { Ok(Some(*arrival)) } else { Err(BundleRefusal::Known(checked.id)) }
+    }
+
+    fn remember_replaced(&mut self, replaced: Entry, by: &[Leg]) {
+        for (Leg { key, sequenced }, new) in replaced.legs.into_iter().zip(by) {
+            if key != new.key {
+                self.remember_leg(DroppedLeg { key, reason: Rejection::Replaced { by: new.key.hash }, sequenced });
+            }
+        }
+    }
+
+    /// Takes nonces and funds of legs that had them just now.
+    fn reserve(&mut self, legs: &[Leg], accounts: &[Account]) {
+        for (Leg { key, sequenced: tx }, account) in legs.iter().zip(accounts) {
+            if let Some(pool) = self.pools.get_mut(&key.rollup) {
+                pool.sender_mut(tx.sender, *account).insert_leg(tx.nonce, tx.max_cost);
+            }
+        }
     }
 
     /// Reserves nonces and funds of the legs' senders and makes room; all or nothing. Says whether all legs could go into a
@@ -377,7 +465,7 @@ impl State {
         self.bundles.refuse(entry.id, reason);
         for Leg { key, sequenced } in entry.legs {
             if self.final_at(&key).is_none() {
-                self.remember_leg(DroppedLeg { key, bundle: entry.id, sequenced });
+                self.remember_leg(DroppedLeg { key, reason: Rejection::OfBundle { id: entry.id }, sequenced });
             }
         }
     }
@@ -407,7 +495,7 @@ impl State {
         for (arrival, leg, tx) in self.bundles.of(rollup, address) {
             let reason = if tx.nonce < account.nonce {
                 Rejection::NonceTooLow { expected: account.nonce, found: tx.nonce }
-            } else if tx.max_cost > account.balance {
+            } else if tx.max_cost > account.balance && !self.bundles.is_forwarded(arrival) {
                 Rejection::InsufficientFunds { address, have: account.balance, want: tx.max_cost }
             } else {
                 continue;

@@ -44,6 +44,9 @@ pub enum Origin {
     Local,
     /// Another validator.
     Gossip,
+    /// A user of this follower, and a validator has accepted it: what this node's own state, which may be behind, has against it is
+    /// no reason to call it refused.
+    Forwarded,
 }
 
 /// A transaction that passed every check that needs no state. Made by [`crate::Mempool::check`].
@@ -95,15 +98,6 @@ impl CheckedBundle {
     pub fn record(&self) -> &BundleRecord {
         &self.record
     }
-}
-
-/// A bundle that waits, to be passed on again.
-#[derive(Clone, Debug)]
-pub struct WaitingBundle {
-    /// The bundle.
-    pub bundle: Arc<SignedBundle>,
-    /// Where it came from.
-    pub origin: Origin,
 }
 
 /// What one block may hold.

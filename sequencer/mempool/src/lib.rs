@@ -28,6 +28,5 @@ mod tests;
 
 pub use config::{
     Accepted, Budget, Checked, CheckedBundle, Included, MempoolConfig, Origin, Selected, Selection, Usage, Waiting,
-    WaitingBundle,
 };
 pub use mempool::Mempool;

@@ -2,7 +2,6 @@
 
 use crate::{
     Accepted, Budget, Checked, CheckedBundle, Included, MempoolConfig, Origin, Selection, Usage, Waiting,
-    WaitingBundle,
     bundles::{Leg, in_order},
     state::State,
 };
@@ -145,6 +144,9 @@ impl Mempool {
     /// Takes a bundle in, if its senders' accounts allow it and there is room. Its legs are then nobody else's: neither they nor
     /// others with their nonces are taken in alone.
     ///
+    /// One with the id of a bundle that waits, and other transactions, replaces it if each of these has the sender and nonce of the
+    /// one that waits, and fee cap and tip at least a tenth higher.
+    ///
     /// One with a leg behind a nonce gap finds room in a quarter only, and is displaced in a full mempool by one that could
     /// go into a block now.
     pub fn insert_bundle(&self, checked: CheckedBundle, origin: Origin, now: Instant) -> Result<(), BundleRefusal> {
@@ -197,8 +199,24 @@ impl Mempool {
         self.state.lock().bundles.refuse(id, reason);
     }
 
-    /// Up to `limit` bundles that have waited since `older_than`, oldest first: to gossip them again.
-    pub fn waiting_bundles(&self, older_than: Instant, limit: usize) -> Vec<WaitingBundle> {
+    /// Keeps a bundle that a validator has accepted from this follower, or holds. It may not be able to wait here, since this node's
+    /// state may be behind; that is no reason to call it refused.
+    pub fn keep_bundle(&self, bundle: &Arc<SignedBundle>, now: Instant) {
+        self.state.lock().bundles.note_elsewhere(bundle.id(), bundle.deadline);
+        if let Ok(checked) = self.check_bundle(bundle) {
+            // It is as well without.
+            let _ = self.insert_bundle(checked, Origin::Forwarded, now);
+        }
+    }
+
+    /// The deadline of a bundle that a validator has accepted from this follower, whether it waits here or not, while that is
+    /// remembered.
+    pub fn bundle_elsewhere(&self, id: &B256) -> Option<u64> {
+        self.state.lock().bundles.elsewhere(id)
+    }
+
+    /// Up to `limit` bundles of this node's users that have waited since `older_than`, oldest first: to gossip them again.
+    pub fn waiting_bundles(&self, older_than: Instant, limit: usize) -> Vec<Arc<SignedBundle>> {
         self.state.lock().bundles.waiting(older_than, limit)
     }
 

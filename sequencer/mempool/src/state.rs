@@ -6,7 +6,7 @@ use crate::{
     pool::{Entry, Pool},
     sender::Sender,
 };
-use alloy_primitives::{Address, B256, U256};
+use alloy_primitives::{Address, U256};
 use lru::LruCache;
 use std::{
     collections::BTreeMap,
@@ -47,7 +47,7 @@ struct Dropped {
 /// What was dropped of a bundle, for the case that other validators include it.
 pub(crate) struct DroppedLeg {
     pub(crate) key: TxKey,
-    pub(crate) bundle: B256,
+    pub(crate) reason: Rejection,
     pub(crate) sequenced: Sequenced,
 }
 
@@ -129,6 +129,11 @@ impl State {
             // What gossip brings must not push out what this node's own users were told.
             Err(reason) if origin == Origin::Local && self.known(&key).is_none() => {
                 self.refused.put(key, reason.clone());
+            }
+            // It was accepted since an earlier one was told.
+            Err(_) if origin == Origin::Forwarded => {
+                self.dropped.pop(&key);
+                self.refused.pop(&key);
             }
             Err(_) => {}
         }
@@ -213,8 +218,7 @@ impl State {
         self.dropped.put(key, Dropped { reason, sequenced: entry.sequenced });
     }
 
-    pub(crate) fn remember_leg(&mut self, DroppedLeg { key, bundle, sequenced }: DroppedLeg) {
-        let reason = Rejection::OfBundle { id: bundle };
+    pub(crate) fn remember_leg(&mut self, DroppedLeg { key, reason, sequenced }: DroppedLeg) {
         self.dropped.put(key, Dropped { reason, sequenced: Some(sequenced) });
     }
 
@@ -271,7 +275,7 @@ pub(crate) fn check_sender(
 }
 
 /// A replacement must pay more, by [`REPLACEMENT_PERCENT`], both at most and as a tip.
-fn check_replacement(old: &Sequenced, new: &Sequenced) -> Result<(), Rejection> {
+pub(crate) fn check_replacement(old: &Sequenced, new: &Sequenced) -> Result<(), Rejection> {
     let least = |wei: u128| {
         let raised = U256::from(wei) * U256::from(100 + REPLACEMENT_PERCENT) / U256::from(100u8);
         u128::try_from(raised).unwrap_or(u128::MAX).max(wei.saturating_add(1))
@@ -414,6 +418,12 @@ impl State {
         for (address, account) in accounts {
             let Some(pool) = self.pools.get_mut(&rollup) else { return dropped };
             for (hash, reason) in pool.refresh(height, address, account) {
+                // A validator has seen what it is paid with; this node's state comes to that.
+                let is_forwarded = |entry: &Entry| entry.origin == Origin::Forwarded;
+                let is_of_funds = matches!(reason, Rejection::InsufficientFunds { .. });
+                if is_of_funds && self.get(&TxKey { rollup, hash }).is_some_and(is_forwarded) {
+                    continue;
+                }
                 self.drop_because(TxKey { rollup, hash }, reason);
                 dropped += 1;
             }

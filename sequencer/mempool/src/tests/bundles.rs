@@ -230,6 +230,101 @@ fn as_many_wait_as_may() {
     assert_eq!(bundles.len(), BUNDLES);
 }
 
+/// The same bundle with another transaction of a leg.
+fn resigned(bundle: &SignedBundle, leg: usize, tx: Tx) -> Arc<SignedBundle> {
+    let mut resigned = bundle.clone();
+    resigned.legs[leg].transaction = tx.bytes();
+    Arc::new(resigned)
+}
+
+#[test]
+fn a_bundle_that_is_signed_again_for_more_takes_the_place_of_the_one_that_waits() {
+    let f = Fixture::new();
+    let first = bundle(&pair(1, 0));
+    let id = offer(&f, &first).unwrap();
+    let dearer = resigned(&first, 0, Tx::new(1, 0).pays(110, 11));
+    assert_eq!(offer(&f, &dearer), Ok(id));
+    assert_eq!((f.pool.bundles(), f.pool.bundle(&id)), (1, Some(dearer.clone())));
+    let (old, new) = (Tx::new(1, 0).key(EVM), Tx::new(1, 0).pays(110, 11).key(EVM));
+    assert_eq!(f.pool.drop_reason(&old), Some(Rejection::Replaced { by: new.hash }));
+    assert_eq!((f.pool.get(&old), f.pool.get(&new).is_some()), (None, true));
+    let (segments, bundles) = select(&f, &[]);
+    assert_eq!((keys(&segments), bundles), (vec![new, Tx::new(1, 0).key(OTHER_EVM)], vec![id]));
+    assert_eq!(offer(&f, &dearer), Err(BundleRefusal::Known(id)));
+    // What others still have does not come back.
+    let late = f.pool.insert_bundle(f.pool.check_bundle(&first).unwrap(), Origin::Gossip, f.start);
+    assert_eq!(late, Err(BundleRefusal::NotReplaced { leg: 0, by: new.hash }));
+    assert_eq!(f.pool.bundle_refusal(&id), None);
+}
+
+#[test]
+fn a_bundle_that_waits_gives_way_to_nothing_less() {
+    let f = Fixture::new();
+    let first = bundle(&pair(1, 0));
+    let id = offer(&f, &first).unwrap();
+    let by = Tx::new(1, 0).key(OTHER_EVM).hash;
+    // Too little more, another's, or another nonce; each with a first leg that would do.
+    let better = resigned(&first, 0, Tx::new(1, 0).pays(200, 20));
+    for other in [Tx::new(1, 0).pays(109, 20), Tx::new(2, 0).pays(200, 20), Tx::new(1, 1).pays(200, 20)] {
+        let refused = offer(&f, &resigned(&better, 1, other));
+        assert_eq!(refused, Err(BundleRefusal::NotReplaced { leg: 1, by }));
+        assert_eq!(refused.unwrap_err().code(), "not_replaced");
+    }
+    // More than its sender has.
+    let poor = Tx { fee_cap: RICH / 20, ..Tx::new(1, 0).pays(0, 20) };
+    assert_eq!(offer(&f, &resigned(&first, 1, poor)).unwrap_err().code(), "leg");
+    assert_eq!((f.pool.bundle(&id), f.pool.bundle_refusal(&id)), (Some(first), None));
+    assert_eq!(select(&f, &[]).1, [id]);
+    assert_eq!(f.pool.pending_nonce(OTHER_EVM, address(1)), Some(1));
+    assert_eq!(f.pool.pending_nonce(EVM, address(2)), None);
+}
+
+#[test]
+fn what_a_validator_has_accepted_is_not_refused_by_a_follower_that_is_behind() {
+    let f = Fixture::new();
+    f.chain.set_account(1, 0, 0);
+    let accepted = bundle(&pair(1, 0));
+    let id = accepted.id();
+    f.pool.refuse_bundle(id, BundleRefusal::Full("before"));
+    f.pool.keep_bundle(&accepted, f.start);
+    assert_eq!((f.pool.bundle(&id), f.pool.bundle_refusal(&id)), (None, None));
+    assert_eq!(f.pool.bundle_elsewhere(&id), Some(DEADLINE));
+
+    let tx = f.pool.check(EVM, &Tx::new(1, 0).bytes()).unwrap();
+    let key = tx.key();
+    assert_eq!(f.pool.insert(tx.clone(), Origin::Local, f.start).unwrap_err().code(), "insufficient_funds");
+    assert!(f.pool.drop_reason(&key).is_some());
+    f.pool.insert(tx, Origin::Forwarded, f.start).unwrap_err();
+    assert_eq!(f.pool.drop_reason(&key), None);
+
+    // Funds that this node has not seen yet go on being none, and the account's nonce is what it is.
+    let behind = bundle(&pair(2, 1));
+    f.pool.keep_bundle(&behind, f.start);
+    let alone = f.pool.check(EVM, &Tx::new(3, 1).bytes()).unwrap();
+    f.pool.insert(alone, Origin::Forwarded, f.start).unwrap();
+    for (sender, block) in [(2, 1), (3, 2)] {
+        f.chain.set_account(sender, 1, 0);
+        assert_eq!(f.pool.on_executed(EVM, block, [address(sender)]), 0);
+    }
+    assert!(f.pool.bundle(&behind.id()).is_some() && f.pool.get(&Tx::new(3, 1).key(EVM)).is_some());
+    f.chain.set_account(2, 2, 0);
+    f.pool.on_executed(EVM, 3, [address(2)]);
+    f.pool.assert_consistent();
+    assert_eq!(f.pool.bundle_refusal(&behind.id()).unwrap().code(), "leg");
+}
+
+#[test]
+fn the_bundles_of_this_nodes_users_are_sent_again_however_many_others_wait() {
+    let f = Fixture::new();
+    for sender in 0..5 {
+        let gossiped = f.pool.check_bundle(&bundle(&pair(sender, 0))).unwrap();
+        f.pool.insert_bundle(gossiped, Origin::Gossip, f.start).unwrap();
+    }
+    let own = bundle(&pair(5, 0));
+    offer(&f, &own).unwrap();
+    assert_eq!(f.pool.waiting_bundles(f.start, 3), [own]);
+}
+
 /// Offers of bundles over `pair`, each with a salt of its own, without a look at all of the state after each.
 fn flood(f: &Fixture, senders: std::ops::Range<u8>, first: u64) -> Vec<Result<B256, BundleRefusal>> {
     let offers = senders.flat_map(|sender| (first..first + SENDER_LEGS as u64).map(move |nonce| (sender, nonce)));

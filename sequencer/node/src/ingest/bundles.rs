@@ -32,7 +32,8 @@ impl Ingest {
         let state = self.hub.tip();
         let bridge = state.bridge().ok_or(BundleRefusal::Protocol)?;
         let id = bundle.id();
-        if self.mempool.bundle(&id).is_some() {
+        // The id says nothing of the transactions: others may replace those that wait.
+        if self.mempool.bundle(&id).is_some_and(|waiting| waiting == *bundle) {
             return Err(BundleRefusal::Known(id));
         }
         switchyard_bridge_contracts::bundle::check(bundle).map_err(|e| BundleRefusal::Malformed(e.to_string()))?;
@@ -109,10 +110,7 @@ impl Ingest {
     /// Sends the bundles of this node's users that have waited for a while to the others again.
     pub(super) fn send_bundles_again(&self, older_than: Instant) {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        let waiting = self.mempool.waiting_bundles(older_than, wire::BATCH_BUNDLES);
-        for bundle in
-            waiting.into_iter().filter(|waiting| waiting.origin == Origin::Local).map(|waiting| waiting.bundle)
-        {
+        for bundle in self.mempool.waiting_bundles(older_than, wire::BATCH_BUNDLES) {
             bytes += bundle.encoded_len();
             batch.push(Outgoing { what: What::Bundle(bundle), done: None });
             if bytes >= wire::BATCH_BYTES {

@@ -30,6 +30,8 @@ const TRIES: usize = 3;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hashes that a slow subscriber of pending transactions may be behind.
 const PENDING_FEED: usize = 4096;
+/// A validator's word for what it holds, and others may.
+const NOT_REPLICATED: &str = "not_replicated";
 /// How often transactions that wait too long are looked for.
 const EXPIRE_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -114,25 +116,27 @@ impl Forward {
             Ok(_slot) => self.try_validators_with_bundle(&bundle).await,
             Err(_) => Err(BundleRefusal::Unavailable("too many submissions wait for a validator")),
         };
-        match &result {
-            Ok(_) => {
+        if let Err(refusal) = &result {
+            self.metrics.bundle_refused(refusal.code());
+        }
+        self.note_bundle(bundle, &result).await;
+        result
+    }
+
+    /// Remembers what a validator has said of a bundle, as far as that is certain.
+    async fn note_bundle(&self, bundle: Arc<SignedBundle>, result: &Result<B256, BundleRefusal>) {
+        match result {
+            Err(refusal) if !refusal.may_still_happen() => self.mempool.refuse_bundle(bundle.id(), refusal.clone()),
+            // Whether a validator has it is not known.
+            Err(refusal) if refusal.code() != NOT_REPLICATED => {}
+            _ => {
                 let mempool = self.mempool.clone();
-                let work = tokio::task::spawn_blocking(move || {
-                    // By this node's state, which may be behind the validator's, it can look as if it were of no use.
-                    if let Ok(checked) = mempool.check_bundle(&bundle) {
-                        let _ = mempool.insert_bundle(checked, Origin::Local, Instant::now());
-                    }
-                });
+                let work = tokio::task::spawn_blocking(move || mempool.keep_bundle(&bundle, Instant::now()));
                 if let Err(error) = work.await {
                     tracing::error!(%error, "an accepted bundle is not shown as waiting");
                 }
             }
-            Err(refusal) => {
-                self.metrics.bundle_refused(refusal.code());
-                self.mempool.refuse_bundle(bundle.id(), refusal.clone());
-            }
         }
-        result
     }
 
     async fn try_validators_with_bundle(&self, bundle: &SignedBundle) -> Result<B256, BundleRefusal> {
@@ -148,9 +152,10 @@ impl Forward {
         Err(BundleRefusal::Unavailable("no validator answers"))
     }
 
-    /// Remembers what was accepted until it is final here.
+    /// Remembers what was accepted, or waits at too few validators, until it is final here.
     async fn keep(&self, rollup: RollupId, payloads: Vec<Bytes>, results: &[Result<TxHash, Rejection>]) {
-        let accepted = payloads.into_iter().zip(results).filter(|(_, result)| result.is_ok());
+        let waits = |result: &Result<_, Rejection>| result.as_ref().err().is_none_or(|e| e.code() == NOT_REPLICATED);
+        let accepted = payloads.into_iter().zip(results).filter(|(_, result)| waits(result));
         let accepted: Vec<Bytes> = accepted.map(|(payload, _)| payload).collect();
         let (mempool, store) = (self.mempool.clone(), self.store.clone());
         let work = tokio::task::spawn_blocking(move || {
@@ -158,7 +163,7 @@ impl Forward {
                 // By this node's state, which may be behind the validator's, it can look as if it were of no use.
                 let Ok(checked) = mempool.check(rollup, payload) else { continue };
                 let key = checked.key();
-                let known = mempool.insert(checked, Origin::Local, Instant::now());
+                let known = mempool.insert(checked, Origin::Forwarded, Instant::now());
                 if let (Ok(_), Ok(Some((height, _)))) = (known, store.locate(key)) {
                     mempool.forget(&key, Rejection::AlreadyFinal { hash: key.hash, height });
                 }
@@ -255,3 +260,6 @@ fn judge(expected: TxHash, result: v1::SubmitResult) -> Result<Result<TxHash, Re
         None => Err(Fault::bad("garbage", "neither a hash nor a reason")),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -262,7 +262,15 @@ impl Gateway for NodeGateway {
         if let Some(bundle) = waiting {
             return Ok(Some(BundleAt::Waiting { deadline: bundle.deadline }));
         }
-        Ok(self.mempool.bundle_refusal(&id).map(BundleAt::Refused))
+        if let Some(refusal) = self.mempool.bundle_refusal(&id) {
+            return Ok(Some(BundleAt::Refused(refusal)));
+        }
+        // A validator has it. It can be included below its deadline only.
+        let tip = self.tip.borrow().height;
+        Ok(self.mempool.bundle_elsewhere(&id).map(|deadline| match deadline > tip.saturating_add(1) {
+            true => BundleAt::Waiting { deadline },
+            false => BundleAt::Refused(BundleRefusal::Overdue { deadline }),
+        }))
     }
 
     fn settlement(&self, id: B256) -> Result<Option<Vec<OpenCall>>, GatewayError> {

@@ -9,7 +9,7 @@ mod transfer;
 mod wallet;
 
 pub use bundle::{BundleDraft, submit_request};
-pub use error::ClientError;
+pub use error::{ClientError, Sent};
 pub use switchyard_bridge_contracts::{Prepare, Swap, bundle::assemble};
 pub use switchyard_bridge_core::{Call as Participant, Leg, Move, MoveKind, SignedBundle, SignedLeg};
 pub use transfer::Transfer;
@@ -17,7 +17,7 @@ pub use wallet::{Account, Call, Tx, sign};
 
 use alloy::signers::local::PrivateKeySigner;
 use alloy_primitives::{Address, B256, U256};
-use switchyard_primitives::{Bytes, RollupId, TxHash};
+use switchyard_primitives::{Bytes, RollupId, TxHash, keccak256};
 use switchyard_proto::{ConvertError, fixed, hash, to_bytes, v1};
 use tonic::transport::Channel;
 use v1::{
@@ -72,8 +72,13 @@ impl Client {
         Ok(Account { chain_id, nonce, balance, base_fee })
     }
 
-    /// Submits one signed transaction.
+    /// Submits one signed transaction. [`ClientError::Unsure`] where it may have been taken all the same.
     pub async fn submit(&mut self, rollup: RollupId, transaction: Bytes) -> Result<TxHash, ClientError> {
+        let sent = Sent::Transaction { rollup, hash: keccak256(&transaction) };
+        self.offer(rollup, transaction).await.map_err(|error| error.of(sent))
+    }
+
+    async fn offer(&mut self, rollup: RollupId, transaction: Bytes) -> Result<TxHash, ClientError> {
         let request = v1::SubmitRequest { rollup_id: rollup.0, transactions: vec![transaction.0] };
         let result = self.sequencer.submit(request).await?.into_inner().results.pop().and_then(|r| r.result);
         match result.ok_or(ConvertError::Missing { field: "results.result" })? {
@@ -84,8 +89,20 @@ impl Client {
         }
     }
 
-    /// Waits until a transaction is executed; an error if it reverted.
+    /// Waits until a transaction is executed; an error if it reverted, and [`ClientError::Unsure`] if that is not told in time.
     pub async fn executed(&mut self, rollup: RollupId, sent: TxHash) -> Result<(), ClientError> {
+        match self.outcome(rollup, sent).await {
+            Ok(Outcome::Executed(v1::Executed { success: true, .. })) => Ok(()),
+            Ok(Outcome::Executed(_)) => Err(ClientError::Reverted(sent)),
+            Ok(Outcome::Skipped(v1::Skipped { reason })) => Err(ClientError::Skipped { hash: sent, reason }),
+            Err(error) => {
+                let sent = Sent::Transaction { rollup, hash: sent };
+                Err(ClientError::Unsure { sent, source: Box::new(error) })
+            }
+        }
+    }
+
+    async fn outcome(&mut self, rollup: RollupId, sent: TxHash) -> Result<Outcome, ClientError> {
         let request = v1::WatchTransactionRequest {
             rollup_id: rollup.0,
             hash: to_bytes(sent),
@@ -98,12 +115,7 @@ impl Client {
         while let Some(change) = changes.message().await? {
             outcome = change.status.and_then(|status| status.outcome).or(outcome);
         }
-        match outcome {
-            Some(Outcome::Executed(v1::Executed { success: true, .. })) => Ok(()),
-            Some(Outcome::Executed(_)) => Err(ClientError::Reverted(sent)),
-            Some(Outcome::Skipped(v1::Skipped { reason })) => Err(ClientError::Skipped { hash: sent, reason }),
-            None => Err(ClientError::Ended(sent)),
-        }
+        outcome.ok_or(ClientError::Ended(sent))
     }
 
     /// Signs a call with its account's next nonce, sends it and waits until it is executed.
@@ -146,8 +158,13 @@ impl Client {
         Ok(())
     }
 
-    /// Submits a bundle; returns its id once a quorum of validators holds it.
+    /// Submits a bundle; returns its id once a quorum of validators holds it. [`ClientError::Unsure`] where it may have been taken all
+    /// the same.
     pub async fn submit_bundle(&mut self, bundle: &SignedBundle) -> Result<B256, ClientError> {
+        self.offer_bundle(bundle).await.map_err(|error| error.of(Sent::Bundle(bundle.id())))
+    }
+
+    async fn offer_bundle(&mut self, bundle: &SignedBundle) -> Result<B256, ClientError> {
         let answer = self.bridge.submit_bundle(submit_request(bundle)).await?.into_inner();
         match answer.result.ok_or(ConvertError::Missing { field: "result" })? {
             v1::submit_bundle_response::Result::Id(id) => Ok(hash("id", &id)?),
@@ -164,7 +181,19 @@ impl Client {
     }
 
     /// Follows a bundle until it is decided, or carried out on every rollup that the node runs; tells each change, and returns the last.
+    /// [`ClientError::Unsure`] if that is not told in time.
     pub async fn follow_bundle(
+        &mut self,
+        id: B256,
+        until_settled: bool,
+        timeout_ms: u32,
+        changed: impl FnMut(&v1::Bundle),
+    ) -> Result<v1::Bundle, ClientError> {
+        let last = self.changes(id, until_settled, timeout_ms, changed).await;
+        last.map_err(|error| ClientError::Unsure { sent: Sent::Bundle(id), source: Box::new(error) })
+    }
+
+    async fn changes(
         &mut self,
         id: B256,
         until_settled: bool,
@@ -188,3 +217,6 @@ impl Client {
         Ok(self.bridge.get_settlement(request).await?.into_inner().calls)
     }
 }
+
+#[cfg(test)]
+mod tests;

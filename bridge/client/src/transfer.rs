@@ -1,6 +1,6 @@
 //! Transfers: coin or a token to an account on another rollup, which arrives or is refunded.
 
-use crate::{Call, Client, ClientError};
+use crate::{Call, Client, ClientError, Sent};
 use alloy::{signers::local::PrivateKeySigner, sol_types::SolCall};
 use alloy_primitives::{Address, B256, Bytes, U256};
 use switchyard_bridge_contracts::{IMessageAttributes, Outbox, TokenBridge, interoperable_address};
@@ -70,7 +70,11 @@ impl Client {
             }
         };
         let sent = self.call(signer, call).await?;
-        let ids = self.sent(transfer.from, sent).await?;
-        Ok((sent, *ids.first().ok_or(ConvertError::Missing { field: "ids" })?))
+        // It has happened, whether its id is told or not.
+        let first = self.sent(transfer.from, sent).await;
+        let first = first.and_then(|ids| Ok(*ids.first().ok_or(ConvertError::Missing { field: "ids" })?));
+        let executed = Sent::Transaction { rollup: transfer.from, hash: sent };
+        let id = first.map_err(|error| ClientError::Unsure { sent: executed, source: Box::new(error) })?;
+        Ok((sent, id))
     }
 }

@@ -1,7 +1,7 @@
 //! The shell's client commands, over gRPC. Each one prints lines for a person, or with `--json` one JSON object a line.
 //!
-//! Exit codes, by [`CliError::exit_code`]: 0 done; 1 failed, a node's lie included; 2 a transaction was refused; 3 the
-//! transaction is not known, or has not come as far as asked in time.
+//! Exit codes, by [`CliError::exit_code`]: 0 done; 1 failed, a node's lie and an aborted bundle included; 2 a transaction or a
+//! bundle was refused; 3 it is not known, or what becomes of it is not, or it has not come as far as asked in time.
 
 mod account;
 mod bundle;
@@ -125,6 +125,25 @@ pub enum CliError {
         /// Transactions sent.
         sent: usize,
     },
+    /// A transaction or a bundle was refused.
+    #[error("{code}: {message}")]
+    RefusedAs {
+        /// The reason's stable word.
+        code: String,
+        /// The reason with its values.
+        message: String,
+    },
+    /// What was sent may still happen: the message says what, and how to look at it.
+    #[error("{code}: {message}")]
+    Unsure {
+        /// The stable word of why no more is known.
+        code: String,
+        /// What was sent, and how to look at it.
+        message: String,
+    },
+    /// A bundle ended, and none of it happened.
+    #[error("bundle {0} was aborted: what its legs gave is given back")]
+    Aborted(B256),
     /// The node knows nothing of the transaction.
     #[error("unknown transaction {0}")]
     UnknownTransaction(TxHash),
@@ -137,8 +156,8 @@ impl CliError {
     /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused { .. } => 2,
-            Self::UnknownTransaction(_) => 3,
+            Self::Refused { .. } | Self::RefusedAs { .. } => 2,
+            Self::UnknownTransaction(_) | Self::Unsure { .. } => 3,
             Self::Call { code, .. } if code == "watch_timeout" => 3,
             _ => 1,
         }
@@ -147,7 +166,12 @@ impl CliError {
 
 impl From<ClientError> for CliError {
     fn from(error: ClientError) -> Self {
-        Self::Call { code: error.code(), message: error.to_string() }
+        let (code, message) = (error.code(), error.to_string());
+        match error {
+            ClientError::Refused { .. } => Self::RefusedAs { code, message },
+            ClientError::Unsure { .. } => Self::Unsure { code, message },
+            _ => Self::Call { code, message },
+        }
     }
 }
 

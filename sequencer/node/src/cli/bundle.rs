@@ -248,8 +248,14 @@ async fn submit(node: &mut Node, file: &Path, timeout: u32, printer: &mut Printe
     if let Some(error) = failed {
         return Err(error);
     }
+    verdict(id, last)
+}
+
+/// How a bundle that was followed has ended.
+fn verdict(id: B256, last: v1::Bundle) -> Result<(), CliError> {
     match last.refusal {
-        Some(v1::Rejection { code, message, .. }) => Err(CliError::Call { code, message }),
+        Some(v1::Rejection { code, message, .. }) => Err(CliError::RefusedAs { code, message }),
+        None if last.state == "aborted" => Err(CliError::Aborted(id)),
         None => Ok(()),
     }
 }
@@ -313,4 +319,20 @@ fn show(
             })
         },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_bundle_that_happens_is_a_success() {
+        let ended = |state: &str, refusal| {
+            verdict(B256::ZERO, v1::Bundle { state: state.into(), refusal, ..v1::Bundle::default() })
+        };
+        let code = |result: Result<(), CliError>| result.map_err(|error| error.exit_code());
+        assert_eq!(code(ended("committed", None)), Ok(()));
+        assert_eq!(code(ended("aborted", None)), Err(1));
+        assert_eq!(code(ended("refused", Some(v1::Rejection::default()))), Err(2));
+    }
 }

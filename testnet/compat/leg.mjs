@@ -20,10 +20,11 @@ function callHash({ participant, gasLimit, data }) {
   return hash(["address", "uint64", "bytes32"], [participant, gasLimit, keccak256(data)]);
 }
 
-/** What a leg does. */
+/** What a leg does, and where. */
 export function legHash({ rollup, signer, moves, calls }) {
   const items = [...moves.map(moveHash), ...calls.map(callHash)];
-  return hash(["uint64", "address", "uint8", "uint8", "bytes32[]"], [rollup, signer, moves.length, calls.length, items]);
+  const terms = hash(["address", "uint8", "uint8", "bytes32[]"], [signer, moves.length, calls.length, items]);
+  return hash(["uint64", "bytes32"], [rollup, terms]);
 }
 
 /** What a bundle with a deadline (hub height) and a salt does: its id. */

@@ -71,7 +71,7 @@ pub(crate) fn leg_gas(leg: &Leg) -> u64 {
 pub fn submit_request(bundle: &SignedBundle) -> v1::SubmitBundleRequest {
     let leg = |leg: &switchyard_bridge_core::SignedLeg| v1::SignedLeg {
         rollup_id: leg.rollup.0,
-        leg: to_bytes(leg.leg),
+        terms: to_bytes(leg.terms),
         transaction: leg.transaction.0.clone(),
     };
     v1::SubmitBundleRequest {

@@ -126,7 +126,7 @@ pub fn assemble(transactions: Vec<Bytes>) -> Result<SignedBundle, LegError> {
     for (index, transaction) in transactions.into_iter().enumerate() {
         let prepare = Prepare::of_transaction(index, &transaction)?.ok_or(LegError::NoPrepare { leg: index })?;
         let transaction = switchyard_primitives::Bytes(transaction.0);
-        legs.push(SignedLeg { rollup: prepare.leg.rollup, leg: prepare.leg.hash(), transaction });
+        legs.push(SignedLeg { rollup: prepare.leg.rollup, terms: prepare.leg.terms(), transaction });
         terms.get_or_insert((prepare.bundle.deadline, prepare.bundle.salt));
     }
     let (deadline, salt) = terms.unwrap_or_default();
@@ -147,7 +147,7 @@ pub fn check(bundle: &SignedBundle) -> Result<(), LegError> {
         if prepare.leg.rollup != signed.rollup {
             return other("another rollup");
         }
-        if prepare.leg.hash() != signed.leg {
+        if prepare.leg.terms() != signed.terms {
             return other("another leg");
         }
         if prepare.bundle.id() != id {
@@ -223,8 +223,8 @@ mod tests {
         };
         assert_eq!(refused(|b| b.legs.swap(0, 1)), "leg 0: its transaction names another place in the bundle");
         assert_eq!(refused(|b| b.deadline += 1), "leg 0: its transaction names another bundle");
-        assert_eq!(refused(|b| b.legs[0].leg.0[0] ^= 1), "leg 0: its transaction names another leg");
-        assert_eq!(refused(|b| b.legs[1].rollup.0 = 5), "leg 1: its transaction names another rollup");
+        assert_eq!(refused(|b| b.legs[0].terms.0[0] ^= 1), "leg 0: its transaction names another leg");
+        assert_eq!(refused(|b| b.legs[0].rollup.0 = 5), "leg 0: its transaction names another rollup");
         assert_eq!(refused(|b| b.legs[0].transaction = vec![2, 1].into()), "leg 0: not an EIP-2718 transaction");
     }
 

@@ -140,7 +140,8 @@ library Wire {
         );
     }
 
-    /// @notice Hash of what a leg does.
+    /// @notice Hash of what a leg does, and where. The rollup stands outside the hash of the terms: the hub, which knows only
+    /// that one, makes this one itself, with the rollup whose votes it counts.
     function legHash(Leg calldata leg) internal pure returns (bytes32) {
         uint256 moves = leg.moves.length;
         uint256 calls = leg.calls.length;
@@ -154,7 +155,8 @@ library Wire {
             items[moves + i] = keccak256(abi.encodePacked(c.participant, c.gasLimit, keccak256(c.data)));
         }
         // Counts above 255 would be cut; AtomicVault allows 16 items.
-        return keccak256(abi.encodePacked(leg.rollup, leg.signer, uint8(moves), uint8(calls), items));
+        bytes32 terms = keccak256(abi.encodePacked(leg.signer, uint8(moves), uint8(calls), items));
+        return keccak256(abi.encodePacked(leg.rollup, terms));
     }
 
     /// @notice A bundle's id.

@@ -100,16 +100,29 @@ impl Leg {
     /// Most moves and calls together. A contract refuses more.
     pub const ITEMS_MAX: usize = 16;
 
-    /// keccak-256 of `rollup u64 | signer 20 | moves u8 | calls u8 | hashes of the moves | hashes of the calls`. The
-    /// counts of more than 255 are cut, as in Solidity.
-    pub fn hash(&self) -> B256 {
+    /// What it does, wherever it is: keccak-256 of `signer 20 | moves u8 | calls u8 | hashes of the moves | hashes of the
+    /// calls`. The counts of more than 255 are cut, as in Solidity.
+    pub fn terms(&self) -> B256 {
         let items = self.moves.iter().map(Move::hash).chain(self.calls.iter().map(Call::hash));
-        let mut w = Writer::with_capacity(30 + 32 * Self::ITEMS_MAX);
-        w.u64(self.rollup.0);
+        let mut w = Writer::with_capacity(22 + 32 * Self::ITEMS_MAX);
         w.raw(self.signer.as_slice());
         w.u8(low_byte(self.moves.len()));
         w.u8(low_byte(self.calls.len()));
         items.for_each(|item| w.raw(item.as_slice()));
+        keccak256(w.into_vec())
+    }
+
+    /// What it does, and where: [`Self::hash_of`] its rollup and [`Self::terms`].
+    pub fn hash(&self) -> B256 {
+        Self::hash_of(self.rollup, &self.terms())
+    }
+
+    /// keccak-256 of `rollup u64 | terms 32`. So whoever knows the terms only, as the hub does, can tell that a leg is this
+    /// rollup's: with another one, the bundle's id is another.
+    pub fn hash_of(rollup: RollupId, terms: &B256) -> B256 {
+        let mut w = Writer::with_capacity(40);
+        w.u64(rollup.0);
+        w.raw(terms.as_slice());
         keccak256(w.into_vec())
     }
 }

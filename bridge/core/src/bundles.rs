@@ -1,6 +1,6 @@
 //! Bundles in the hub's state: included, voted on, decided (`docs/specs/bundles.md`).
 
-use crate::{Ballot, BridgeRecord, Bundle, Vote};
+use crate::{Ballot, BridgeRecord, Bundle, Leg, Vote};
 use switchyard_primitives::{B256, Bytes, DecodeError, Reader, RollupId, TxHash, Writer, keccak256};
 
 /// A leg as the log has it.
@@ -8,10 +8,17 @@ use switchyard_primitives::{B256, Bytes, DecodeError, Reader, RollupId, TxHash, 
 pub struct LegRecord {
     /// The rollup that it is for.
     pub rollup: RollupId,
-    /// What it does: [`crate::Leg::hash`].
-    pub leg: B256,
+    /// What it does there: [`Leg::terms`].
+    pub terms: B256,
     /// The transaction that does it, in the rollup's segment of the same block.
     pub tx: TxHash,
+}
+
+impl LegRecord {
+    /// [`Leg::hash`], made with the rollup whose votes count for it.
+    pub fn hash(&self) -> B256 {
+        Leg::hash_of(self.rollup, &self.terms)
+    }
 }
 
 /// A bundle as the log has it: its legs' transactions are in the same block.
@@ -34,9 +41,9 @@ impl BundleRecord {
     /// Most legs in one block: so their votes fit into one certificate, and no leader fills the hub's memory in a few blocks.
     pub const LEGS_PER_BLOCK: usize = 1024;
 
-    /// The bundle's id.
+    /// The bundle's id. It names the rollup of each leg.
     pub fn id(&self) -> B256 {
-        let legs = self.legs.iter().map(|leg| leg.leg).collect();
+        let legs = self.legs.iter().map(LegRecord::hash).collect();
         Bundle { deadline: self.deadline, salt: self.salt, legs }.id()
     }
 
@@ -44,9 +51,9 @@ impl BundleRecord {
         w.u64(self.deadline);
         w.raw(self.salt.as_slice());
         w.count(self.legs.len());
-        for LegRecord { rollup, leg, tx } in &self.legs {
+        for LegRecord { rollup, terms, tx } in &self.legs {
             w.u64(rollup.0);
-            w.raw(leg.as_slice());
+            w.raw(terms.as_slice());
             w.raw(tx.as_slice());
         }
     }
@@ -60,7 +67,7 @@ impl BundleRecord {
         let mut legs = Vec::with_capacity(count);
         for _ in 0..count {
             let rollup = RollupId(r.u64("leg.rollup")?);
-            legs.push(LegRecord { rollup, leg: r.b256("leg.hash")?, tx: r.b256("leg.tx")? });
+            legs.push(LegRecord { rollup, terms: r.b256("leg.terms")?, tx: r.b256("leg.tx")? });
         }
         Ok(Self { deadline, salt, legs })
     }
@@ -71,10 +78,17 @@ impl BundleRecord {
 pub struct SignedLeg {
     /// The rollup that it is for.
     pub rollup: RollupId,
-    /// What it does: [`crate::Leg::hash`].
-    pub leg: B256,
+    /// What it does there: [`Leg::terms`].
+    pub terms: B256,
     /// The transaction that does it.
     pub transaction: Bytes,
+}
+
+impl SignedLeg {
+    /// [`Leg::hash`].
+    pub fn hash(&self) -> B256 {
+        Leg::hash_of(self.rollup, &self.terms)
+    }
 }
 
 /// A bundle as it is submitted, and as validators pass it on.
@@ -94,13 +108,13 @@ impl SignedBundle {
 
     /// The bundle's id, which does not depend on the transactions.
     pub fn id(&self) -> B256 {
-        let legs = self.legs.iter().map(|leg| leg.leg).collect();
+        let legs = self.legs.iter().map(SignedLeg::hash).collect();
         Bundle { deadline: self.deadline, salt: self.salt, legs }.id()
     }
 
     /// What the log will have of it. Hashes each transaction.
     pub fn record(&self) -> BundleRecord {
-        let leg = |leg: &SignedLeg| LegRecord { rollup: leg.rollup, leg: leg.leg, tx: keccak256(&leg.transaction) };
+        let leg = |leg: &SignedLeg| LegRecord { rollup: leg.rollup, terms: leg.terms, tx: keccak256(&leg.transaction) };
         BundleRecord { deadline: self.deadline, salt: self.salt, legs: self.legs.iter().map(leg).collect() }
     }
 
@@ -109,14 +123,14 @@ impl SignedBundle {
         44 + self.legs.iter().map(|leg| 44 + leg.transaction.len()).sum::<usize>()
     }
 
-    /// `deadline u64 | salt 32 | legs u32 | (rollup u64 | leg 32 | length u32 | transaction) *`.
+    /// `deadline u64 | salt 32 | legs u32 | (rollup u64 | terms 32 | length u32 | transaction) *`.
     pub fn write(&self, w: &mut Writer) {
         w.u64(self.deadline);
         w.raw(self.salt.as_slice());
         w.count(self.legs.len());
-        for SignedLeg { rollup, leg, transaction } in &self.legs {
+        for SignedLeg { rollup, terms, transaction } in &self.legs {
             w.u64(rollup.0);
-            w.raw(leg.as_slice());
+            w.raw(terms.as_slice());
             w.count(transaction.len());
             w.raw(transaction);
         }
@@ -127,9 +141,9 @@ impl SignedBundle {
         let (deadline, salt) = (r.u64("bundle.deadline")?, r.b256("bundle.salt")?);
         let mut legs = Vec::new();
         for _ in 0..r.count("bundle.legs", Bundle::LEGS_MAX)? {
-            let (rollup, leg) = (RollupId(r.u64("leg.rollup")?), r.b256("leg.hash")?);
+            let (rollup, terms) = (RollupId(r.u64("leg.rollup")?), r.b256("leg.terms")?);
             let len = r.count("leg.transaction", Self::BYTES_MAX)?;
-            legs.push(SignedLeg { rollup, leg, transaction: r.bytes("leg.transaction", len)? });
+            legs.push(SignedLeg { rollup, terms, transaction: r.bytes("leg.transaction", len)? });
         }
         let bundle = Self { deadline, salt, legs };
         if bundle.legs.len() < Bundle::LEGS_MIN {

@@ -206,7 +206,7 @@ mod tests {
     }
 
     fn record(deadline: u64) -> BundleRecord {
-        let leg = LegRecord { rollup: A, leg: B256::ZERO, tx: B256::ZERO };
+        let leg = LegRecord { rollup: A, terms: B256::ZERO, tx: B256::ZERO };
         BundleRecord { deadline, salt: B256::ZERO, legs: vec![leg; 2] }
     }
 

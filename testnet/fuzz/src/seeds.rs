@@ -125,7 +125,7 @@ impl Seeds {
         let entry = CertifiedCheckpoint { checkpoint, votes: votes.clone(), signers: SignerBitmap::new(4, [0, 2, 3]) };
         let certificate = Certificate { entries: vec![entry], signature };
         self.add("system_record", "certificate", BridgeRecord::Certificate(certificate).encode().to_vec());
-        let leg = |rollup| LegRecord { rollup: RollupId(rollup), leg: hash, tx: B256::repeat_byte(6) };
+        let leg = |rollup| LegRecord { rollup: RollupId(rollup), terms: hash, tx: B256::repeat_byte(6) };
         let bundle = BundleRecord { deadline: 9, salt: hash, legs: vec![leg(1), leg(8)] };
         self.add("system_record", "bundle", BridgeRecord::Bundle(bundle).encode().to_vec());
         let (deposits, signers) = (vec![Deposit { recipient: rich().0, gwei: 5 }; 2], SignerBitmap::new(4, [0, 2, 3]));
@@ -138,7 +138,7 @@ impl Seeds {
         let attestations = vec![Attestation { operator: identity, checkpoint, votes, signature }];
         let leg = |rollup, transaction: &'static [u8]| SignedLeg {
             rollup: RollupId(rollup),
-            leg: B256::repeat_byte(rollup.to_le_bytes()[0]),
+            terms: B256::repeat_byte(rollup.to_le_bytes()[0]),
             transaction: transaction.into(),
         };
         let bundle =

@@ -1,6 +1,6 @@
 //! Bundles in the hub's state: all legs or none, decided once, by the log alone.
 
-use crate::state::{A, B, after, block_with, certified, checkpoint, follow, network, refusal};
+use crate::state::{A, B, after, block_with, certified, checkpoint, follow, founding, hub, network, refusal};
 use proptest::prelude::*;
 use std::{collections::BTreeMap, sync::Arc};
 use switchyard_bridge_core::{
@@ -19,7 +19,7 @@ fn transaction(rollup: RollupId, salt: u8) -> Bytes {
 fn bundle(deadline: u64, salt: u8, rollups: &[RollupId]) -> BundleRecord {
     let leg = |(index, rollup): (u8, &RollupId)| LegRecord {
         rollup: *rollup,
-        leg: keccak256([salt, index]),
+        terms: keccak256([salt, index]),
         tx: keccak256(transaction(*rollup, salt.wrapping_mul(16).wrapping_add(index))),
     };
     let legs = (0..).zip(rollups).map(leg).collect();
@@ -151,6 +151,37 @@ fn it_commits_with_the_last_yes_and_aborts_with_the_first_no() {
     let decided = state.bridge().unwrap().bundle(&good.id()).unwrap();
     assert_eq!(decided.state, BundleState::Decided { committed: true, height });
     assert_eq!(refusal(include(&state, &[&good])), BridgeError::BundleKnown { id: good.id() });
+}
+
+/// The record says where a leg is, and so whose votes count for it: the id that was signed must say so too.
+#[test]
+fn a_rollup_that_no_leg_was_made_for_has_no_vote_on_the_bundle() {
+    // Its operators say yes to anything.
+    let liar = RollupId(3);
+    let mut founding = founding(4);
+    founding.rollups.insert(liar, 73);
+    for operator in founding.operators.values_mut() {
+        operator.rollups.insert(liar);
+    }
+    let start = after(Arc::new(SystemState::new(hub(&[1; 4], 3), Arc::new(founding)).unwrap()), 1);
+    let agreed = bundle(20, 1, &[A, B]);
+    let mut forged = agreed.clone();
+    forged.legs[0] = LegRecord { rollup: liar, tx: keccak256(transaction(liar, 16)), terms: agreed.legs[0].terms };
+    assert_ne!(forged.id(), agreed.id());
+
+    // B's leg names the agreed id: it is none of the forged bundle's.
+    let state = include(&start, &[&forged]).unwrap();
+    let lies = vec![vote(&agreed, 0, Ballot::Yes), vote(&forged, 0, Ballot::Yes)];
+    let state = say(&state, &[(liar, lies), (B, vec![vote(&forged, 1, Ballot::No), vote(&agreed, 1, Ballot::Stray)])]);
+    let aborted = HubLeaf::Decision { bundle: forged.id(), committed: false, height: state.next_height() - 1 };
+    let released = HubLeaf::Release { bundle: agreed.id(), rollup: B, leg: 1 };
+    assert_eq!(leaves(&state)[2..], [aborted, released]);
+
+    let state = include(&start, &[&agreed]).unwrap();
+    let state = say(&state, &[(liar, vec![vote(&agreed, 0, Ballot::Yes)]), (B, vec![vote(&agreed, 1, Ballot::Yes)])]);
+    assert_eq!(decisions(&state), []);
+    let state = say(&state, &[(A, vec![vote(&agreed, 0, Ballot::Yes)])]);
+    assert_eq!(decisions(&state), [(agreed.id(), true)]);
 }
 
 #[test]

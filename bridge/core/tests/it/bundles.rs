@@ -58,6 +58,7 @@ fn leg_json(leg: &Leg) -> Value {
         "signer": leg.signer,
         "moves": leg.moves.iter().map(move_json).collect::<Vec<_>>(),
         "calls": leg.calls.iter().map(call_json).collect::<Vec<_>>(),
+        "terms": leg.terms(),
         "hash": leg.hash(),
     })
 }
@@ -86,7 +87,7 @@ fn signed_json(bundle: &SignedBundle) -> Value {
     let record = BridgeRecord::Bundle(bundle.record());
     let encoded = record.encode();
     assert_eq!(BridgeRecord::decode(&encoded), Ok(record));
-    let leg = |leg: &SignedLeg| json!({ "rollup": leg.rollup.0.to_string(), "leg": leg.leg, "transaction": text(&leg.transaction) });
+    let leg = |leg: &SignedLeg| json!({ "rollup": leg.rollup.0.to_string(), "terms": leg.terms, "transaction": text(&leg.transaction) });
     json!({
         "deadline": bundle.deadline.to_string(),
         "salt": bundle.salt,
@@ -99,6 +100,21 @@ fn signed_json(bundle: &SignedBundle) -> Value {
 
 fn text(bytes: &Bytes) -> String {
     alloy_primitives::hex::encode_prefixed(bytes)
+}
+
+#[test]
+fn a_leg_said_to_be_on_another_rollup_makes_another_bundle() {
+    let leg = |leg: &Leg| SignedLeg { rollup: leg.rollup, terms: leg.terms(), transaction: Bytes::new() };
+    let signed = SignedBundle { deadline: 9, salt: hash(1), legs: legs()[..2].iter().map(leg).collect() };
+    assert_eq!(
+        signed.id(),
+        Bundle { deadline: 9, salt: hash(1), legs: legs()[..2].iter().map(Leg::hash).collect() }.id()
+    );
+    let mut moved = signed.clone();
+    moved.legs[1].rollup = RollupId(2);
+    assert_ne!(moved.id(), signed.id());
+    assert_ne!(moved.record().id(), signed.record().id());
+    assert_eq!(moved.record().legs[1].terms, signed.record().legs[1].terms);
 }
 
 #[test]
@@ -116,7 +132,7 @@ fn the_published_bundles_are_what_this_crate_makes() {
     let transactions = [Bytes::from_static(b"\x02first"), Bytes::from_static(b"\x02the second one")];
     let signed = legs[..2].iter().zip(transactions).map(|(leg, transaction)| SignedLeg {
         rollup: leg.rollup,
-        leg: leg.hash(),
+        terms: leg.terms(),
         transaction,
     });
     let signed = SignedBundle { deadline: two.deadline, salt: two.salt, legs: signed.collect() };

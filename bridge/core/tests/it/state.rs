@@ -47,7 +47,7 @@ pub(crate) fn hub(stakes: &[u64], protocol: u8) -> HubState {
     HubState::genesis(NETWORK, rules, (1..).zip(stakes).map(registered)).unwrap().with_protocol(protocol)
 }
 
-fn founding(operators: u8) -> Founding {
+pub(crate) fn founding(operators: u8) -> Founding {
     let operator = |i| {
         let bls = bls_public_key(&operator_secret(i)).unwrap();
         (identity(i), Operator { bls, rollups: BTreeSet::from([A, B]), serial: 0, gone_at: None })

@@ -27,9 +27,9 @@ fn decide(network: &mut Network, terms: &Prepare, tx: &Bytes, committed: bool) {
     let bundle = terms.bundle.id();
     let mut said = network.hub.0.lock();
     let height = said.counts.len() as u64;
-    let leg = |rollup, leg, tx| LegRecord { rollup, leg, tx };
-    let legs =
-        vec![leg(A.0, terms.bundle.legs[0], keccak256(tx)), leg(B.0, terms.bundle.legs[1], B256::repeat_byte(1))];
+    // On both rollups it does the same.
+    let leg = |rollup, tx| LegRecord { rollup, terms: terms.leg.terms(), tx };
+    let legs = vec![leg(A.0, keccak256(tx)), leg(B.0, B256::repeat_byte(1))];
     let record = BundleRecord { deadline: terms.bundle.deadline, salt: terms.bundle.salt, legs };
     assert_eq!(record.id(), bundle);
     let state = BundleState::Decided { committed, height };

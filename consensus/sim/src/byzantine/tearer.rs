@@ -145,7 +145,7 @@ impl Tearer {
             return;
         }
         let leg =
-            |rollup: &RollupId| LegRecord { rollup: *rollup, leg: B256::repeat_byte(3), tx: B256::repeat_byte(4) };
+            |rollup: &RollupId| LegRecord { rollup: *rollup, terms: B256::repeat_byte(3), tx: B256::repeat_byte(4) };
         let deadline = height + self.rng.random_range(0..9);
         let legs = [&self.evms[..], &self.evms[..]].concat().iter().take(2).map(leg).collect();
         parts.records.push(BridgeRecord::Bundle(BundleRecord { deadline, salt: B256::ZERO, legs }).encode());
@@ -192,7 +192,7 @@ mod tests {
             .into_iter()
             .map(|rollup| Segment { rollup, transactions: vec![rollup.0.to_be_bytes().to_vec().into()] })
             .collect();
-        let leg = |s: &Segment| LegRecord { rollup: s.rollup, leg: B256::ZERO, tx: keccak256(&s.transactions[0]) };
+        let leg = |s: &Segment| LegRecord { rollup: s.rollup, terms: B256::ZERO, tx: keccak256(&s.transactions[0]) };
         let bundle = BundleRecord { deadline: 9, salt: B256::ZERO, legs: legs.iter().map(leg).collect() };
         let bundle = BridgeRecord::Bundle(bundle).encode();
         let certificate = BridgeRecord::Certificate(certificate(&world)).encode();

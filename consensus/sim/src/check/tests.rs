@@ -260,7 +260,7 @@ mod bridge {
 
     fn bundle(deadline: u64) -> (BundleRecord, Vec<Bytes>) {
         let transactions: Vec<Bytes> = vec![vec![1].into(), vec![2].into()];
-        let leg = |tx: &Bytes| LegRecord { rollup: EVM, leg: B256::repeat_byte(3), tx: TxKey::of(EVM, tx).hash };
+        let leg = |tx: &Bytes| LegRecord { rollup: EVM, terms: B256::repeat_byte(3), tx: TxKey::of(EVM, tx).hash };
         let legs = transactions.iter().map(leg).collect();
         (BundleRecord { deadline, salt: B256::ZERO, legs }, transactions)
     }

@@ -11,7 +11,7 @@ const DEADLINE: u64 = 50;
 fn bundle_until(deadline: u64, salt: u64, legs: &[(RollupId, Tx)]) -> Arc<SignedBundle> {
     let leg = |(rollup, tx): &(RollupId, Tx)| SignedLeg {
         rollup: *rollup,
-        leg: keccak256(tx.bytes()),
+        terms: keccak256(tx.bytes()),
         transaction: tx.bytes(),
     };
     let salt = B256::from(U256::from(salt));

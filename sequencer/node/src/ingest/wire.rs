@@ -223,7 +223,7 @@ mod tests {
             prop_assert_eq!(Message::decode(words.encode(), &Limits::default()), Ok(words));
             let leg = |(rollup, transaction): &(RollupId, Bytes)| SignedLeg {
                 rollup: *rollup,
-                leg: keccak256(transaction),
+                terms: keccak256(transaction),
                 transaction: transaction.clone(),
             };
             let transactions: Vec<(RollupId, Bytes)> = transactions;

@@ -26,7 +26,7 @@ fn signed(request: v1::SubmitBundleRequest) -> Result<SignedBundle, ApiError> {
     let v1::SubmitBundleRequest { deadline, salt, legs } = request;
     let leg = |leg: v1::SignedLeg| {
         let transaction = Bytes(leg.transaction);
-        Ok(SignedLeg { rollup: RollupId(leg.rollup_id), leg: hash("legs.leg", &leg.leg)?, transaction })
+        Ok(SignedLeg { rollup: RollupId(leg.rollup_id), terms: hash("legs.terms", &leg.terms)?, transaction })
     };
     let legs = legs.into_iter().map(leg).collect::<Result<_, ApiError>>()?;
     let bundle = SignedBundle { deadline, salt: hash("salt", &salt)?, legs };
@@ -140,7 +140,7 @@ fn in_log(gateway: &dyn Gateway, status: &BundleStatus) -> Result<v1::Bundle, Ap
     };
     let legs = status.legs.iter().map(|leg| v1::BundleLeg {
         rollup_id: leg.leg.rollup.0,
-        leg: to_bytes(leg.leg.leg),
+        leg: to_bytes(leg.leg.hash()),
         transaction: to_bytes(leg.leg.tx),
         voted: leg.voted,
         vault: leg.vault.map_or("", |vault| vault.state.as_str()).to_owned(),

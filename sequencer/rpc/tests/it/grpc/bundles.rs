@@ -16,7 +16,7 @@ fn bundle(bytes: usize) -> SubmitBundleRequest {
     let (each, rest) = ((bytes - first) / legs - 44, (bytes - first) % legs);
     let leg = |index| SignedLeg {
         rollup_id: u64::MAX,
-        leg: Bytes::from(vec![1; 32]),
+        terms: Bytes::from(vec![1; 32]),
         transaction: Bytes::from(vec![2; if index == 0 { each + rest } else { each }]),
     };
     SubmitBundleRequest { deadline: u64::MAX, salt: Bytes::from(vec![3; 32]), legs: (0..legs).map(leg).collect() }

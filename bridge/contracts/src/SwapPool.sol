@@ -43,6 +43,7 @@ contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
 
     error NotVault(address caller);
     error NotOwner(address caller);
+    error SameTokens(IERC20 token);
     error NotInPool(IERC20 token);
     error TooLittleOut(uint256 amountOut);
     error NoReservation();
@@ -53,6 +54,7 @@ contract SwapPool is IBundleParticipant, ReentrancyGuardTransient {
     }
 
     constructor(IERC20 token0_, IERC20 token1_, address owner_) {
+        require(address(token0_) != address(token1_), SameTokens(token0_));
         (token0, token1, owner) = (token0_, token1_, owner_);
     }
 

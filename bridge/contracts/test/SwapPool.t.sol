@@ -53,6 +53,11 @@ contract SwapPoolTest is Bundles {
         (, m) = pool.reserves(token);
     }
 
+    function test_a_pool_has_two_tokens() external {
+        vm.expectRevert(abi.encodeWithSelector(SwapPool.SameTokens.selector, gold));
+        new SwapPool(gold, gold, address(this));
+    }
+
     function test_a_swap_is_reserved_then_paid_out() external {
         uint256 out = pool.quote(gold, 1000);
         vm.assertEq(out, uint256(4e6) * 997_000 / (1e9 + 997_000));

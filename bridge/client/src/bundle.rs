@@ -37,9 +37,15 @@ impl BundleDraft {
         self.calls().first().map_or(B256::ZERO, |call| call.bundle.id())
     }
 
+    /// Whether each leg can be paid out, as far as its terms alone tell.
+    pub fn check(&self) -> Result<(), LegError> {
+        self.calls().iter().try_for_each(Prepare::check)
+    }
+
     /// Signs all legs, for whoever has all the keys, with each account's next nonces. Tokens that legs give need an allowance for the
     /// vault before.
     pub async fn sign(&self, client: &mut Client, signers: &[PrivateKeySigner]) -> Result<SignedBundle, ClientError> {
+        self.check()?;
         let mut accounts = BTreeMap::new();
         let mut transactions = Vec::with_capacity(self.legs.len());
         for (index, call) in self.calls().into_iter().enumerate() {
@@ -78,5 +84,41 @@ pub fn submit_request(bundle: &SignedBundle) -> v1::SubmitBundleRequest {
         deadline: bundle.deadline,
         salt: to_bytes(bundle.salt),
         legs: bundle.legs.iter().map(leg).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+    use crate::Account;
+    use alloy_primitives::{Address, U256};
+    use switchyard_bridge_core::{Move, MoveKind, predeploys::ATOMIC_VAULT};
+    use switchyard_primitives::RollupId;
+
+    #[test]
+    fn a_leg_for_nobody_is_not_signed() {
+        let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(1)).unwrap();
+        let account = Account { chain_id: 1, nonce: 0, balance: U256::ZERO, base_fee: 1 };
+        for (to, is_good) in [(Address::repeat_byte(1), true), (Address::ZERO, false), (ATOMIC_VAULT, false)] {
+            let refund = key.address();
+            let given = Move { kind: MoveKind::Coin, token: Address::ZERO, amount: U256::from(1), to, refund };
+            let leg = |rollup, given| Leg {
+                rollup: RollupId(rollup),
+                signer: key.address(),
+                moves: vec![given],
+                calls: vec![],
+            };
+            let legs = vec![leg(1, Move { to: refund, ..given }), leg(2, given)];
+            let draft = BundleDraft { deadline: 9, salt: B256::ZERO, legs };
+            let refused = LegError::Receiver { leg: 1, item: 0, account: to };
+            assert_eq!(draft.check(), if is_good { Ok(()) } else { Err(refused) });
+            let signed = sign(&key, &account, Tx::Leg(draft.calls().remove(1), 100_000));
+            assert_eq!(
+                signed.map(drop).map_err(|error| error.code()),
+                if is_good { Ok(()) } else { Err("leg".into()) }
+            );
+        }
     }
 }

@@ -63,7 +63,8 @@ pub enum Tx {
     Leg(Prepare, u64),
 }
 
-/// Signs a transaction (EIP-1559) with an account's next nonce; returns its rollup, and its bytes (EIP-2718).
+/// Signs a transaction (EIP-1559) with an account's next nonce; returns its rollup, and its bytes (EIP-2718). A leg that could not be
+/// paid out is refused.
 pub fn sign(
     signer: &PrivateKeySigner,
     account: &Account,
@@ -72,6 +73,7 @@ pub fn sign(
     let Call { rollup, to, value, data, gas } = match tx {
         Tx::Call(call) => call,
         Tx::Leg(prepare, gas) => {
+            prepare.check()?;
             Call { rollup: prepare.leg.rollup, to: ATOMIC_VAULT, value: prepare.value(), data: prepare.calldata(), gas }
         }
     };

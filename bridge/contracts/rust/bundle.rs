@@ -6,7 +6,7 @@ use alloy::{
     eips::Decodable2718,
     sol_types::{SolCall, SolEvent},
 };
-use alloy_primitives::{B256, Bytes, Log, TxKind, U256};
+use alloy_primitives::{Address, B256, Bytes, Log, TxKind, U256};
 use switchyard_bridge_core::{Bundle, Leg, MoveKind, SignedBundle, SignedLeg, predeploys::ATOMIC_VAULT};
 
 /// What a leg's transaction tells the vault when it calls it directly: the bundle, and the leg in full.
@@ -51,6 +51,16 @@ pub enum LegError {
         /// What it names.
         what: &'static str,
     },
+    /// A move goes to an account that cannot be paid, nor send on what it is due: the vault refuses the leg.
+    #[error("leg {leg}: move {item} is for {account}, from which it could never come out again: name another account")]
+    Receiver {
+        /// The leg's index.
+        leg: usize,
+        /// The move's index in the leg.
+        item: usize,
+        /// The zero account, or the vault.
+        account: Address,
+    },
     /// Fewer than two, or more than sixteen.
     #[error("a bundle of {0} legs")]
     Count(usize),
@@ -73,6 +83,15 @@ impl Prepare {
     pub fn value(&self) -> U256 {
         let coin = self.leg.moves.iter().filter(|m| m.kind == MoveKind::Coin);
         coin.fold(U256::ZERO, |sum, m| sum.saturating_add(m.amount))
+    }
+
+    /// Whether each move can be paid out: the vault takes nothing for the zero account or for itself, since nobody could have it again.
+    pub fn check(&self) -> Result<(), LegError> {
+        let accounts = self.leg.moves.iter().enumerate().flat_map(|(item, m)| [(item, m.to), (item, m.refund)]);
+        match accounts.into_iter().find(|(_, account)| [Address::ZERO, ATOMIC_VAULT].contains(account)) {
+            Some((item, account)) => Err(LegError::Receiver { leg: usize::from(self.index), item, account }),
+            None => Ok(()),
+        }
     }
 
     /// Reads [`Self::calldata`]; `None` for a call of anything else.
@@ -135,7 +154,8 @@ pub fn assemble(transactions: Vec<Bytes>) -> Result<SignedBundle, LegError> {
     Ok(bundle)
 }
 
-/// Whether each transaction that calls the vault directly does what the bundle says of its leg: one that does not is a certain abort.
+/// Whether each transaction that calls the vault directly does what the bundle says of its leg, and gives what can be paid out: one that
+/// does not is a certain abort.
 pub fn check(bundle: &SignedBundle) -> Result<(), LegError> {
     let id = bundle.id();
     for (index, signed) in bundle.legs.iter().enumerate() {
@@ -153,6 +173,7 @@ pub fn check(bundle: &SignedBundle) -> Result<(), LegError> {
         if prepare.bundle.id() != id {
             return other("another bundle");
         }
+        prepare.check()?;
     }
     Ok(())
 }
@@ -165,7 +186,7 @@ mod tests {
         eips::Encodable2718,
         primitives::Signature,
     };
-    use alloy_primitives::{Address, address};
+    use alloy_primitives::address;
     use switchyard_bridge_core::{Call, Move};
     use switchyard_primitives::RollupId;
 
@@ -226,6 +247,21 @@ mod tests {
         assert_eq!(refused(|b| b.legs[0].terms.0[0] ^= 1), "leg 0: its transaction names another leg");
         assert_eq!(refused(|b| b.legs[0].rollup.0 = 5), "leg 0: its transaction names another rollup");
         assert_eq!(refused(|b| b.legs[0].transaction = vec![2, 1].into()), "leg 0: not an EIP-2718 transaction");
+    }
+
+    #[test]
+    fn what_could_not_be_paid_out_is_refused() {
+        for account in [Address::ZERO, ATOMIC_VAULT] {
+            for refund in [false, true] {
+                let mut legs = [leg(1), leg(2)];
+                let given = &mut legs[1].moves[2];
+                *if refund { &mut given.refund } else { &mut given.to } = account;
+                let legs = Prepare::all(90, B256::repeat_byte(8), legs.into());
+                let refused = Err(LegError::Receiver { leg: 1, item: 2, account });
+                assert_eq!(legs[1].check(), refused.clone().map(drop));
+                assert_eq!(assemble(legs.iter().map(|p| transaction(ATOMIC_VAULT, p)).collect()), refused);
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 pragma solidity 0.8.37;
 
+import {IERC165} from "@openzeppelin/contracts/interfaces/IERC165.sol";
 import {IERC721} from "@openzeppelin/contracts/token/ERC721/IERC721.sol";
 import {IERC20, SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {ReentrancyGuardTransient} from "@openzeppelin/contracts/utils/ReentrancyGuardTransient.sol";
@@ -43,6 +44,8 @@ contract AtomicVault is ReentrancyGuardTransient {
     uint64 public constant GAS_MAX = 5_000_000;
     /// Gas for paying out one move, unless {retry} or {redirect} gives more.
     uint256 private constant MOVE_GAS = 200_000;
+    /// Gas for a token to say what it is: ERC-165 allows no more.
+    uint256 private constant ERC165_GAS = 30_000;
 
     /// @notice What has become of a leg here.
     enum Status {
@@ -94,6 +97,10 @@ contract AtomicVault is ReentrancyGuardTransient {
     /// @notice The token did not arrive as stated (it keeps a fee, or is not such a token).
     error NotEscrowed(address token);
     error NotPrepared(address participant);
+    /// @notice Neither the zero account nor this contract can be paid, nor send on what it cannot receive.
+    error BadReceiver(address receiver);
+    /// @notice A move of an ERC-20 token names a collection of ERC-721 tokens, which could not be paid out as such.
+    error NotERC20(address token);
     /// @notice The item is not a move that is held for the caller.
     error NotYours(uint8 item);
     error PayoutFailed(uint8 item);
@@ -172,6 +179,7 @@ contract AtomicVault is ReentrancyGuardTransient {
         external
         nonReentrant
     {
+        _checkReceiver(to);
         bytes32 id = _check(bundle, index, leg);
         bool committed = _committed(id, index);
         State storage state = states[id][index];
@@ -197,13 +205,20 @@ contract AtomicVault is ReentrancyGuardTransient {
         return status == Status.Committed;
     }
 
+    function _checkReceiver(address receiver) private view {
+        require(receiver != address(0) && receiver != address(this), BadReceiver(receiver));
+    }
+
     /// Takes a move's asset from the caller; returns how much coin it needs.
     function _take(Move calldata m) private returns (uint256 coin) {
+        _checkReceiver(m.to);
+        _checkReceiver(m.refund);
         if (m.kind == Wire.COIN) {
             require(m.token == address(0), BadItems());
             return m.amount;
         }
         if (m.kind == Wire.ERC20) {
+            require(!_isERC721(m.token), NotERC20(m.token));
             IERC20 token = IERC20(m.token);
             uint256 before = token.balanceOf(address(this));
             token.safeTransferFrom(msg.sender, address(this), m.amount);
@@ -213,6 +228,14 @@ contract AtomicVault is ReentrancyGuardTransient {
         require(m.kind == Wire.ERC721, BadItems());
         IERC721(m.token).transferFrom(msg.sender, address(this), m.amount);
         require(IERC721(m.token).ownerOf(m.amount) == address(this), NotEscrowed(m.token));
+    }
+
+    /// Whether a contract says of itself that it is ERC-721. Its `transferFrom` and `balanceOf` pass for those of ERC-20 where the
+    /// amount is 1.
+    function _isERC721(address token) private returns (bool) {
+        bytes memory data = abi.encodeCall(IERC165.supportsInterface, (type(IERC721).interfaceId));
+        (bool ok, uint256 size, bytes32 word) = Calls.attempt(token, 0, ERC165_GAS, data);
+        return ok && size >= 32 && word != 0;
     }
 
     function _carryOut(bytes32 id, uint8 index, Leg calldata leg, bool committed, uint16 wanted, uint256 gasLimit)

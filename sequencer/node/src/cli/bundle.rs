@@ -206,6 +206,7 @@ pub async fn bundle(args: BundleArgs, out: &mut (dyn Write + Send)) -> Result<()
 async fn build(node: &mut Node, file: &Path, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     let folder = file.parent().unwrap_or(Path::new(""));
     let draft = read(file)?.draft(node, folder)?;
+    draft.check().map_err(switchyard_bridge_client::ClientError::from)?;
     let mut legs = Vec::new();
     for call in draft.calls() {
         let account = node.client.account(call.leg.rollup, call.leg.signer).await?;

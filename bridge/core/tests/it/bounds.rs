@@ -14,7 +14,7 @@ fn crowd(bundles: u16) -> (Vec<Bytes>, Vec<Segment>) {
     let bundle = |of: u16| {
         let leg = |leg| {
             let tx = keccak256(payload(of, leg));
-            LegRecord { rollup: A, leg: tx, tx }
+            LegRecord { rollup: A, terms: tx, tx }
         };
         let (deadline, salt) = (50, B256::with_last_byte(1));
         BridgeRecord::Bundle(BundleRecord { deadline, salt, legs: (0..legs).map(leg).collect() }).encode()

@@ -1,6 +1,6 @@
 //! The relayer's account on one rollup.
 
-use crate::{Delivery, Failed, Submit};
+use crate::{Delivery, Failed, Refusal, Submit};
 use alloy::{
     consensus::{SignableTransaction, TxEip1559, TxEnvelope},
     eips::Encodable2718,
@@ -19,6 +19,10 @@ use switchyard_rollup_core::{TxOutcome, evm::EvmChain};
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// A tip, wei for each unit of gas: enough not to be the last.
 const TIP: u128 = 100_000_000;
+/// How often what was refused is replaced and offered again at once; then it is after [`AGAIN_AFTER`].
+const OFFERS: u32 = 4;
+/// That nodes refuse what is offered, for reasons that may pass, is said once in so long.
+const SAY_EVERY: Duration = Duration::from_secs(60);
 
 /// What a transaction is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +50,8 @@ pub(crate) enum End {
     Failed,
     /// It is in no block and will not be: it was refused, or another one took its nonce.
     Unsent,
+    /// It cannot be in a block: it is larger than a transaction may be, or needs more gas than a block has.
+    Refused,
 }
 
 struct Sent {
@@ -66,6 +72,10 @@ pub(crate) struct Desk {
     /// The first of them that was not offered yet.
     unsent: Option<u64>,
     next: u64,
+    /// What could not be signed, to be told with the next [`Self::flush`].
+    unsigned: Vec<(Job, End)>,
+    /// When it was last said that nodes refuse what is offered.
+    said: Option<Instant>,
 }
 
 impl Desk {
@@ -75,7 +85,8 @@ impl Desk {
         submit: Arc<dyn Submit>,
         signer: PrivateKeySigner,
     ) -> Self {
-        Self { rollup, chain, submit, signer, undecided: BTreeMap::new(), unsent: None, next: 0 }
+        let (undecided, unsigned) = (BTreeMap::new(), Vec::new());
+        Self { rollup, chain, submit, signer, undecided, unsent: None, next: 0, unsigned, said: None }
     }
 
     pub(crate) fn address(&self) -> Address {
@@ -122,17 +133,12 @@ impl Desk {
             jobs.extend(std::mem::take(&mut self.undecided).into_values().map(|sent| (sent.job, End::Unsent)));
         }
         self.next = self.undecided.last_key_value().map_or(nonce, |(last, _)| last + 1).max(nonce);
-        let old = self.undecided.values_mut().filter(|sent| now > sent.at + AGAIN_AFTER);
-        let again: Vec<Bytes> = old
-            .map(|sent| {
-                sent.at = now;
-                sent.raw.clone()
-            })
-            .collect();
-        if !again.is_empty() {
-            // That it is known already is no news.
-            self.submit.submit(self.rollup, again);
+        let mut old = Vec::new();
+        for (nonce, sent) in self.undecided.iter_mut().filter(|(_, sent)| now > sent.at + AGAIN_AFTER) {
+            sent.at = now;
+            old.push(*nonce);
         }
+        jobs.extend(self.offer(now, old, false));
         Ok(jobs)
     }
 
@@ -149,12 +155,29 @@ impl Desk {
         (2 * u128::from(self.chain.next_base_fee()) + TIP, TIP)
     }
 
-    /// Signs a call, to be offered with [`Self::flush`]; `false` if it cannot.
+    /// Signs a call, to be offered with [`Self::flush`]; `false` if it cannot, or if no block has room for it, of which that tells.
     pub(crate) fn send(&mut self, now: Instant, job: Job, call: &Delivery) -> bool {
+        let gas_limit = self.chain.head().header.gas_limit;
+        if call.gas > gas_limit {
+            tracing::warn!(rollup = %self.rollup, ?job, gas = call.gas, gas_limit, "no block has room for what the relayer should send");
+            self.unsigned.push((job, End::Refused));
+            return false;
+        }
+        let Some(sent) = self.sign(now, job, self.next, call) else {
+            self.unsigned.push((job, End::Unsent));
+            return false;
+        };
+        self.unsent.get_or_insert(self.next);
+        self.undecided.insert(self.next, sent);
+        self.next += 1;
+        true
+    }
+
+    fn sign(&self, now: Instant, job: Job, nonce: u64, call: &Delivery) -> Option<Sent> {
         let (max_fee_per_gas, max_priority_fee_per_gas) = self.fees();
         let tx = TxEip1559 {
             chain_id: self.chain.chain_id(),
-            nonce: self.next,
+            nonce,
             gas_limit: call.gas,
             max_fee_per_gas,
             max_priority_fee_per_gas,
@@ -163,31 +186,80 @@ impl Desk {
             access_list: Default::default(),
             input: call.data.clone(),
         };
-        let signature = match self.signer.sign_hash_sync(&tx.signature_hash()) {
-            Ok(signature) => signature,
-            Err(error) => {
-                tracing::error!(%error, "the relayer cannot sign");
-                return false;
-            }
-        };
+        let signature = self.signer.sign_hash_sync(&tx.signature_hash());
+        let signature = signature.inspect_err(|error| tracing::error!(%error, "the relayer cannot sign")).ok()?;
         let raw: Bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
-        self.unsent.get_or_insert(self.next);
-        self.undecided.insert(self.next, Sent { job, hash: keccak256(&raw), raw, gas: call.gas, at: now });
-        self.next += 1;
-        true
+        Some(Sent { job, hash: keccak256(&raw), raw, gas: call.gas, at: now })
     }
 
-    /// Offers what was signed since, all at once; returns the jobs that come to nothing: of the first one that is refused, and of those
-    /// behind it.
-    pub(crate) fn flush(&mut self) -> Vec<Job> {
-        let Some(first) = self.unsent.take() else { return Vec::new() };
-        let raw = self.undecided.range(first..).map(|(_, sent)| sent.raw.clone()).collect();
-        let answers = self.submit.submit(self.rollup, raw);
-        let refused = answers.into_iter().zip(first..).find_map(|(answer, nonce)| Some((nonce, answer.err()?)));
-        let Some((nonce, reason)) = refused else { return Vec::new() };
-        tracing::debug!(rollup = %self.rollup, reason, "the relayer's transactions were refused");
-        // Some of those behind it may wait somewhere: they are used when what takes its place is.
-        self.next = nonce;
-        self.undecided.split_off(&nonce).into_values().map(|sent| sent.job).collect()
+    /// A transfer of nothing to itself.
+    pub(crate) fn nothing(&self) -> Delivery {
+        Delivery { rollup: self.rollup, to: self.address(), data: Bytes::new(), gas: 21_000 }
+    }
+
+    /// Offers what was signed since, all at once; returns the jobs that come to nothing.
+    pub(crate) fn flush(&mut self, now: Instant) -> Vec<(Job, End)> {
+        let mut ends = std::mem::take(&mut self.unsigned);
+        if let Some(first) = self.unsent.take() {
+            let nonces = self.undecided.range(first..).map(|(nonce, _)| *nonce).collect();
+            ends.extend(self.offer(now, nonces, true));
+        }
+        ends
+    }
+
+    /// Offers what has these nonces; returns the jobs that come to nothing. What is refused for itself does, and holds up none behind
+    /// it. What is refused for another reason does where it `is_new`, with all that is behind it: else it may wait somewhere.
+    fn offer(&mut self, now: Instant, mut nonces: Vec<u64>, is_new: bool) -> Vec<(Job, End)> {
+        let mut ends = Vec::new();
+        for _ in 0..OFFERS {
+            if nonces.is_empty() {
+                break;
+            }
+            let raw = nonces.iter().filter_map(|nonce| Some(self.undecided.get(nonce)?.raw.clone())).collect();
+            let answers = self.submit.submit(self.rollup, raw);
+            let answers = std::mem::take(&mut nonces).into_iter().zip(answers);
+            let refused: Vec<(u64, Refusal)> =
+                answers.filter_map(|(nonce, answer)| Some((nonce, answer.err()?))).collect();
+            let mut others = refused.iter().filter(|(_, refusal)| matches!(refusal, Refusal::Other(_)));
+            let mut behind = BTreeMap::new();
+            if let Some((nonce, refusal)) = others.next().filter(|_| is_new) {
+                self.say(now, refusal);
+                // Some of those behind it may wait somewhere: they are used when what takes its place is.
+                self.next = *nonce;
+                behind = self.undecided.split_off(nonce);
+            }
+            // The last one first: whether anything is behind it is known by then.
+            for (nonce, refusal) in refused.into_iter().rev() {
+                let Refusal::Itself(reason) = refusal else { continue };
+                let job = match behind.remove(&nonce) {
+                    Some(sent) => Some(sent.job),
+                    None => self.give_up(now, nonce, &mut nonces),
+                };
+                tracing::warn!(rollup = %self.rollup, ?job, reason, "the relayer cannot send what it should");
+                ends.extend(job.map(|job| (job, End::Refused)));
+            }
+            nonces.reverse();
+            ends.extend(behind.into_values().map(|sent| (sent.job, End::Unsent)));
+        }
+        ends
+    }
+
+    /// Gives up a job. Where others wait behind it, a transfer of nothing takes its nonce, which is then to be offered.
+    fn give_up(&mut self, now: Instant, nonce: u64, offer: &mut Vec<u64>) -> Option<Job> {
+        let job = self.undecided.remove(&nonce)?.job;
+        if self.undecided.range(nonce..).next().is_none() {
+            self.next = nonce;
+        } else if let Some(nothing) = self.sign(now, Job::Nudge, nonce, &self.nothing()) {
+            self.undecided.insert(nonce, nothing);
+            offer.push(nonce);
+        }
+        Some(job)
+    }
+
+    fn say(&mut self, now: Instant, refusal: &Refusal) {
+        if self.said.is_none_or(|at| now > at + SAY_EVERY) {
+            self.said = Some(now);
+            tracing::warn!(rollup = %self.rollup, %refusal, "the relayer's transactions are refused: it will try again");
+        }
     }
 }

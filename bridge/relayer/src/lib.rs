@@ -64,7 +64,18 @@ pub trait Submit: Send + Sync + 'static {
     /// Offers signed transactions; of each whether it may come into a block, or why it will not. One that waits already may, and one
     /// that too few validators have confirmed yet.
     /// Blocks for a short while at most: what is not answered by then is missing from the answers, and counts as taken.
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), String>>;
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), Refusal>>;
+}
+
+/// Why a transaction that was offered will not come into a block. Each has the refusing node's reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// For what it says itself: too large, or with more gas than a block has. It is not offered again.
+    #[error("refused for itself: {0}")]
+    Itself(String),
+    /// For something that may pass.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Something that was asked could not be read. The relayer tries again.

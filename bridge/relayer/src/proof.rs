@@ -77,8 +77,8 @@ const PROOF_GAS: u64 = 250_000;
 const DELIVERY_GAS: u64 = 200_000;
 
 fn calldata_gas(data: &[u8]) -> u64 {
-    // EIP-7623's floor: 40 for each byte that is not zero.
-    40 * data.len() as u64
+    // EIP-7623's floor: 40 for each byte that is not zero, and 10 for others.
+    data.iter().map(|byte| if *byte == 0 { 10 } else { 40 }).sum()
 }
 
 fn call(rollup: RollupId, to: Address, data: Vec<u8>, gas: u64) -> Delivery {
@@ -142,37 +142,48 @@ pub(crate) fn refund_tokens_call(sent: &SentMessage) -> Delivery {
 const SETTLE_GAS: u64 = 120_000;
 /// Of a move: what the vault gives it, and what it takes to do so.
 const MOVE_GAS: u64 = 220_000;
-/// Gas that one transaction spends on items at the most; what is left over is for another.
+/// Gas that one transaction spends on items at the most, and less where a block has less; what is left over is for another.
 const ITEMS_GAS: u64 = 10_000_000;
 
-/// Of the items that are held the first ones that one transaction can carry out, at least one, and their gas.
-fn items(terms: &Prepare, held: u16) -> (u16, u64) {
+/// What one transaction may do of a leg's items.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Those to choose from: bit `i` for item `i`.
+    pub(crate) items: u16,
+    /// Gas limit of the rollup's blocks.
+    pub(crate) block_gas: u64,
+}
+
+/// The items that one transaction carries out, with the gas for them: of those there are the first ones that there is room for besides
+/// `other_gas`.
+fn choose(terms: &Prepare, room: Room, other_gas: u64) -> (u16, u64) {
+    // A sixteenth is left for what is rounded here.
+    let most = (room.block_gas - room.block_gas / 16).saturating_sub(other_gas).min(ITEMS_GAS);
     let moves = terms.leg.moves.iter().map(|_| MOVE_GAS);
     // EIP-150 keeps back a 64th.
     let calls = terms.leg.calls.iter().map(|call| call.gas_limit.saturating_add(call.gas_limit / 32 + 20_000));
     let (mut chosen, mut gas) = (0u16, 0u64);
-    for (item, cost) in moves.chain(calls).enumerate().take(16).filter(|(item, _)| held >> item & 1 == 1) {
-        if chosen != 0 && gas.saturating_add(cost) > ITEMS_GAS {
-            break;
+    for (item, cost) in moves.chain(calls).enumerate().take(16).filter(|(item, _)| room.items >> item & 1 == 1) {
+        if gas.saturating_add(cost) <= most {
+            chosen |= 1 << item;
+            gas = gas.saturating_add(cost);
         }
-        chosen |= 1 << item;
-        gas = gas.saturating_add(cost);
     }
     (chosen, gas)
 }
 
-/// Brings what the hub says of a leg to the vault that holds it; none if the anchor has not seen it.
+/// Brings what the hub says of a leg to the vault that holds it, with the items that there is room for; none if the anchor has not seen
+/// it.
 pub(crate) fn settle_call(
     hub: &dyn HubLog,
     rollup: RollupId,
     terms: &Prepare,
     verdict: Verdict,
-    held: u16,
+    room: Room,
     leaf: u64,
     anchor: &Anchor,
 ) -> Result<Option<Delivery>, Failed> {
     let Some(proof) = anchor.proof(hub, leaf)? else { return Ok(None) };
-    let (items, gas) = items(terms, held);
     // `AtomicVault.Decision`.
     let (decision, height) = match verdict {
         Verdict::Decided { committed, height } => (u8::from(committed), height),
@@ -180,27 +191,31 @@ pub(crate) fn settle_call(
     };
     let proof =
         AtomicVault::HubProof { anchor: proof.anchor, index: proof.index, count: proof.count, path: proof.path };
-    let data = AtomicVault::settleCall {
+    let mut data = AtomicVault::settleCall {
         bundle: (&terms.bundle).into(),
         index: terms.index,
         leg: (&terms.leg).into(),
         decision,
         height,
         proof,
-        items,
+        items: u16::MAX,
     };
-    Ok(Some(call(rollup, predeploys::ATOMIC_VAULT, data.abi_encode(), PROOF_GAS + SETTLE_GAS + gas)))
+    let other_gas = PROOF_GAS + SETTLE_GAS;
+    let (items, gas) = choose(terms, room, other_gas + calldata_gas(&data.abi_encode()));
+    data.items = items;
+    Ok(Some(call(rollup, predeploys::ATOMIC_VAULT, data.abi_encode(), other_gas + gas)))
 }
 
-/// Carries out items of a settled leg that are held.
-pub(crate) fn retry_call(rollup: RollupId, terms: &Prepare, held: u16) -> Delivery {
-    let (items, gas) = items(terms, held);
-    let data = AtomicVault::retryCall {
+/// Carries out items of a settled leg that are held; none where a block has no room for any.
+pub(crate) fn retry_call(rollup: RollupId, terms: &Prepare, room: Room) -> Option<Delivery> {
+    let mut data = AtomicVault::retryCall {
         bundle: (&terms.bundle).into(),
         index: terms.index,
         leg: (&terms.leg).into(),
-        items,
+        items: u16::MAX,
         gasLimit: U256::ZERO,
     };
-    call(rollup, predeploys::ATOMIC_VAULT, data.abi_encode(), SETTLE_GAS + gas)
+    let (items, gas) = choose(terms, room, SETTLE_GAS + calldata_gas(&data.abi_encode()));
+    data.items = items;
+    (items != 0).then(|| call(rollup, predeploys::ATOMIC_VAULT, data.abi_encode(), SETTLE_GAS + gas))
 }

@@ -274,12 +274,19 @@ impl Queue {
         if is_settled(to, self.destination, self.source, index)? {
             self.others = if is_ours { self.others } else { Some(now) };
             self.settled(index);
-        } else if let Some(waiting) = self.waiting.get_mut(&index) {
+        } else {
+            self.failed(now, index);
+        }
+        Ok(())
+    }
+
+    /// An attempt has come to nothing: the next one waits.
+    pub(crate) fn failed(&mut self, now: Instant, index: u64) {
+        if let Some(waiting) = self.waiting.get_mut(&index) {
             waiting.is_sent = false;
             waiting.not_before = now + pause(waiting.attempts);
             waiting.attempts += 1;
         }
-        Ok(())
     }
 }
 

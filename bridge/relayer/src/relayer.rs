@@ -226,18 +226,20 @@ impl Side {
         let (settlements, unseen) = self.settling.due(now, &*parts.hub, &*self.chain, anchor.as_ref(), room)?;
         blind |= unseen;
         for (leg, call) in settlements {
-            if !self.pays(call.gas)? || !self.desk.send(now, Job::Settle(leg.0, leg.1), &call) {
+            if !self.pays(call.gas)? {
                 break;
             }
-            self.settling.sent(leg);
+            if self.desk.send(now, Job::Settle(leg.0, leg.1), &call) {
+                self.settling.sent(leg);
+            }
         }
         if blind {
             self.nudge()?;
         } else {
             self.nudged = None;
         }
-        for job in self.desk.flush() {
-            self.ended(job, End::Unsent)?;
+        for (job, end) in self.desk.flush(now) {
+            self.ended(job, end)?;
         }
         Ok(blind)
     }
@@ -269,6 +271,7 @@ impl Side {
                     match end {
                         End::Unsent => queue.unsent(index),
                         End::Done | End::Failed => queue.decided(self.now, &*self.chain, index, end == End::Done)?,
+                        End::Refused => queue.failed(self.now, index),
                     }
                 }
             }
@@ -276,7 +279,7 @@ impl Side {
             Job::Refund(index, attempts) => {
                 let (attempts, after) = match end {
                     End::Done => return Ok(()),
-                    End::Failed => (attempts + 1, pause(attempts)),
+                    End::Failed | End::Refused => (attempts + 1, pause(attempts)),
                     End::Unsent => (attempts, Duration::ZERO),
                 };
                 self.refunds.push_back(Refund { index, attempts, not_before: self.now + after });
@@ -331,7 +334,8 @@ impl Side {
         let at_source = |error| Failed::Rollup { rollup: source, source: error };
         let live = WINDOW.saturating_sub(self.desk.len());
         let due = queue.due(self.now, block_s, live, live.saturating_sub(FOR_LIVE));
-        let gas_for_backlog = self.chain.head().header.gas_limit / part;
+        let gas_limit = self.chain.head().header.gas_limit;
+        let gas_for_backlog = gas_limit / part;
         for (index, waiting) in due {
             let Some(queue) = self.queues.get_mut(&source) else { continue };
             if queue.is_settled(self.now, &*self.chain, index)? {
@@ -344,7 +348,11 @@ impl Side {
             let Some(path) = from.outbox_path(index, count).map_err(at_source)? else { continue };
             let gas = sent.message.gas_limit << waiting.attempts.min(8);
             let gas = gas.clamp(sent.message.gas_limit, RECIPIENT_GAS_MAX.max(sent.message.gas_limit));
-            let call = deliver_call(&sent, count, path, gas, waiting.is_late);
+            let mut call = deliver_call(&sent, count, path.clone(), gas, waiting.is_late);
+            if call.gas > gas_limit {
+                // No more than it must have, which a block may have room for.
+                call = deliver_call(&sent, count, path, sent.message.gas_limit, waiting.is_late);
+            }
             let undecided = self.desk.gas();
             if !waiting.is_live && undecided > 0 && undecided.saturating_add(call.gas) > gas_for_backlog {
                 return Ok(());
@@ -356,10 +364,12 @@ impl Side {
                 }
                 continue;
             }
-            if !self.pays(call.gas)? || !self.desk.send(self.now, Job::Deliver(source, index), &call) {
+            if !self.pays(call.gas)? {
                 return Ok(());
             }
-            if let Some(queue) = self.queues.get_mut(&source) {
+            if self.desk.send(self.now, Job::Deliver(source, index), &call)
+                && let Some(queue) = self.queues.get_mut(&source)
+            {
                 queue.sent(index);
             }
         }
@@ -416,8 +426,10 @@ impl Side {
                     continue;
                 }
                 let job = Job::Refund(refund.index, refund.attempts);
-                if !self.pays(call.gas)? || !self.desk.send(now, job, &call) {
+                if !self.pays(call.gas)? {
                     self.ended(job, End::Unsent)?;
+                } else {
+                    self.desk.send(now, job, &call);
                 }
             }
         }
@@ -431,8 +443,8 @@ impl Side {
             return Ok(());
         }
         self.nudged = Some(self.now);
-        let call = Delivery { rollup: self.rollup, to: self.desk.address(), data: Bytes::new(), gas: 21_000 };
-        self.desk.send(self.now, Job::Nudge, &call);
+        let nothing = self.desk.nothing();
+        self.desk.send(self.now, Job::Nudge, &nothing);
         Ok(())
     }
 }

@@ -1,6 +1,11 @@
 //! Bundles: how far they have come, and bringing the hub's decisions to the vaults.
 
-use crate::{Anchor, Delivery, Failed, Hub, desk::End, proof, queue::pause};
+use crate::{
+    Anchor, Delivery, Failed, Hub,
+    desk::End,
+    proof::{self, Room},
+    queue::pause,
+};
 use alloy_primitives::{B256, U256, keccak256};
 use std::{
     collections::BTreeMap,
@@ -87,7 +92,7 @@ pub fn settlement(
             && let Some(anchor) = Anchor::newest(hub, &**chain)?
             && waiting.learn(hub, &**chain, leg.rollup, (leaf, index))?
         {
-            calls.extend(waiting.call(hub, leg.rollup, leaf, vault, &anchor)?);
+            calls.extend(waiting.call(hub, (&**chain, leg.rollup), leaf, vault, &anchor)?);
         }
     }
     Ok(Some(calls))
@@ -191,18 +196,17 @@ impl Waiting {
     fn call(
         &self,
         hub: &dyn Hub,
-        rollup: RollupId,
+        (chain, rollup): (&dyn EvmChain, RollupId),
         leaf: u64,
         vault: VaultState,
         anchor: &Anchor,
     ) -> Result<Option<Delivery>, Failed> {
         let Some(terms) = &self.terms else { return Ok(None) };
+        let room = Room { items: vault.held, block_gas: chain.head().header.gas_limit };
         match vault.state {
-            LegState::Prepared => proof::settle_call(hub, rollup, terms, self.verdict, vault.held, leaf, anchor),
-            LegState::Committed | LegState::Aborted if vault.held != 0 => {
-                Ok(Some(proof::retry_call(rollup, terms, vault.held)))
-            }
-            _ => Ok(None),
+            LegState::Prepared => proof::settle_call(hub, rollup, terms, self.verdict, room, leaf, anchor),
+            LegState::Committed | LegState::Aborted => Ok(proof::retry_call(rollup, terms, room)),
+            LegState::None => Ok(None),
         }
     }
 
@@ -296,7 +300,7 @@ impl Settling {
                 self.waiting.remove(&(leaf, leg));
                 continue;
             }
-            let call = anchor.map(|anchor| waiting.call(hub, self.rollup, leaf, vault, anchor)).transpose()?;
+            let call = anchor.map(|anchor| waiting.call(hub, (chain, self.rollup), leaf, vault, anchor)).transpose()?;
             match call.flatten() {
                 Some(call) => calls.push(((leaf, leg), call)),
                 None => blind = true,
@@ -313,13 +317,15 @@ impl Settling {
         }
     }
 
-    /// What was sent has ended.
+    /// What was sent has ended. What cannot be in a block is given up: what brings it further will be as large then.
     pub(crate) fn ended(&mut self, now: Instant, leg: (u64, u8), end: End) {
-        if let Some(waiting) = self.waiting.get_mut(&leg) {
+        if end == End::Refused {
+            self.waiting.remove(&leg);
+        } else if let Some(waiting) = self.waiting.get_mut(&leg) {
             let pause = match end {
                 End::Done => None,
                 End::Failed => Some(pause(waiting.attempts.saturating_sub(1))),
-                End::Unsent => {
+                End::Unsent | End::Refused => {
                     waiting.attempts = waiting.attempts.saturating_sub(1);
                     None
                 }

@@ -5,9 +5,11 @@ mod legs;
 mod live;
 mod refunds;
 
-use crate::{Failed, Hub, OnHub, Registered, Relayer, RelayerParts, Settings, Submit, queue::settled_bits};
+use crate::{Failed, Hub, OnHub, Refusal, Registered, Relayer, RelayerParts, Settings, Submit, queue::settled_bits};
 use alloy::{
-    consensus::{SignableTransaction as _, Transaction as _, TxEip1559, TxEnvelope},
+    consensus::{
+        SignableTransaction as _, Transaction as _, TxEip1559, TxEnvelope, transaction::SignerRecoverable as _,
+    },
     eips::{Decodable2718 as _, Encodable2718 as _},
     signers::{SignerSync as _, local::PrivateKeySigner},
     sol_types::SolCall as _,
@@ -15,11 +17,7 @@ use alloy::{
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 use switchyard_bridge_contracts::{IMessageAttributes, Outbox, genesis as contracts, interoperable_address};
 use switchyard_bridge_core::{Accumulator, Certified, HubLeaf, NodeId, path, predeploys};
 use switchyard_primitives::RollupId;
@@ -104,6 +102,11 @@ impl Rollup {
         TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into()
     }
 
+    fn nonce_of(&self, account: Address) -> u64 {
+        let head = self.reader.head().header.number;
+        self.reader.account(head, account).unwrap().map_or(0, |account| account.nonce)
+    }
+
     fn balance(&self, account: Address) -> U256 {
         let head = self.reader.head().header.number;
         self.reader.account(head, account).unwrap().map_or(U256::ZERO, |account| account.balance)
@@ -180,42 +183,69 @@ impl Hub for HandHub {
     }
 }
 
+/// A transaction that waits.
+struct Waits {
+    raw: Bytes,
+    tx: TxEnvelope,
+    sender: Address,
+}
+
 /// What waits for a block, in the order of its arrival.
 #[derive(Default)]
 struct Pool {
-    waiting: Mutex<BTreeMap<RollupId, VecDeque<Bytes>>>,
+    waiting: Mutex<BTreeMap<RollupId, Vec<Waits>>>,
     /// Takes nothing while this is set.
     is_closed: Mutex<bool>,
+    /// The longest transaction that it takes.
+    bytes_max: Mutex<Option<usize>>,
+    /// How many it has refused for what they are.
+    refused: Mutex<u64>,
 }
 
 impl Submit for Pool {
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), String>> {
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), Refusal>> {
         if *self.is_closed.lock() {
-            return vec![Err("closed".to_string()); transactions.len()];
+            return vec![Err(Refusal::Other("closed".to_string())); transactions.len()];
         }
-        let answers = vec![Ok(()); transactions.len()];
-        self.waiting.lock().entry(rollup).or_default().extend(transactions);
-        answers
+        transactions.into_iter().map(|raw| self.add(rollup, raw)).collect()
     }
 }
 
 impl Pool {
-    /// What fits into a block; the rest keeps waiting.
-    fn take(&self, rollup: RollupId) -> Vec<Bytes> {
-        let mut waiting = self.waiting.lock();
-        let waiting = waiting.entry(rollup).or_default();
-        let (mut taken, mut left) = (Vec::new(), GAS_LIMIT);
-        while let Some(raw) = waiting.front() {
-            let gas = TxEnvelope::decode_2718_exact(raw).unwrap().gas_limit();
-            let Some(less) = left.checked_sub(gas) else { break };
-            left = less;
-            taken.extend(waiting.pop_front());
+    fn add(&self, rollup: RollupId, raw: Bytes) -> Result<(), Refusal> {
+        let tx = TxEnvelope::decode_2718_exact(&raw).unwrap();
+        if self.bytes_max.lock().is_some_and(|most| raw.len() > most) || tx.gas_limit() > GAS_LIMIT {
+            *self.refused.lock() += 1;
+            return Err(Refusal::Itself(format!("{} bytes, {} gas", raw.len(), tx.gas_limit())));
         }
-        taken
+        let sender = tx.recover_signer().unwrap();
+        self.waiting.lock().entry(rollup).or_default().push(Waits { raw, tx, sender });
+        Ok(())
+    }
+
+    /// What fits into a block, each sender's by their nonces; the rest keeps waiting.
+    fn take(&self, rollup: &Rollup) -> Vec<Bytes> {
+        let mut waiting = self.waiting.lock();
+        let waiting = waiting.entry(rollup.of.0).or_default();
+        waiting.retain(|waits| waits.tx.nonce() >= rollup.nonce_of(waits.sender));
+        let (base_fee, mut next) = (u128::from(rollup.reader.next_base_fee()), BTreeMap::new());
+        let (mut taken, mut left) = (Vec::new(), GAS_LIMIT);
+        loop {
+            let is_ready = |waits: &Waits| {
+                let nonce: &mut u64 = next.entry(waits.sender).or_insert_with(|| rollup.nonce_of(waits.sender));
+                waits.tx.nonce() == *nonce && waits.tx.max_fee_per_gas() >= base_fee
+            };
+            let Some(at) = waiting.iter().position(is_ready) else { return taken };
+            let Some(less) = left.checked_sub(waiting[at].tx.gas_limit()) else { return taken };
+            left = less;
+            let Waits { raw, sender, .. } = waiting.remove(at);
+            *next.get_mut(&sender).unwrap() += 1;
+            taken.push(raw);
+        }
     }
 
     fn len(&self, rollup: RollupId) -> usize {
-        self.waiting.lock().get(&rollup).map_or(0, VecDeque::len)
+        self.waiting.lock().get(&rollup).map_or(0, Vec::len)
     }
 }
 
@@ -291,7 +321,7 @@ impl Network {
                 hub_hash: B256::from(U256::from(height)),
                 timestamp_ms: now_ms,
                 hub_root: root,
-                transactions: self.pool.take(rollup.of.0),
+                transactions: self.pool.take(rollup),
                 legs: Vec::new(),
                 deposits: Vec::new(),
             };
@@ -303,7 +333,7 @@ impl Network {
     /// The user's transaction on A waits for the next block.
     fn submit(&mut self, to: Address, value: u128, input: Bytes) -> Bytes {
         let raw = self.a.tx(to, value, input);
-        self.pool.waiting.lock().entry(A.0).or_default().push_back(raw.clone());
+        self.pool.add(A.0, raw.clone()).unwrap();
         raw
     }
 

@@ -10,7 +10,7 @@ use rand::{RngExt as _, rngs::StdRng};
 use std::sync::{Arc, LazyLock};
 use switchyard_node::{ingest::Ingest, machine::Machine};
 use switchyard_primitives::RollupId;
-use switchyard_relayer::{Relayer, Settings, Submit};
+use switchyard_relayer::{Refusal, Relayer, Settings, Submit};
 
 /// Ranks of the relayers of a run.
 const RANKS: u32 = 2;
@@ -36,7 +36,7 @@ pub struct Lane {
 }
 
 impl Submit for Lane {
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), String>> {
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), Refusal>> {
         let ingest = self.ingest.clone();
         let payloads = transactions.into_iter().map(|raw| raw.0.into()).collect();
         self.machine.spawn(Box::pin(async move { drop(ingest.submit(rollup, payloads).await) }));

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use switchyard_bridge_contracts::Outbox;
 use switchyard_bridge_core::{Accumulator, BridgeRecord, BundleRecord, HubLeaf, NodeId, path, predeploys};
 use switchyard_primitives::{RollupId, TxHash};
-use switchyard_relayer::{Failed, Hub, OnHub, Registered, Submit};
+use switchyard_relayer::{Failed, Hub, OnHub, Refusal, Registered, Submit};
 use switchyard_rollup_core::{
     Rejection,
     evm::{EvmChain, EvmError},
@@ -105,7 +105,7 @@ pub struct Way {
 }
 
 impl Submit for Way {
-    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), String>> {
+    fn submit(&self, rollup: RollupId, transactions: Vec<Bytes>) -> Vec<Result<(), Refusal>> {
         let gateway = self.gateway.clone();
         // It goes on when nobody waits for it any more: the other rollups' turn must not wait for this one's validators.
         let offered = self.runtime.spawn(async move { gateway.submit(rollup, transactions).await });
@@ -116,10 +116,11 @@ impl Submit for Way {
 }
 
 /// Whether a transaction that was not accepted may come into a block all the same. By the word: a follower passes on a validator's.
-fn may_come(rejection: &Rejection) -> Result<(), String> {
+fn may_come(rejection: &Rejection) -> Result<(), Refusal> {
     match rejection.code() {
         "already_known" | "already_final" | "not_replicated" => Ok(()),
-        _ => Err(rejection.to_string()),
+        "oversized" | "gas_limit" | "intrinsic_gas" | "malformed" => Err(Refusal::Itself(rejection.to_string())),
+        _ => Err(Refusal::Other(rejection.to_string())),
     }
 }
 

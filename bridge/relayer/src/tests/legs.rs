@@ -94,3 +94,32 @@ fn a_leg_that_another_transaction_has_prepared_is_given_back() {
         }
     }
 }
+
+#[test]
+fn a_leg_that_no_transaction_can_carry_holds_up_no_other() {
+    let mut network = Network::new();
+    let small = terms(user().address());
+    let leg = Leg { moves: vec![small.leg.moves[0]; 16], ..small.leg.clone() };
+    let elsewhere = Leg { rollup: B.0, ..leg.clone() };
+    let large = Prepare::all(500, B256::repeat_byte(8), vec![leg, elsewhere]).remove(0);
+    let legs = [(small, 7), (large, 16 * 7)].map(|(terms, coin)| {
+        let tx = network.submit(predeploys::ATOMIC_VAULT, coin, terms.calldata());
+        (terms, tx)
+    });
+    network.block();
+    for (terms, tx) in &legs {
+        decide(&mut network, terms, tx, true);
+    }
+    network.block();
+
+    *network.pool.bytes_max.lock() = Some(3_000);
+    let mut relayer = network.relayer(0);
+    for _ in 0..4 {
+        network.round(&mut relayer);
+        network.block();
+    }
+    let [small, large] = legs.map(|(terms, _)| state(&network, &terms).state);
+    assert_eq!(small, LegState::Committed, "the older one");
+    assert_eq!(large, LegState::Prepared);
+    assert_eq!(*network.pool.refused.lock(), 1, "what was refused for its length is not offered again");
+}

@@ -13,12 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 use switchyard_primitives::RollupId;
-use switchyard_rollup_core::{TxOutcome, evm::EvmChain};
+use switchyard_rollup_core::{
+    TxOutcome,
+    evm::{EvmChain, EvmError},
+};
 
 /// What was not decided for so long is offered again: a mempool forgets, and a node may have been restarted.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// A tip, wei for each unit of gas: enough not to be the last.
 const TIP: u128 = 100_000_000;
+/// How often one transaction is signed again to pay more, each time by an eighth at the least, which is above what a mempool asks for.
+const RAISES: usize = 32;
 /// How often what was refused is replaced and offered again at once; then it is after [`AGAIN_AFTER`].
 const OFFERS: u32 = 4;
 /// That nodes refuse what is offered, for reasons that may pass, is said once in so long.
@@ -56,10 +61,27 @@ pub(crate) enum End {
 
 struct Sent {
     job: Job,
-    hash: B256,
+    call: Delivery,
+    /// Fee cap and tip, wei for each unit of gas.
+    fees: (u128, u128),
     raw: Bytes,
-    gas: u64,
+    /// Of what was signed with this nonce for this job, the newest one last. Any may be in a block.
+    hashes: Vec<B256>,
     at: Instant,
+}
+
+impl Sent {
+    /// What has become of it; the newest one speaks for those that were skipped.
+    fn outcome(&self, chain: &dyn EvmChain) -> Result<Option<TxOutcome>, EvmError> {
+        let mut newest = None;
+        for hash in &self.hashes {
+            newest = chain.outcome(*hash)?;
+            if matches!(newest, Some(TxOutcome::Executed { .. })) {
+                break;
+            }
+        }
+        Ok(newest)
+    }
 }
 
 /// Transactions of the relayer on one rollup, one nonce after the other.
@@ -100,7 +122,7 @@ impl Desk {
 
     /// Gas that those may take.
     pub(crate) fn gas(&self) -> u64 {
-        self.undecided.values().fold(0, |sum, sent| sum.saturating_add(sent.gas))
+        self.undecided.values().fold(0, |sum, sent| sum.saturating_add(sent.call.gas))
     }
 
     pub(crate) fn has(&self, job: Job) -> bool {
@@ -115,7 +137,7 @@ impl Desk {
         let nonce = account.map_or(0, |account| account.nonce);
         let mut ends = Vec::new();
         for (at, sent) in &self.undecided {
-            match self.chain.outcome(sent.hash).map_err(failed)? {
+            match sent.outcome(&*self.chain).map_err(failed)? {
                 Some(TxOutcome::Executed { block, success, .. }) if block <= head => {
                     ends.push((*at, if success { End::Done } else { End::Failed }));
                 }
@@ -137,6 +159,13 @@ impl Desk {
         for (nonce, sent) in self.undecided.iter_mut().filter(|(_, sent)| now > sent.at + AGAIN_AFTER) {
             sent.at = now;
             old.push(*nonce);
+        }
+        // No block takes what pays less than its base fee.
+        let base_fee = u128::from(self.chain.next_base_fee());
+        for nonce in &old {
+            if self.undecided.get(nonce).is_some_and(|sent| sent.fees.0 < base_fee) {
+                self.raise(*nonce);
+            }
         }
         jobs.extend(self.offer(now, old, false));
         Ok(jobs)
@@ -163,7 +192,7 @@ impl Desk {
             self.unsigned.push((job, End::Refused));
             return false;
         }
-        let Some(sent) = self.sign(now, job, self.next, call) else {
+        let Some(sent) = self.signed(now, job, self.next, call) else {
             self.unsigned.push((job, End::Unsent));
             return false;
         };
@@ -173,8 +202,18 @@ impl Desk {
         true
     }
 
-    fn sign(&self, now: Instant, job: Job, nonce: u64, call: &Delivery) -> Option<Sent> {
-        let (max_fee_per_gas, max_priority_fee_per_gas) = self.fees();
+    fn signed(&self, at: Instant, job: Job, nonce: u64, call: &Delivery) -> Option<Sent> {
+        let fees = self.fees();
+        let raw = self.sign(nonce, call, fees)?;
+        Some(Sent { job, call: call.clone(), fees, hashes: vec![keccak256(&raw)], raw, at })
+    }
+
+    fn sign(
+        &self,
+        nonce: u64,
+        call: &Delivery,
+        (max_fee_per_gas, max_priority_fee_per_gas): (u128, u128),
+    ) -> Option<Bytes> {
         let tx = TxEip1559 {
             chain_id: self.chain.chain_id(),
             nonce,
@@ -188,8 +227,22 @@ impl Desk {
         };
         let signature = self.signer.sign_hash_sync(&tx.signature_hash());
         let signature = signature.inspect_err(|error| tracing::error!(%error, "the relayer cannot sign")).ok()?;
-        let raw: Bytes = TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into();
-        Some(Sent { job, hash: keccak256(&raw), raw, gas: call.gas, at: now })
+        Some(TxEnvelope::from(tx.into_signed(signature)).encoded_2718().into())
+    }
+
+    /// Signs again what has this nonce, with fees that have it take the place of what waits with them; `false` if it cannot.
+    fn raise(&mut self, nonce: u64) -> bool {
+        let now = self.fees();
+        let more = |wei: u128| wei.saturating_add(wei / 8).saturating_add(1);
+        let Some(sent) = self.undecided.get(&nonce).filter(|sent| sent.hashes.len() <= RAISES) else { return false };
+        let fees = (now.0.max(more(sent.fees.0)), now.1.max(more(sent.fees.1)));
+        let Some(raw) = self.sign(nonce, &sent.call, fees) else { return false };
+        tracing::debug!(rollup = %self.rollup, nonce, fee_cap = fees.0, tip = fees.1, "the relayer pays more");
+        if let Some(sent) = self.undecided.get_mut(&nonce) {
+            sent.hashes.push(keccak256(&raw));
+            (sent.fees, sent.raw) = (fees, raw);
+        }
+        true
     }
 
     /// A transfer of nothing to itself.
@@ -230,13 +283,18 @@ impl Desk {
             }
             // The last one first: whether anything is behind it is known by then.
             for (nonce, refusal) in refused.into_iter().rev() {
-                let Refusal::Itself(reason) = refusal else { continue };
-                let job = match behind.remove(&nonce) {
-                    Some(sent) => Some(sent.job),
-                    None => self.give_up(now, nonce, &mut nonces),
-                };
-                tracing::warn!(rollup = %self.rollup, ?job, reason, "the relayer cannot send what it should");
-                ends.extend(job.map(|job| (job, End::Refused)));
+                match refusal {
+                    Refusal::Itself(reason) => {
+                        let job = match behind.remove(&nonce) {
+                            Some(sent) => Some(sent.job),
+                            None => self.give_up(now, nonce, &mut nonces),
+                        };
+                        tracing::warn!(rollup = %self.rollup, ?job, reason, "the relayer cannot send what it should");
+                        ends.extend(job.map(|job| (job, End::Refused)));
+                    }
+                    Refusal::Underpriced(_) if self.raise(nonce) => nonces.push(nonce),
+                    Refusal::Underpriced(_) | Refusal::Other(_) => {}
+                }
             }
             nonces.reverse();
             ends.extend(behind.into_values().map(|sent| (sent.job, End::Unsent)));
@@ -249,7 +307,7 @@ impl Desk {
         let job = self.undecided.remove(&nonce)?.job;
         if self.undecided.range(nonce..).next().is_none() {
             self.next = nonce;
-        } else if let Some(nothing) = self.sign(now, Job::Nudge, nonce, &self.nothing()) {
+        } else if let Some(nothing) = self.signed(now, Job::Nudge, nonce, &self.nothing()) {
             self.undecided.insert(nonce, nothing);
             offer.push(nonce);
         }

@@ -73,7 +73,10 @@ pub enum Refusal {
     /// For what it says itself: too large, or with more gas than a block has. It is not offered again.
     #[error("refused for itself: {0}")]
     Itself(String),
-    /// For something that may pass.
+    /// Another one with its nonce waits and pays about as much. It is signed again, and pays more.
+    #[error("{0}")]
+    Underpriced(String),
+    /// For something else, which may pass.
     #[error("{0}")]
     Other(String),
 }

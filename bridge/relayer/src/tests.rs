@@ -1,6 +1,7 @@
 //! A relayer between two rollups with the real contracts, and a hub that is made by hand: each hub block is one call, and nothing
 //! happens in between but rounds.
 
+mod desk;
 mod legs;
 mod live;
 mod refunds;
@@ -29,8 +30,12 @@ use tokio::sync::watch;
 const A: (RollupId, u64) = (RollupId(1), 71_001);
 const B: (RollupId, u64) = (RollupId(2), 71_002);
 const GENESIS_S: u64 = 1_700_000_000;
+/// Of the first blocks, wei.
+const BASE_FEE: u64 = 1_000_000_000;
 /// Of a block: a dozen deliveries, by what they state.
 const GAS_LIMIT: u64 = 6_000_000;
+/// Of each of the user's transactions.
+const TX_GAS: u64 = 500_000;
 const ETHER: u128 = 1_000_000_000_000_000_000;
 /// Passes on what it is called with to the vault, coin too, and reverts if that reverts.
 const WALLET: Address = address!("00000000000000000000000000000000000000aa");
@@ -64,7 +69,7 @@ fn genesis(of: (RollupId, u64), other: (RollupId, u64)) -> Value {
             "terminalTotalDifficultyPassed": true
         },
         "nonce": "0x0", "timestamp": format!("{GENESIS_S:#x}"), "extraData": "0x", "difficulty": "0x0",
-        "gasLimit": format!("{GAS_LIMIT:#x}"), "baseFeePerGas": "0x7",
+        "gasLimit": format!("{GAS_LIMIT:#x}"), "baseFeePerGas": format!("{BASE_FEE:#x}"),
         "coinbase": "0x0000000000000000000000000000000000000000", "alloc": alloc,
     })
 }
@@ -90,7 +95,7 @@ impl Rollup {
         let tx = TxEip1559 {
             chain_id: self.of.1,
             nonce: self.nonce,
-            gas_limit: 500_000,
+            gas_limit: TX_GAS,
             max_fee_per_gas: 1_000_000_000_000,
             to: TxKind::Call(to),
             value: U256::from(value),
@@ -219,7 +224,19 @@ impl Pool {
             return Err(Refusal::Itself(format!("{} bytes, {} gas", raw.len(), tx.gas_limit())));
         }
         let sender = tx.recover_signer().unwrap();
-        self.waiting.lock().entry(rollup).or_default().push(Waits { raw, tx, sender });
+        let mut waiting = self.waiting.lock();
+        let waiting = waiting.entry(rollup).or_default();
+        match waiting.iter_mut().find(|waits| (waits.sender, waits.tx.nonce()) == (sender, tx.nonce())) {
+            Some(waits) if waits.raw == raw => {}
+            Some(waits) => {
+                let fees = |tx: &TxEnvelope| [tx.max_fee_per_gas(), tx.max_priority_fee_per_gas().unwrap()];
+                if fees(&tx).iter().zip(fees(&waits.tx)).any(|(new, old)| *new < old * 110 / 100) {
+                    return Err(Refusal::Underpriced("replacement transaction underpriced".to_string()));
+                }
+                *waits = Waits { raw, tx, sender };
+            }
+            None => waiting.push(Waits { raw, tx, sender }),
+        }
         Ok(())
     }
 

@@ -120,6 +120,7 @@ fn may_come(rejection: &Rejection) -> Result<(), Refusal> {
     match rejection.code() {
         "already_known" | "already_final" | "not_replicated" => Ok(()),
         "oversized" | "gas_limit" | "intrinsic_gas" | "malformed" => Err(Refusal::Itself(rejection.to_string())),
+        "replacement_underpriced" => Err(Refusal::Underpriced(rejection.to_string())),
         _ => Err(Refusal::Other(rejection.to_string())),
     }
 }

@@ -12,18 +12,18 @@ const TO: Address = Address::repeat_byte(0xd1);
 const REFUND: Address = Address::repeat_byte(0xd2);
 
 /// A bundle with a leg on A, and one elsewhere.
-fn terms(signer: Address) -> Prepare {
+pub(super) fn terms(signer: Address) -> Prepare {
     let coin = Move { kind: MoveKind::Coin, token: Address::ZERO, amount: U256::from(7), to: TO, refund: REFUND };
     let leg = |rollup| Leg { rollup, signer, moves: vec![coin], calls: Vec::new() };
     Prepare::all(500, B256::repeat_byte(9), vec![leg(A.0), leg(B.0)]).remove(0)
 }
 
-fn state(network: &Network, terms: &Prepare) -> VaultState {
+pub(super) fn state(network: &Network, terms: &Prepare) -> VaultState {
     vault_state(&*network.a.reader, A.0, &terms.bundle.id(), terms.index).unwrap()
 }
 
 /// The hub includes the bundle, of which `tx` is the leg here, and decides it in its next block.
-fn decide(network: &mut Network, terms: &Prepare, tx: &Bytes, committed: bool) {
+pub(super) fn decide(network: &mut Network, terms: &Prepare, tx: &Bytes, committed: bool) {
     let bundle = terms.bundle.id();
     let mut said = network.hub.0.lock();
     let height = said.counts.len() as u64;

@@ -203,6 +203,8 @@ struct Pool {
     is_closed: Mutex<bool>,
     /// The longest transaction that it takes.
     bytes_max: Mutex<Option<usize>>,
+    /// Whose transactions no leader takes while this is set.
+    passed_over: Mutex<Option<Address>>,
     /// How many it has refused for what they are.
     refused: Mutex<u64>,
 }
@@ -245,12 +247,14 @@ impl Pool {
         let mut waiting = self.waiting.lock();
         let waiting = waiting.entry(rollup.of.0).or_default();
         waiting.retain(|waits| waits.tx.nonce() >= rollup.nonce_of(waits.sender));
+        let passed_over = *self.passed_over.lock();
         let (base_fee, mut next) = (u128::from(rollup.reader.next_base_fee()), BTreeMap::new());
         let (mut taken, mut left) = (Vec::new(), GAS_LIMIT);
         loop {
             let is_ready = |waits: &Waits| {
                 let nonce: &mut u64 = next.entry(waits.sender).or_insert_with(|| rollup.nonce_of(waits.sender));
-                waits.tx.nonce() == *nonce && waits.tx.max_fee_per_gas() >= base_fee
+                let is_next = waits.tx.nonce() == *nonce && Some(waits.sender) != passed_over;
+                is_next && waits.tx.max_fee_per_gas() >= base_fee
             };
             let Some(at) = waiting.iter().position(is_ready) else { return taken };
             let Some(less) = left.checked_sub(waiting[at].tx.gas_limit()) else { return taken };

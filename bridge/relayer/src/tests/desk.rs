@@ -5,9 +5,10 @@ use std::time::Duration;
 use switchyard_bridge_contracts::Prepare;
 use switchyard_bridge_core::LegState;
 
-/// Transactions that take all of a block's gas, until a rollup's base fee is three times what it was.
+/// Transactions that take all of a block's gas and pay better, until a rollup's base fee is three times what it was.
 fn triple_the_base_fee(network: &mut Network) {
     let first = network.a.reader.next_base_fee();
+    *network.pool.passed_over.lock() = Some(key(2).address());
     while network.a.reader.next_base_fee() < 3 * first {
         for _ in 0..GAS_LIMIT / TX_GAS {
             // EIP-7623: 40 gas for each byte.
@@ -15,6 +16,7 @@ fn triple_the_base_fee(network: &mut Network) {
         }
         network.block();
     }
+    *network.pool.passed_over.lock() = None;
 }
 
 /// A network with a leg on A that is to be committed, for which the relayer has just sent what settles it.
@@ -50,8 +52,10 @@ fn what_an_earlier_life_has_left_behind_is_replaced() {
     let (first, terms, now) = with_a_settlement(&mut network);
     drop(first);
     triple_the_base_fee(&mut network);
+    assert_eq!(network.pool.len(A.0), 1, "it still waits");
     let mut second = network.relayer(0);
     second.round(now);
+    assert_eq!(network.pool.len(A.0), 1, "another one in its place");
     network.block();
     assert_eq!(legs::state(&network, &terms).state, LegState::Committed);
 }

@@ -115,6 +115,12 @@ impl Desk {
         self.signer.address()
     }
 
+    /// An address that nobody else can know.
+    pub(crate) fn secret_address(&self) -> Address {
+        let signature = self.signer.sign_hash_sync(&keccak256("an address for simulated calls"));
+        signature.map_or(Address::ZERO, |signature| Address::from_word(keccak256(signature.as_bytes())))
+    }
+
     /// How many are undecided.
     pub(crate) fn len(&self) -> usize {
         self.undecided.len()
@@ -180,7 +186,7 @@ impl Desk {
     }
 
     /// Fee cap and tip, wei for each unit of gas.
-    fn fees(&self) -> (u128, u128) {
+    pub(crate) fn fees(&self) -> (u128, u128) {
         (2 * u128::from(self.chain.next_base_fee()) + TIP, TIP)
     }
 

@@ -13,6 +13,7 @@ mod settle;
 mod status;
 #[cfg(test)]
 mod tests;
+mod vault;
 
 pub use proof::{Anchor, Delivery, checkpoint_call, deliver_call};
 pub use relayer::{Relayer, RelayerParts, Settings};

@@ -5,7 +5,8 @@ use crate::{
     desk::{Desk, End, Job},
     proof::{checkpoint_call, deliver_call, refund_call, refund_tokens_call, register_call},
     queue::{Queue, SCAN_MAX, pause},
-    settle::Settling,
+    settle::{Next, Settling},
+    vault::Probe,
 };
 use alloy::{
     primitives::{B256, Bytes, U256},
@@ -34,6 +35,8 @@ const BACKLOG_PART: u64 = 2;
 const BACKLOG_PART_BESIDE_LIVE: u64 = 8;
 /// Refunds tried out in one round.
 const REFUNDS: usize = 64;
+/// Gas of the settlements that are tried out in one round of a rollup.
+const TRIED_GAS: u64 = 100_000_000;
 /// Attempts to pay back; anyone may go on.
 const REFUND_ATTEMPTS_MAX: u32 = 3;
 /// Gas that a recipient gets at the most, where it fails with what its message states.
@@ -222,17 +225,7 @@ impl Side {
         }
         self.refund(parts, delay)?;
         self.settling.scan(now, &*parts.hub, delay)?;
-        let room = WINDOW.saturating_sub(self.desk.len());
-        let (settlements, unseen) = self.settling.due(now, &*parts.hub, &*self.chain, anchor.as_ref(), room)?;
-        blind |= unseen;
-        for (leg, call) in settlements {
-            if !self.pays(call.gas)? {
-                break;
-            }
-            if self.desk.send(now, Job::Settle(leg.0, leg.1), &call) {
-                self.settling.sent(leg);
-            }
-        }
+        blind |= self.settle(parts, anchor.as_ref())?;
         if blind {
             self.nudge()?;
         } else {
@@ -240,6 +233,34 @@ impl Side {
         }
         for (job, end) in self.desk.flush(now) {
             self.ended(job, end)?;
+        }
+        Ok(blind)
+    }
+
+    /// Brings decided and released legs further; whether some wait for the rollup to see more of the hub.
+    fn settle(&mut self, parts: &RelayerParts, anchor: Option<&Anchor>) -> Result<bool, Failed> {
+        let (mut blind, mut tried) = (false, 0u64);
+        let probe = Probe { from: self.desk.address(), at: self.desk.secret_address(), fees: self.desk.fees() };
+        for leg in self.settling.due(self.now, WINDOW.saturating_sub(self.desk.len())) {
+            let attempt = match self.settling.next(&*parts.hub, &*self.chain, anchor, leg)? {
+                Next::Nothing => continue,
+                Next::Blind => {
+                    blind = true;
+                    continue;
+                }
+                Next::Try(attempt) => attempt,
+            };
+            let trial = attempt.call.trial();
+            tried = tried.saturating_add(trial.gas);
+            if tried > TRIED_GAS || !self.pays(trial.gas)? {
+                break;
+            }
+            let Some(number) = anchor.map(|anchor| anchor.number) else { break };
+            let after = probe.try_out(&*self.chain, number, &trial, (&attempt.bundle, leg.1))?;
+            let Some(call) = self.settling.judge(self.now, leg, attempt, after) else { continue };
+            if self.desk.send(self.now, Job::Settle(leg.0, leg.1), &call.delivery()) {
+                self.settling.sent(leg, call.items);
+            }
         }
         Ok(blind)
     }

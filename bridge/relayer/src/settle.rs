@@ -3,19 +3,18 @@
 use crate::{
     Anchor, Delivery, Failed, Hub,
     desk::End,
-    proof::{self, Room},
     queue::pause,
+    vault::{MOVE_GAS, Room, VaultCall, Verdict, vault_state},
 };
-use alloy_primitives::{B256, U256, keccak256};
+use alloy_primitives::B256;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 use switchyard_bridge_contracts::Prepare;
 use switchyard_bridge_core::{
     BundleRecord, BundleState, BundleStatus, Checkpoint, HubBundle, HubLeaf, LegState, LegStatus, VaultState,
-    predeploys,
 };
 use switchyard_primitives::RollupId;
 use switchyard_rollup_core::evm::{EvmChain, ExecutedBlock};
@@ -24,8 +23,10 @@ use switchyard_rollup_core::evm::{EvmChain, ExecutedBlock};
 const SCAN_MAX: u64 = 4096;
 /// Legs that wait here; decisions above wait in the accumulator.
 const WAITING_MAX: usize = 65_536;
-/// Attempts to carry out items that fail; anyone may go on.
-const ATTEMPTS_MAX: u32 = 3;
+/// Looks in a row at a settled leg of which nothing goes through, each after a longer pause; anyone may go on.
+const LOOKS_MAX: u32 = 6;
+/// Gas that an item is given at the most, where it needs more than it is promised.
+const RAISED_GAS_MAX: u64 = 5_000_000;
 
 /// A bundle whose legs are in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,24 +35,6 @@ pub struct OnHub {
     pub bundle: HubBundle,
     /// What the log has of it.
     pub record: BundleRecord,
-}
-
-/// A leg's state in its rollup's vault, after the newest block.
-pub(crate) fn vault_state(chain: &dyn EvmChain, rollup: RollupId, id: &B256, leg: u8) -> Result<VaultState, Failed> {
-    // `states`, the contract's first variable: a mapping of mappings to `status u8, held u16`, packed from the right.
-    let of_bundle = keccak256([id.as_slice(), B256::ZERO.as_slice()].concat());
-    let slot = keccak256([B256::from(U256::from(leg)), of_bundle].concat());
-    let number = chain.head().header.number;
-    let word = chain.storage(number, predeploys::ATOMIC_VAULT, slot);
-    let [low, ..] = *word.map_err(|source| Failed::Rollup { rollup, source })?.as_limbs();
-    let held = u16::try_from((low >> 8) & 0xffff).unwrap_or(0);
-    let state = match low & 0xff {
-        0 => LegState::None,
-        1 => LegState::Prepared,
-        2 => LegState::Committed,
-        _ => LegState::Aborted,
-    };
-    Ok(VaultState { state, held })
 }
 
 /// How far a bundle whose legs are in the log has come, with its legs on the rollups that run here.
@@ -92,7 +75,9 @@ pub fn settlement(
             && let Some(anchor) = Anchor::newest(hub, &**chain)?
             && waiting.learn(hub, &**chain, leg.rollup, (leaf, index))?
         {
-            calls.extend(waiting.call(hub, (&**chain, leg.rollup), leaf, vault, &anchor)?);
+            let call = waiting.call(hub, (&**chain, leg.rollup), leaf, vault, &anchor)?;
+            let is_settle = vault.state == LegState::Prepared;
+            calls.extend(call.filter(|call| is_settle || call.items != 0).map(|call| call.delivery()));
         }
     }
     Ok(Some(calls))
@@ -147,15 +132,6 @@ fn told_by(hub: &dyn Hub, rollup: RollupId, leaf: u64) -> Result<Option<Checkpoi
     Ok(None)
 }
 
-/// What the hub says of a leg.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Verdict {
-    /// Its bundle is decided, in the block of this height.
-    Decided { committed: bool, height: u64 },
-    /// It was prepared outside its bundle.
-    Released,
-}
-
 /// A leg that is decided or released.
 #[derive(Clone, Debug)]
 struct Waiting {
@@ -167,15 +143,31 @@ struct Waiting {
     verdict: Verdict,
     /// Of the hub block that holds the leg.
     included: u64,
-    attempts: u32,
-    is_sent: bool,
+    /// The items of what is under way.
+    sent: Option<u16>,
+    /// Items that a transaction of this relayer's has carried out, or has failed to.
+    executed: u16,
+    /// Items that were looked at in this turn: the others come first.
+    seen: u16,
+    /// Looks and transactions since the last one that has changed something.
+    in_vain: u32,
     not_before: Option<Instant>,
 }
 
 impl Waiting {
     fn released(bundle: B256, included: u64) -> Self {
-        let verdict = Verdict::Released;
-        Self { bundle, tx: None, terms: None, verdict, included, attempts: 0, is_sent: false, not_before: None }
+        Self {
+            bundle,
+            tx: None,
+            terms: None,
+            verdict: Verdict::Released,
+            included,
+            sent: None,
+            executed: 0,
+            seen: 0,
+            in_vain: 0,
+            not_before: None,
+        }
     }
 
     fn decided(OnHub { bundle, record }: &OnHub, leg: u8, committed: bool, height: u64) -> Self {
@@ -194,20 +186,42 @@ impl Waiting {
 
     /// What brings the leg further; none where nothing does, its terms are not known, or the anchor has not seen the decision.
     fn call(
-        &self,
+        &mut self,
         hub: &dyn Hub,
         (chain, rollup): (&dyn EvmChain, RollupId),
         leaf: u64,
         vault: VaultState,
         anchor: &Anchor,
-    ) -> Result<Option<Delivery>, Failed> {
+    ) -> Result<Option<VaultCall>, Failed> {
+        let room = Room { items: self.turn(vault), each: self.raised_gas(), block_gas: chain.head().header.gas_limit };
         let Some(terms) = &self.terms else { return Ok(None) };
-        let room = Room { items: vault.held, block_gas: chain.head().header.gas_limit };
         match vault.state {
-            LegState::Prepared => proof::settle_call(hub, rollup, terms, self.verdict, room, leaf, anchor),
-            LegState::Committed | LegState::Aborted => Ok(proof::retry_call(rollup, terms, room)),
+            LegState::Prepared => VaultCall::settle(hub, rollup, terms, self.verdict, leaf, anchor, room),
+            LegState::Committed | LegState::Aborted => Ok(Some(VaultCall::retry(rollup, terms, room))),
             LegState::None => Ok(None),
         }
+    }
+
+    /// The items whose turn it is. Where `settle` was in vain, it goes without any: they can be carried out later.
+    fn turn(&mut self, vault: VaultState) -> u16 {
+        if vault.state == LegState::Prepared && self.in_vain > 0 {
+            return 0;
+        }
+        if vault.held & !self.seen == 0 {
+            self.seen = 0;
+        }
+        vault.held & !self.seen
+    }
+
+    /// Gas for each item, where that is more than it is promised.
+    fn raised_gas(&self) -> u64 {
+        if self.in_vain == 0 { 0 } else { (MOVE_GAS << self.in_vain.min(8)).min(RAISED_GAS_MAX) }
+    }
+
+    /// A look or a transaction has changed nothing: the next one waits.
+    fn was_in_vain(&mut self, now: Instant) {
+        self.not_before = now.checked_add(pause(self.in_vain));
+        self.in_vain = self.in_vain.saturating_add(1);
     }
 
     /// Whether there is nothing more to do for a leg in this state, on a rollup that has come so far.
@@ -216,13 +230,34 @@ impl Waiting {
             // Not prepared, and not executed either.
             LegState::None => hub_height >= self.included,
             LegState::Prepared => false,
-            LegState::Committed | LegState::Aborted => vault.held == 0 || self.attempts >= ATTEMPTS_MAX,
+            LegState::Committed | LegState::Aborted => vault.held == 0 || self.is_hopeless(vault),
         }
+    }
+
+    /// Whether the relayer leaves what is held to others: an item has failed that went through in the simulation, or too many looks
+    /// were in vain.
+    fn is_hopeless(&self, vault: VaultState) -> bool {
+        vault.held & self.executed != 0 || self.in_vain >= LOOKS_MAX
     }
 }
 
-/// A leg, and the call that brings it further.
-type Due = ((u64, u8), Delivery);
+/// What is to be done next for a leg.
+pub(crate) enum Next {
+    /// Nothing, now or ever.
+    Nothing,
+    /// It waits for the rollup to see more of the hub.
+    Blind,
+    /// To try out a call.
+    Try(Attempt),
+}
+
+/// A call to be tried out.
+pub(crate) struct Attempt {
+    pub(crate) bundle: B256,
+    /// The leg before it.
+    pub(crate) before: VaultState,
+    pub(crate) call: VaultCall,
+}
 
 /// Decided legs of one rollup that are not settled there. A leg is named by its decision's leaf and its index.
 pub(crate) struct Settling {
@@ -272,66 +307,86 @@ impl Settling {
         })
     }
 
-    /// Up to `limit` calls that are due, half of them for the newest decisions, and whether some wait for the rollup to see more
-    /// of the hub. What is over is forgotten.
-    pub(crate) fn due(
+    /// Up to `limit` legs that are due, by turns of the newest decisions and of the oldest.
+    pub(crate) fn due(&self, now: Instant, limit: usize) -> Vec<(u64, u8)> {
+        let is_due = |waiting: &Waiting| waiting.sent.is_none() && waiting.not_before.is_none_or(|at| at <= now);
+        let due = self.waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(leg, _)| *leg);
+        let mut due: VecDeque<(u64, u8)> = due.collect();
+        let next = |turn: usize| if turn.is_multiple_of(2) { due.pop_back() } else { due.pop_front() };
+        (0..limit).map_while(next).collect()
+    }
+
+    /// What is to be done for a leg. One that is over is forgotten.
+    pub(crate) fn next(
         &mut self,
-        now: Instant,
         hub: &dyn Hub,
         chain: &dyn EvmChain,
         anchor: Option<&Anchor>,
-        limit: usize,
-    ) -> Result<(Vec<Due>, bool), Failed> {
-        let hub_height = chain.head().hub_height;
-        let is_due = |waiting: &Waiting| !waiting.is_sent && waiting.not_before.is_none_or(|at| at <= now);
-        let due = self.waiting.iter().filter(|(_, waiting)| is_due(waiting)).map(|(leg, _)| *leg);
-        let due: Vec<(u64, u8)> = due.collect();
-        let (old, new) = due.split_at(due.len() / 2);
-        let mut chosen: Vec<(u64, u8)> = new.iter().rev().take(limit - limit / 2).copied().collect();
-        chosen.extend(old.iter().take(limit - chosen.len()));
-        chosen.extend(new.iter().rev().skip(limit - limit / 2).take(limit - chosen.len()));
-        let (mut calls, mut blind) = (Vec::new(), false);
-        for (leaf, leg) in chosen {
-            let Some(waiting) = self.waiting.get_mut(&(leaf, leg)) else { continue };
-            let vault = vault_state(chain, self.rollup, &waiting.bundle, leg)?;
-            let is_there = vault.state != LegState::None;
-            // Of what was prepared before this node's state began nothing is known here: that is another relayer's.
-            if waiting.is_over(vault, hub_height) || is_there && !waiting.learn(hub, chain, self.rollup, (leaf, leg))? {
-                self.waiting.remove(&(leaf, leg));
-                continue;
+        (leaf, leg): (u64, u8),
+    ) -> Result<Next, Failed> {
+        let Some(waiting) = self.waiting.get_mut(&(leaf, leg)) else { return Ok(Next::Nothing) };
+        let vault = vault_state(chain, self.rollup, &waiting.bundle, leg)?;
+        let is_there = vault.state != LegState::None;
+        // Of what was prepared before this node's state began nothing is known here: that is another relayer's.
+        if waiting.is_over(vault, chain.head().hub_height)
+            || is_there && !waiting.learn(hub, chain, self.rollup, (leaf, leg))?
+        {
+            if is_there && vault.held != 0 {
+                let (rollup, bundle, held) = (self.rollup, waiting.bundle, vault.held);
+                tracing::warn!(%rollup, %bundle, leg, held, "items of a leg fail or are not known here: the relayer leaves them to others");
             }
-            let call = anchor.map(|anchor| waiting.call(hub, (chain, self.rollup), leaf, vault, anchor)).transpose()?;
-            match call.flatten() {
-                Some(call) => calls.push(((leaf, leg), call)),
-                None => blind = true,
-            }
+            self.waiting.remove(&(leaf, leg));
+            return Ok(Next::Nothing);
         }
-        Ok((calls, blind))
+        let Some(anchor) = anchor else { return Ok(Next::Blind) };
+        let call = waiting.call(hub, (chain, self.rollup), leaf, vault, anchor)?;
+        Ok(call.map_or(Next::Blind, |call| Next::Try(Attempt { bundle: waiting.bundle, before: vault, call })))
     }
 
-    /// A call was sent: nothing is sent for the leg until it is decided.
-    pub(crate) fn sent(&mut self, leg: (u64, u8)) {
+    /// What is to be sent, after a call was tried out that leaves the leg so, or reverts: `settle` in any case where it goes through,
+    /// with the items that do; `retry` where items do.
+    pub(crate) fn judge(
+        &mut self,
+        now: Instant,
+        leg: (u64, u8),
+        attempt: Attempt,
+        after: Option<VaultState>,
+    ) -> Option<VaultCall> {
+        let waiting = self.waiting.get_mut(&leg)?;
+        let Attempt { before, mut call, .. } = attempt;
+        waiting.seen |= call.items;
+        let done = after.map_or(0, |after| call.items & !after.held);
+        if after.is_none() || before.state != LegState::Prepared && done == 0 {
+            let (rollup, bundle, attempts) = (self.rollup, waiting.bundle, waiting.in_vain + 1);
+            tracing::warn!(%rollup, %bundle, leg = leg.1, attempts, "nothing brings a leg further: the relayer will look again");
+            waiting.was_in_vain(now);
+            return None;
+        }
+        call.only(done);
+        Some(call)
+    }
+
+    /// A call with these items was sent: nothing else is sent for the leg until it is decided.
+    pub(crate) fn sent(&mut self, leg: (u64, u8), items: u16) {
         if let Some(waiting) = self.waiting.get_mut(&leg) {
-            waiting.attempts += 1;
-            waiting.is_sent = true;
+            waiting.sent = Some(items);
         }
     }
 
     /// What was sent has ended. What cannot be in a block is given up: what brings it further will be as large then.
     pub(crate) fn ended(&mut self, now: Instant, leg: (u64, u8), end: End) {
-        if end == End::Refused {
-            self.waiting.remove(&leg);
-        } else if let Some(waiting) = self.waiting.get_mut(&leg) {
-            let pause = match end {
-                End::Done => None,
-                End::Failed => Some(pause(waiting.attempts.saturating_sub(1))),
-                End::Unsent | End::Refused => {
-                    waiting.attempts = waiting.attempts.saturating_sub(1);
-                    None
-                }
-            };
-            waiting.is_sent = false;
-            waiting.not_before = pause.and_then(|pause| now.checked_add(pause));
+        let Some(waiting) = self.waiting.get_mut(&leg) else { return };
+        let items = waiting.sent.take().unwrap_or_default();
+        match end {
+            End::Done => {
+                waiting.executed |= items;
+                waiting.in_vain = 0;
+            }
+            End::Failed => waiting.was_in_vain(now),
+            End::Unsent => {}
+            End::Refused => {
+                self.waiting.remove(&leg);
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use alloy::{
     signers::{SignerSync as _, local::PrivateKeySigner},
     sol_types::SolCall as _,
 };
-use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256, address, hex, keccak256};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
@@ -41,6 +41,20 @@ const ETHER: u128 = 1_000_000_000_000_000_000;
 const WALLET: Address = address!("00000000000000000000000000000000000000aa");
 const WALLET_CODE: &str = "0x365f5f375f5f365f347353590000000000000000000000000000000000065af115602557005b5f5ffd";
 
+/// Participants of bundles, which always prepare. At the end this one burns all that it is given,
+const BURNS: Address = Address::repeat_byte(0xbb);
+/// this one writes six slots,
+const WRITES: Address = Address::repeat_byte(0xbc);
+/// and this one burns in blocks of odd numbers only.
+const BURNS_IF_ODD: Address = Address::repeat_byte(0xbd);
+
+/// Of a participant whose `commit` and `abort` are the code `end`.
+fn participant(end: &str) -> String {
+    let prepare = hex::encode(&keccak256("prepare(bytes32,uint8,uint8,address,bytes)")[..4]);
+    let at = 14 + end.len() / 2;
+    format!("0x5f3560e01c63{prepare}1460{at:02x}57{end}5b63{prepare}60e01b5f5260205ff3")
+}
+
 fn key(i: u8) -> PrivateKeySigner {
     PrivateKeySigner::from_slice(&[i; 32]).unwrap()
 }
@@ -60,7 +74,12 @@ fn genesis(of: (RollupId, u64), other: (RollupId, u64)) -> Value {
     for rich in [user(), key(2), key(3)] {
         alloc.insert(rich.address().to_string(), json!({ "balance": U256::from(1_000 * ETHER) }));
     }
-    alloc.insert(WALLET.to_string(), json!({ "balance": "0x0", "code": WALLET_CODE }));
+    let slots: String = (1..=6).map(|slot| format!("600160{slot:02x}55")).collect();
+    let burns_if_odd = "43600116601657005bfe".to_string();
+    let codes = [(WALLET, WALLET_CODE.to_string()), (BURNS, participant("fe")), (WRITES, participant(&(slots + "00")))];
+    for (address, code) in codes.into_iter().chain([(BURNS_IF_ODD, participant(&burns_if_odd))]) {
+        alloc.insert(address.to_string(), json!({ "balance": "0x0", "code": code }));
+    }
     json!({
         "config": {
             "chainId": of.1, "homesteadBlock": 0, "eip150Block": 0, "eip155Block": 0, "eip158Block": 0,

@@ -1,12 +1,12 @@
 //! Legs of bundles: whoever has called the vault, its decision reaches it.
 
 use super::*;
-use crate::settle::vault_state;
+use crate::vault::vault_state;
+use std::time::Duration;
 use switchyard_bridge_contracts::Prepare;
 use switchyard_bridge_core::{
-    BundleRecord, BundleState, HubBundle, Leg, LegRecord, LegState, Move, MoveKind, VaultState,
+    BundleRecord, BundleState, Call, HubBundle, Leg, LegRecord, LegState, Move, MoveKind, VaultState,
 };
-use switchyard_primitives::keccak256;
 
 const TO: Address = Address::repeat_byte(0xd1);
 const REFUND: Address = Address::repeat_byte(0xd2);
@@ -122,4 +122,86 @@ fn a_leg_that_no_transaction_can_carry_holds_up_no_other() {
     assert_eq!(small, LegState::Committed, "the older one");
     assert_eq!(large, LegState::Prepared);
     assert_eq!(*network.pool.refused.lock(), 1, "what was refused for its length is not offered again");
+}
+
+/// A leg of calls of one participant, with so much gas for each, that was prepared alone and is released.
+fn alone(network: &mut Network, participant: Address, gas: &[u64]) -> Prepare {
+    let call = |gas_limit: &u64| Call { participant, gas_limit: *gas_limit, data: Bytes::new() };
+    let signer = user().address();
+    let leg = Leg { rollup: A.0, signer, moves: Vec::new(), calls: gas.iter().map(call).collect() };
+    let terms = Prepare::all(500, B256::repeat_byte(9), vec![leg.clone(), Leg { rollup: B.0, ..leg }]).remove(0);
+    network.submit(predeploys::ATOMIC_VAULT, 0, terms.calldata());
+    network.block();
+    assert_eq!(state(network, &terms).state, LegState::Prepared);
+    // Certified.
+    network.block();
+    network.leaves.push(HubLeaf::Release { bundle: terms.bundle.id(), rollup: A.0, leg: terms.index });
+    network.block();
+    // Makes a block that has seen it.
+    network.submit(TO, 0, Bytes::new());
+    network.block();
+    terms
+}
+
+/// How many calls of the vault the relayer has paid for, and their gas.
+fn paid(network: &Network) -> (usize, u64) {
+    let chain = &network.a.reader;
+    let (mut count, mut sum) = (0, 0);
+    for number in 1..=chain.head().header.number {
+        let block = chain.block_by_number(number).unwrap().unwrap();
+        let mut before = 0;
+        for ((tx, sender), receipt) in block.transactions.iter().zip(&block.senders).zip(&block.receipts) {
+            let used = receipt.cumulative_gas_used() - before;
+            before = receipt.cumulative_gas_used();
+            if *sender == key(2).address() && tx.kind() == TxKind::Call(predeploys::ATOMIC_VAULT) {
+                (count, sum) = (count + 1, sum + used);
+            }
+        }
+    }
+    (count, sum)
+}
+
+/// Rounds with a block after each, as far apart as the longest pause is.
+fn work(network: &mut Network, rounds: u32) {
+    let (mut relayer, begin) = (network.relayer(0), Instant::now());
+    for round in 0..rounds {
+        relayer.round(begin + Duration::from_secs(700) * round);
+        network.block();
+    }
+}
+
+#[test]
+fn a_participant_that_burns_gas_costs_the_relayer_one_settle_without_it() {
+    let mut network = Network::new();
+    // More in sum than a block has.
+    let terms = alone(&mut network, BURNS, &[4_800_000, 4_800_000]);
+    work(&mut network, 12);
+    assert_eq!(state(&network, &terms), VaultState { state: LegState::Aborted, held: 0b11 });
+    let (count, gas) = paid(&network);
+    assert_eq!(count, 1);
+    assert!(gas < 200_000, "{gas} gas");
+}
+
+#[test]
+fn an_item_that_needs_more_than_its_leg_states_is_carried_out_with_more() {
+    let mut network = Network::new();
+    let terms = alone(&mut network, WRITES, &[50_000]);
+    work(&mut network, 12);
+    assert_eq!(state(&network, &terms), VaultState { state: LegState::Aborted, held: 0 });
+    assert_eq!(paid(&network).0, 2, "it is settled without the item, which follows");
+}
+
+#[test]
+fn an_item_that_fails_although_it_went_through_in_the_simulation_is_not_sent_again() {
+    let mut network = Network::new();
+    let terms = alone(&mut network, BURNS_IF_ODD, &[1_000_000, 1_000_000]);
+    while network.a.reader.head().header.number % 2 == 1 {
+        network.submit(TO, 0, Bytes::new());
+        network.block();
+    }
+    work(&mut network, 12);
+    assert_eq!(state(&network, &terms), VaultState { state: LegState::Aborted, held: 0b11 });
+    let (count, gas) = paid(&network);
+    assert_eq!(count, 1);
+    assert!(gas > 2_000_000, "{gas} gas: it was tried");
 }

@@ -290,6 +290,26 @@ impl Queue {
     }
 }
 
+/// Pauses between attempts that come to nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pauses {
+    attempts: u32,
+    until: Option<Instant>,
+}
+
+impl Pauses {
+    /// Whether the next attempt is due.
+    pub(crate) fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
+
+    /// Another attempt has come to nothing.
+    pub(crate) fn failed(&mut self, now: Instant) {
+        self.until = now.checked_add(pause(self.attempts));
+        self.attempts = self.attempts.saturating_add(1);
+    }
+}
+
 /// Until the next attempt, after so many earlier ones and another one that have come to nothing.
 pub(crate) fn pause(attempts: u32) -> Duration {
     PAUSE.saturating_mul(1 << attempts.min(16)).min(PAUSE_MAX)

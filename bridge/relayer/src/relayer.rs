@@ -4,7 +4,7 @@ use crate::{
     Anchor, Delivery, Failed, Hub, Registered, Submit,
     desk::{Desk, End, Job},
     proof::{checkpoint_call, deliver_call, refund_call, refund_tokens_call, register_call},
-    queue::{Queue, SCAN_MAX, pause},
+    queue::{Pauses, Queue, SCAN_MAX, pause},
     settle::{Next, Settling},
     vault::Probe,
 };
@@ -88,8 +88,13 @@ struct Side {
     now: Instant,
     desk: Desk,
     queues: BTreeMap<RollupId, Queue>,
+    /// Whether the contracts were found there.
+    has_contracts: bool,
     /// Rollups that are in its list.
     registered: BTreeSet<RollupId>,
+    /// Where entering a rollup into it, or showing it a checkpoint of one, has come to nothing.
+    registering: BTreeMap<RollupId, Pauses>,
+    proving: BTreeMap<RollupId, Pauses>,
     /// Own messages that expired elsewhere.
     refunds: VecDeque<Refund>,
     settling: Settling,
@@ -119,7 +124,10 @@ impl Relayer {
                 now: Instant::now(),
                 desk,
                 queues,
+                has_contracts: false,
                 registered: BTreeSet::new(),
+                registering: BTreeMap::new(),
+                proving: BTreeMap::new(),
                 refunds: VecDeque::new(),
                 settling: Settling::new(*rollup),
                 nudged: None,
@@ -177,6 +185,9 @@ impl Side {
         for (job, end) in self.desk.settle(now)? {
             self.ended(job, end)?;
         }
+        if !self.has_contracts()? {
+            return Ok(false);
+        }
         let (mut calls, mut blind) = (Vec::new(), false);
         let anchor = Anchor::newest(&*parts.hub, &*self.chain)?;
         let mut show = |job, call: Option<Delivery>| match call {
@@ -185,7 +196,8 @@ impl Side {
         };
         let own = self.rollup;
         for other in rollups.iter().filter(|other| other.rollup != own) {
-            if !self.knows(other.rollup)? && !self.desk.has(Job::Register(other.rollup)) {
+            let is_due = self.registering.get(&other.rollup).is_none_or(|pauses| pauses.is_over(now));
+            if !self.knows(other.rollup)? && is_due && !self.desk.has(Job::Register(other.rollup)) {
                 let call = anchor.as_ref().map(|a| register_call(&*parts.hub, self.rollup, other, a)).transpose()?;
                 show(Job::Register(other.rollup), call.flatten());
             }
@@ -201,7 +213,8 @@ impl Side {
             let count = from.storage(certified.checkpoint.number, predeploys::OUTBOX, B256::ZERO).map_err(at_source)?;
             let count = u64::try_from(count).unwrap_or(u64::MAX);
             queue.scan(now, (&**from, &*self.chain), count, SCAN_MAX)?;
-            if queue.needs_proof(now, count) && !self.desk.has(Job::Prove(source.rollup, count)) {
+            let is_due = self.proving.get(&source.rollup).is_none_or(|pauses| pauses.is_over(now));
+            if is_due && queue.needs_proof(now, count) && !self.desk.has(Job::Prove(source.rollup, count)) {
                 let known = self.chain.call(
                     self.chain.head().header.number,
                     view(HubContract::outboxRootsCall {
@@ -265,6 +278,15 @@ impl Side {
         Ok(blind)
     }
 
+    /// Whether this rollup has the contracts: a call of an address without code succeeds and does nothing.
+    fn has_contracts(&mut self) -> Result<bool, Failed> {
+        if !self.has_contracts {
+            let number = self.chain.head().header.number;
+            self.has_contracts = !self.chain.code(number, predeploys::HUB).map_err(self.failed())?.is_empty();
+        }
+        Ok(self.has_contracts)
+    }
+
     /// Whether a rollup is in this one's list.
     fn knows(&mut self, other: RollupId) -> Result<bool, Failed> {
         if self.registered.contains(&other) {
@@ -276,16 +298,29 @@ impl Side {
         let is_known = chain.iter().any(|byte| *byte != 0);
         if is_known {
             self.registered.insert(other);
+            self.registering.remove(&other);
         }
         Ok(is_known)
     }
 
     fn ended(&mut self, job: Job, end: End) -> Result<(), Failed> {
         match job {
-            Job::Prove(source, _) if end != End::Done => {
+            Job::Prove(source, _) if end == End::Done => {
+                self.proving.remove(&source);
+            }
+            Job::Prove(source, _) => {
                 if let Some(queue) = self.queues.get_mut(&source) {
                     queue.proven = None;
                 }
+                if end != End::Unsent {
+                    tracing::warn!(rollup = %self.rollup, %source, "a checkpoint was not taken: the relayer will try again");
+                    self.proving.entry(source).or_default().failed(self.now);
+                }
+            }
+            // One that was executed is looked for in the list, where it may be by somebody else.
+            Job::Register(other) if end != End::Unsent && !self.knows(other)? => {
+                tracing::warn!(rollup = %self.rollup, %other, "a rollup was not entered into the list: the relayer will try again");
+                self.registering.entry(other).or_default().failed(self.now);
             }
             Job::Deliver(source, index) => {
                 if let Some(queue) = self.queues.get_mut(&source) {
@@ -305,7 +340,7 @@ impl Side {
                 };
                 self.refunds.push_back(Refund { index, attempts, not_before: self.now + after });
             }
-            Job::Nudge | Job::Register(_) | Job::Prove(..) => {}
+            Job::Nudge | Job::Register(_) => {}
         }
         Ok(())
     }

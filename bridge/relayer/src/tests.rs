@@ -5,6 +5,7 @@ mod desk;
 mod legs;
 mod live;
 mod refunds;
+mod strangers;
 
 use crate::{Failed, Hub, OnHub, Refusal, Registered, Relayer, RelayerParts, Settings, Submit, queue::settled_bits};
 use alloy::{
@@ -64,11 +65,11 @@ fn user() -> PrivateKeySigner {
     key(1)
 }
 
-fn genesis(of: (RollupId, u64), other: (RollupId, u64)) -> Value {
+fn genesis(of: (RollupId, u64), other: Option<(RollupId, u64)>) -> Value {
     let code = |code: &Bytes| json!({ "balance": "0x0", "nonce": "0x1", "code": code.to_string() });
     let mut alloc: Map<String, Value> =
         prague_system_contracts().iter().map(|(address, c)| (address.to_string(), code(c))).collect();
-    for (address, account) in contracts(of.0, &[other], &[(other.0, ETHER)]) {
+    for (address, account) in other.into_iter().flat_map(|other| contracts(of.0, &[other], &[(other.0, ETHER)])) {
         alloc.insert(address.to_string(), json!(account));
     }
     for rich in [user(), key(2), key(3)] {
@@ -102,7 +103,8 @@ struct Rollup {
 }
 
 impl Rollup {
-    fn new(of: (RollupId, u64), other: (RollupId, u64)) -> Self {
+    /// With the contracts, if they know the `other` one.
+    fn new(of: (RollupId, u64), other: Option<(RollupId, u64)>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let config = EvmConfig { rollup: of.0, genesis: genesis(of, other), sealing: Sealing::HubBlock };
         let (driver, reader) = EvmRollup::open(folder.path(), config).unwrap();
@@ -147,6 +149,8 @@ struct Said {
     counts: Vec<u64>,
     certified: BTreeMap<RollupId, Certified>,
     bundles: BTreeMap<B256, OnHub>,
+    /// A rollup that is not what its leaf says.
+    stranger: Option<Registered>,
     now_ms: u64,
 }
 
@@ -169,7 +173,7 @@ impl Hub for HandHub {
             leaf,
             certified: said.certified.get(&rollup).copied(),
         };
-        (0..).zip([A, B]).map(of).collect()
+        (0..).zip([A, B]).map(of).chain(said.stranger).collect()
     }
 
     fn now_s(&self) -> u64 {
@@ -308,8 +312,8 @@ impl Network {
         Self {
             hub: Arc::new(HandHub(Mutex::new(said))),
             pool: Arc::default(),
-            a: Rollup::new(A, B),
-            b: Rollup::new(B, A),
+            a: Rollup::new(A, Some(B)),
+            b: Rollup::new(B, Some(A)),
             leaves: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ use alloy::{
     signers::local::PrivateKeySigner,
     sol_types::SolCall,
 };
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -148,9 +149,10 @@ impl Relayer {
             let next = if self.round(Instant::now()) { SOON } else { TICK };
             let tip = &mut self.parts.tip;
             runtime.block_on(async {
-                let any = futures::future::select_all(heads.iter_mut().map(|head| Box::pin(head.changed())));
+                let mut any: FuturesUnordered<_> = heads.iter_mut().map(|head| head.changed()).collect();
                 tokio::select! {
-                    _ = any => {}
+                    // None where no rollup runs here.
+                    Some(_) = any.next() => {}
                     _ = tip.changed() => {}
                     () = tokio::time::sleep(next) => {}
                 }

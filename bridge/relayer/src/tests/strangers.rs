@@ -1,6 +1,7 @@
 //! Rollups that are not as others are.
 
 use super::*;
+use std::cell::Cell;
 
 #[test]
 fn nothing_is_sent_to_a_rollup_without_the_contracts() {
@@ -30,4 +31,24 @@ fn what_a_rollup_does_not_take_is_not_sent_again_each_block() {
         network.block();
     }
     assert_eq!(calls, 1, "until the pause is over");
+}
+
+#[test]
+fn a_node_without_rollups_has_a_relayer_that_waits() {
+    let network = Network::new();
+    let (news, tip) = watch::channel(0);
+    // Its closing wakes the relayer at once.
+    drop(news);
+    let relayer = Relayer::new(RelayerParts {
+        hub: network.hub.clone(),
+        chains: BTreeMap::new(),
+        submit: network.pool.clone(),
+        signer: key(2),
+        tip,
+        settings: Settings::default(),
+    });
+    let rounds = Cell::new(0);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    relayer.run(runtime.handle(), || rounds.replace(rounds.get() + 1) == 3);
+    assert_eq!(rounds.get(), 4);
 }

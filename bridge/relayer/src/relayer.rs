@@ -274,7 +274,7 @@ impl Side {
             let after = probe.try_out(&*self.chain, number, &trial, (&attempt.bundle, leg.1))?;
             let Some(call) = self.settling.judge(self.now, leg, attempt, after) else { continue };
             if self.desk.send(self.now, Job::Settle(leg.0, leg.1), &call.delivery()) {
-                self.settling.sent(leg, call.items);
+                self.settling.sent(leg, &call);
             }
         }
         Ok(blind)

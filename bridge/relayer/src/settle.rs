@@ -4,7 +4,7 @@ use crate::{
     Anchor, Delivery, Failed, Hub,
     desk::End,
     queue::pause,
-    vault::{MOVE_GAS, Room, VaultCall, Verdict, vault_state},
+    vault::{ITEMS_GAS, MOVE_GAS, Room, VaultCall, Verdict, vault_state},
 };
 use alloy_primitives::B256;
 use std::{
@@ -143,8 +143,10 @@ struct Waiting {
     verdict: Verdict,
     /// Of the hub block that holds the leg.
     included: u64,
-    /// The items of what is under way.
-    sent: Option<u16>,
+    /// The items of what is under way, and the gas for them.
+    sent: Option<(u16, u64)>,
+    /// Gas for items that is left to be spent.
+    gas_left: u64,
     /// Items that a transaction of this relayer's has carried out, or has failed to.
     executed: u16,
     /// Items that were looked at in this turn: the others come first.
@@ -163,6 +165,7 @@ impl Waiting {
             verdict: Verdict::Released,
             included,
             sent: None,
+            gas_left: ITEMS_GAS,
             executed: 0,
             seen: 0,
             in_vain: 0,
@@ -193,7 +196,8 @@ impl Waiting {
         vault: VaultState,
         anchor: &Anchor,
     ) -> Result<Option<VaultCall>, Failed> {
-        let room = Room { items: self.turn(vault), each: self.raised_gas(), block_gas: chain.head().header.gas_limit };
+        let (items, each, gas) = (self.turn(vault), self.raised_gas(), self.gas_left);
+        let room = Room { items, each, gas, block_gas: chain.head().header.gas_limit };
         let Some(terms) = &self.terms else { return Ok(None) };
         match vault.state {
             LegState::Prepared => VaultCall::settle(hub, rollup, terms, self.verdict, leaf, anchor, room),
@@ -248,7 +252,7 @@ pub(crate) enum Next {
     /// It waits for the rollup to see more of the hub.
     Blind,
     /// To try out a call.
-    Try(Attempt),
+    Try(Box<Attempt>),
 }
 
 /// A call to be tried out.
@@ -340,7 +344,8 @@ impl Settling {
         }
         let Some(anchor) = anchor else { return Ok(Next::Blind) };
         let call = waiting.call(hub, (chain, self.rollup), leaf, vault, anchor)?;
-        Ok(call.map_or(Next::Blind, |call| Next::Try(Attempt { bundle: waiting.bundle, before: vault, call })))
+        let attempt = |call| Next::Try(Box::new(Attempt { bundle: waiting.bundle, before: vault, call }));
+        Ok(call.map_or(Next::Blind, attempt))
     }
 
     /// What is to be sent, after a call was tried out that leaves the leg so, or reverts: `settle` in any case where it goes through,
@@ -349,11 +354,11 @@ impl Settling {
         &mut self,
         now: Instant,
         leg: (u64, u8),
-        attempt: Attempt,
+        attempt: Box<Attempt>,
         after: Option<VaultState>,
     ) -> Option<VaultCall> {
         let waiting = self.waiting.get_mut(&leg)?;
-        let Attempt { before, mut call, .. } = attempt;
+        let Attempt { before, mut call, .. } = *attempt;
         waiting.seen |= call.items;
         let done = after.map_or(0, |after| call.items & !after.held);
         if after.is_none() || before.state != LegState::Prepared && done == 0 {
@@ -366,17 +371,20 @@ impl Settling {
         Some(call)
     }
 
-    /// A call with these items was sent: nothing else is sent for the leg until it is decided.
-    pub(crate) fn sent(&mut self, leg: (u64, u8), items: u16) {
+    /// A call was sent: nothing else is sent for the leg until it is decided.
+    pub(crate) fn sent(&mut self, leg: (u64, u8), call: &VaultCall) {
         if let Some(waiting) = self.waiting.get_mut(&leg) {
-            waiting.sent = Some(items);
+            waiting.sent = Some((call.items, call.items_gas()));
         }
     }
 
     /// What was sent has ended. What cannot be in a block is given up: what brings it further will be as large then.
     pub(crate) fn ended(&mut self, now: Instant, leg: (u64, u8), end: End) {
         let Some(waiting) = self.waiting.get_mut(&leg) else { return };
-        let items = waiting.sent.take().unwrap_or_default();
+        let (items, gas) = waiting.sent.take().unwrap_or_default();
+        if matches!(end, End::Done | End::Failed) {
+            waiting.gas_left = waiting.gas_left.saturating_sub(gas);
+        }
         match end {
             End::Done => {
                 waiting.executed |= items;

@@ -44,6 +44,8 @@ const WALLET_CODE: &str = "0x365f5f375f5f365f34735359000000000000000000000000000
 
 /// Participants of bundles, which always prepare. At the end this one burns all that it is given,
 const BURNS: Address = Address::repeat_byte(0xbb);
+/// this one burns all but 100,000 of it and succeeds,
+const WASTES: Address = Address::repeat_byte(0xbe);
 /// this one writes six slots,
 const WRITES: Address = Address::repeat_byte(0xbc);
 /// and this one burns in blocks of odd numbers only.
@@ -75,9 +77,16 @@ fn genesis(of: (RollupId, u64), other: Option<(RollupId, u64)>) -> Value {
     for rich in [user(), key(2), key(3)] {
         alloc.insert(rich.address().to_string(), json!({ "balance": U256::from(1_000 * ETHER) }));
     }
+    // JUMPDEST at 0x0e; JUMPI(0x0e, GAS > 100000); STOP.
+    let wastes = "5b5a620186a010600e5700";
     let slots: String = (1..=6).map(|slot| format!("600160{slot:02x}55")).collect();
     let burns_if_odd = "43600116601657005bfe".to_string();
-    let codes = [(WALLET, WALLET_CODE.to_string()), (BURNS, participant("fe")), (WRITES, participant(&(slots + "00")))];
+    let codes = [
+        (WALLET, WALLET_CODE.to_string()),
+        (BURNS, participant("fe")),
+        (WRITES, participant(&(slots + "00"))),
+        (WASTES, participant(wastes)),
+    ];
     for (address, code) in codes.into_iter().chain([(BURNS_IF_ODD, participant(&burns_if_odd))]) {
         alloc.insert(address.to_string(), json!({ "balance": "0x0", "code": code }));
     }

@@ -23,8 +23,8 @@ const SETTLE_GAS: u64 = 120_000;
 pub(crate) const MOVE_GAS: u64 = 200_000;
 /// What it takes to give an item its gas. EIP-150 keeps back a 64th besides.
 const ITEM_GAS: u64 = 20_000;
-/// Gas that one transaction spends on items at the most, and less where a block has less; what is left over is for another.
-const ITEMS_GAS: u64 = 10_000_000;
+/// Gas that the relayer spends on the items of one leg at the most; anyone may go on. One transaction spends less where a block has less.
+pub(crate) const ITEMS_GAS: u64 = 10_000_000;
 
 /// A leg's state in its rollup's vault, after the newest block.
 pub(crate) fn vault_state(chain: &dyn EvmChain, rollup: RollupId, id: &B256, leg: u8) -> Result<VaultState, Failed> {
@@ -63,6 +63,8 @@ pub(crate) struct Room {
     pub(crate) items: u16,
     /// Gas for each of them, where it is more than they are promised; `settle` gives no more.
     pub(crate) each: u64,
+    /// Gas for all of them.
+    pub(crate) gas: u64,
     /// Gas limit of the rollup's blocks.
     pub(crate) block_gas: u64,
 }
@@ -130,7 +132,7 @@ impl VaultCall {
     fn with_room(mut self, room: Room) -> Self {
         let other_gas = self.other_gas() + calldata_gas(&self.data());
         // A sixteenth is left for what is rounded here.
-        let most = (room.block_gas - room.block_gas / 16).saturating_sub(other_gas).min(ITEMS_GAS);
+        let most = (room.block_gas - room.block_gas / 16).saturating_sub(other_gas).min(room.gas);
         let (mut items, mut gas) = (0u16, 0u64);
         for (item, cost) in self.costs.iter().enumerate().filter(|(item, _)| room.items >> item & 1 == 1) {
             if gas.saturating_add(*cost) <= most {
@@ -166,11 +168,15 @@ impl VaultCall {
         }
     }
 
+    /// Gas of the items.
+    pub(crate) fn items_gas(&self) -> u64 {
+        let items = self.costs.iter().enumerate().filter(|(item, _)| self.items >> item & 1 == 1);
+        items.fold(0, |gas, (_, cost)| gas.saturating_add(*cost))
+    }
+
     /// The call as anyone can send it.
     pub(crate) fn delivery(&self) -> Delivery {
-        let items = self.costs.iter().enumerate().filter(|(item, _)| self.items >> item & 1 == 1);
-        let gas = items.fold(self.other_gas(), |gas, (_, cost)| gas.saturating_add(*cost));
-        call(self.rollup, ATOMIC_VAULT, self.data(), gas)
+        call(self.rollup, ATOMIC_VAULT, self.data(), self.other_gas().saturating_add(self.items_gas()))
     }
 
     /// The call to be tried out on the state after the anchor's block. There that block is not an earlier one yet, which a proof

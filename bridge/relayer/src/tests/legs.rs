@@ -1,7 +1,7 @@
 //! Legs of bundles: whoever has called the vault, its decision reaches it.
 
 use super::*;
-use crate::vault::vault_state;
+use crate::vault::{ITEMS_GAS, vault_state};
 use std::time::Duration;
 use switchyard_bridge_contracts::Prepare;
 use switchyard_bridge_core::{
@@ -180,6 +180,18 @@ fn a_participant_that_burns_gas_costs_the_relayer_one_settle_without_it() {
     let (count, gas) = paid(&network);
     assert_eq!(count, 1);
     assert!(gas < 200_000, "{gas} gas");
+}
+
+#[test]
+fn what_a_leg_costs_the_relayer_has_a_bound_though_all_of_it_succeeds() {
+    let mut network = Network::new();
+    let terms = alone(&mut network, WASTES, &[1_500_000; 12]);
+    work(&mut network, 16);
+    let VaultState { state, held } = state(&network, &terms);
+    assert_eq!((state, held.count_ones()), (LegState::Aborted, 6));
+    let (count, gas) = paid(&network);
+    assert_eq!(count, 2, "a block has room for three items");
+    assert!(gas < ITEMS_GAS, "{gas} gas");
 }
 
 #[test]

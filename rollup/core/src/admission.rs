@@ -290,7 +290,12 @@ pub trait Admission: Send + Sync + 'static {
     /// Base fee of the next block in wei; cheap.
     fn base_fee(&self) -> u64;
 
+    /// Gas of a block; cheap.
+    fn block_gas_limit(&self) -> u64;
+
     /// Sum of the gas limits that a leader puts into the next segment at the most; cheap. What one rollup block holds, or
     /// nothing while, at the executed head, enough waits for its block already. Derivation does not rely on it.
-    fn segment_gas_limit(&self) -> u64;
+    fn segment_gas_limit(&self) -> u64 {
+        self.block_gas_limit()
+    }
 }

@@ -37,6 +37,10 @@ impl Admission for EvmReader {
         self.chain.next_base_fee()
     }
 
+    fn block_gas_limit(&self) -> u64 {
+        self.chain.gas_limit()
+    }
+
     fn segment_gas_limit(&self) -> u64 {
         if self.chain.has_room() { self.chain.gas_limit() } else { 0 }
     }

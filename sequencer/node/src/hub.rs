@@ -373,7 +373,7 @@ impl Admission for SystemAdmission {
         0
     }
 
-    fn segment_gas_limit(&self) -> u64 {
+    fn block_gas_limit(&self) -> u64 {
         u64::MAX
     }
 }

@@ -139,7 +139,7 @@ impl Admission for Chain {
         *self.base_fee.lock()
     }
 
-    fn segment_gas_limit(&self) -> u64 {
+    fn block_gas_limit(&self) -> u64 {
         self.gas_limit.lock().unwrap_or(u64::MAX)
     }
 }

@@ -194,7 +194,7 @@ impl Admission for Numbered {
     fn base_fee(&self) -> u64 {
         7
     }
-    fn segment_gas_limit(&self) -> u64 {
+    fn block_gas_limit(&self) -> u64 {
         u64::MAX
     }
 }

@@ -65,7 +65,7 @@ impl Admission for Numbered {
         0
     }
 
-    fn segment_gas_limit(&self) -> u64 {
+    fn block_gas_limit(&self) -> u64 {
         self.selections.send_modify(|n| *n += 1);
         if let Some(event) = self.second.lock().take_if(|_| *self.selections.borrow() == 2) {
             event();

@@ -44,7 +44,7 @@ fn follower() -> Arc<Forward> {
 fn bundle() -> Arc<SignedBundle> {
     let leg = |sender: u8| SignedLeg {
         rollup: ROLLUP,
-        leg: B256::with_last_byte(sender),
+        terms: B256::with_last_byte(sender),
         transaction: Bytes::copy_from_slice(&[sender]),
     };
     Arc::new(SignedBundle { deadline: 9, salt: B256::ZERO, legs: vec![leg(1), leg(2)] })

@@ -54,7 +54,7 @@ impl Admission for Gate {
         0
     }
 
-    fn segment_gas_limit(&self) -> u64 {
+    fn block_gas_limit(&self) -> u64 {
         0
     }
 }

@@ -61,7 +61,7 @@ impl Fixture {
         };
         let leg = |rollup: RollupId| {
             let tx = TxKey::of(rollup, b"a leg").hash;
-            LegRecord { rollup, leg: B256::with_last_byte(u8::try_from(rollup.0).unwrap()), tx }
+            LegRecord { rollup, terms: B256::with_last_byte(u8::try_from(rollup.0).unwrap()), tx }
         };
         let record = BundleRecord { deadline: DEADLINE, salt: B256::ZERO, legs: vec![leg(A), leg(B)] };
         let transactions = vec![BridgeRecord::Bundle(record.clone()).encode()];

@@ -14,7 +14,7 @@ async fn without_a_node() -> Client {
 }
 
 fn bundle() -> SignedBundle {
-    let leg = SignedLeg { rollup: ROLLUP, leg: B256::ZERO, transaction: Bytes::from_static(b"leg") };
+    let leg = SignedLeg { rollup: ROLLUP, terms: B256::ZERO, transaction: Bytes::from_static(b"leg") };
     SignedBundle { deadline: 9, salt: B256::ZERO, legs: vec![leg; 2] }
 }
 

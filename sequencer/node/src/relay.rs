@@ -79,7 +79,11 @@ impl Hub for Log {
     }
 
     fn bundle(&self, id: &B256) -> Result<Option<OnHub>, Failed> {
-        let Some(bundle) = bundle_at(&*self.store, id).map_err(failed)? else { return Ok(None) };
+        // The row is as old as the last that has become of the bundle: the state knows its votes besides.
+        let state = self.hub.tip();
+        let known = state.bridge().and_then(|bridge| bridge.bundle(id)).cloned();
+        let known = known.map_or_else(|| bundle_at(&*self.store, id), |bundle| Ok(Some(bundle)));
+        let Some(bundle) = known.map_err(failed)? else { return Ok(None) };
         // Kept beside it: the block may be pruned long before the bundle's deadline.
         let Some(row) = self.store.bridge_record(id).map_err(failed)? else { return Ok(None) };
         let Ok(BridgeRecord::Bundle(record)) = BridgeRecord::decode(&row) else {

@@ -1,9 +1,9 @@
 //! What nobody can get more of than there is for them.
 
 use crate::state::{A, B, after, block_with, certified, checkpoint, follow, network, refusal};
-use std::sync::Arc;
 use switchyard_bridge_core::{
-    BridgeError, BridgeRecord, BridgeState, Bundle, BundleRecord, LegRecord, SystemError, SystemState,
+    BridgeError, BridgeRecord, BridgeState, Bundle, BundleRecord, Certificate, Checkpoint, Draft, LegRecord,
+    SystemError,
 };
 use switchyard_primitives::{B256, Bytes, RollupId, Segment, keccak256};
 
@@ -36,8 +36,9 @@ fn a_block_has_no_more_legs_than_one_certificate_can_vote_on() {
     // The next block has room again.
     let (records, _) = crowd(1);
     assert_eq!(full.draft().add(&records[0]), Err(SystemError::Bridge(known(&records[0]))));
-    assert!(BundleRecord::LEGS_PER_BLOCK <= switchyard_bridge_core::Certificate::VOTES_MAX);
 }
+
+const _: () = assert!(BundleRecord::LEGS_PER_BLOCK <= Certificate::VOTES_MAX);
 
 fn known(record: &Bytes) -> BridgeError {
     match BridgeRecord::decode(record) {
@@ -53,7 +54,7 @@ fn records_that_are_added_together_come_to_the_same_as_one_by_one_or_to_nothing(
     let (mut together, mut single) = (state.draft(), state.draft());
     together.add_all(&records).unwrap();
     records.iter().for_each(|record| single.add(record).unwrap());
-    let rest = |draft: switchyard_bridge_core::Draft| format!("{draft:?}");
+    let rest = |draft: Draft| format!("{draft:?}");
     assert_eq!(rest(together.clone()), rest(single));
     // The last of these is there already: none is added.
     let (more, _) = crowd(6);
@@ -64,10 +65,10 @@ fn records_that_are_added_together_come_to_the_same_as_one_by_one_or_to_nothing(
 
 #[test]
 fn no_number_is_certified_that_a_rollup_cannot_have_come_to() {
-    let state: Arc<SystemState> = after(network(&[1; 4], 3), 1);
+    let state = after(network(&[1; 4], 3), 1);
     let all: &[u8] = &[1, 2, 3, 4];
     let numbered = |number| {
-        let checkpoint = switchyard_bridge_core::Checkpoint { number, ..checkpoint(B, 1, 1) };
+        let checkpoint = Checkpoint { number, ..checkpoint(B, 1, 1) };
         follow(&state, vec![certified(&[(checkpoint, vec![], all)], 4)])
     };
     let most = 2 * BridgeState::BLOCKS_PER_HUB_BLOCK;

@@ -328,7 +328,9 @@ impl Pool {
         slots.values_mut().for_each(|slot| slot.forget_operator(&operator));
         votes.remove(&operator);
         drop(waiting);
-        self.verdicts.lock().values_mut().for_each(|words| drop(words.remove(&operator)));
+        for words in self.verdicts.lock().values_mut() {
+            words.remove(&operator);
+        }
     }
 
     /// Whether an operator is not heard at a height.

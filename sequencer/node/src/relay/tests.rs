@@ -1,17 +1,22 @@
 use super::*;
 use std::{collections::BTreeMap, num::NonZeroU64};
-use switchyard_bridge_core::{BundleState, Founding, LegRecord, SystemState};
+use switchyard_bridge_core::{
+    Attestation, Ballot, BundleState, Certificate, CertifiedCheckpoint, Checkpoint, Founding, LegRecord, Operator,
+    SystemState, Vote, votes_root,
+};
 use switchyard_consensus_core::{
     EpochRules, HubState,
     keys::{bls_public_key, bls_secret_from_entropy},
     stake::Registration,
 };
-use switchyard_primitives::{Block, Header, Segment, TxKey};
+use switchyard_primitives::{Block, Header, Segment, SignerBitmap, TxKey};
 use switchyard_store::MemoryStore;
 
 const A: RollupId = RollupId(1);
 const B: RollupId = RollupId(2);
 const DEADLINE: u64 = 20;
+/// What the validator's key as an operator is made of.
+const OPERATOR: [u8; 32] = [2; 32];
 
 /// A hub of one validator with two rollups that make checkpoints.
 struct Fixture {
@@ -25,7 +30,10 @@ impl Fixture {
         let registration = Registration { bls, stake: 1, address: None, serial: 0 };
         let rules = EpochRules { blocks: NonZeroU64::MAX, seats_per_validator: 1 };
         let hub = HubState::genesis(B256::ZERO, rules, [(B256::ZERO, registration)]).unwrap();
-        let founding = Founding { rollups: [(A, 71), (B, 72)].into(), operators: BTreeMap::new() };
+        let key = bls_public_key(&bls_secret_from_entropy(&OPERATOR).unwrap()).unwrap();
+        let operator = Operator { bls: key, rollups: [A, B].into(), serial: 0, gone_at: None };
+        let founding =
+            Founding { rollups: [(A, 71), (B, 72)].into(), operators: BTreeMap::from([(B256::ZERO, operator)]) };
         let genesis = SystemState::new(hub.with_protocol(3), Arc::new(founding)).unwrap();
         let store = Arc::new(MemoryStore::new(Header::genesis(B256::ZERO, 0, B256::ZERO)));
         let parent = store.tip().1;
@@ -69,6 +77,22 @@ impl Fixture {
         self.finalise(vec![system, segment(A), segment(B)]);
         record
     }
+}
+
+#[test]
+fn a_yes_is_told_as_soon_as_it_is_certified() {
+    let mut hub = Fixture::new();
+    hub.finalise_until(2);
+    let id = hub.include().id();
+    let votes = vec![Vote { bundle: id, leg: 0, ballot: Ballot::Yes }];
+    let checkpoint = Checkpoint { votes_root: votes_root(&votes), ..Checkpoint::none(A, 1, 3) };
+    let secret = bls_secret_from_entropy(&OPERATOR).unwrap();
+    let word = Attestation::sign(B256::ZERO, B256::ZERO, checkpoint, votes.clone(), &secret).unwrap();
+    let entries = vec![CertifiedCheckpoint { checkpoint, votes, signers: SignerBitmap::new(1, [0]) }];
+    let certificate = BridgeRecord::Certificate(Certificate { entries, signature: word.signature }).encode();
+    hub.finalise(vec![Segment { rollup: RollupId::SYSTEM, transactions: vec![certificate] }]);
+    let status = switchyard_relayer::bundle_status(&hub.log, &BTreeMap::new(), id).unwrap().unwrap();
+    assert_eq!(status.legs.iter().map(|leg| leg.voted).collect::<Vec<_>>(), [true, false]);
 }
 
 #[test]

@@ -60,6 +60,32 @@ fn a_no_of_legs_that_no_block_executes_comes_at_once_in_an_empty_block() {
 }
 
 #[test]
+fn a_leg_that_runs_out_of_gas_or_cannot_pay_for_two_votes_no_and_gives_nothing() {
+    let mut rollup = new(Sealing::HubBlock);
+    let ((short, legs), (first, gives), (second, again)) = (bundle([1, 2], 1), bundle([3, 2], 2), bundle([3, 2], 3));
+    // In the middle of the vault's work: a whole `prepare` takes 88,000.
+    let few = tx(0, TxKind::Call(ATOMIC_VAULT), 5, prepare(&short, 0, &legs[0]), 60_000);
+    let out_of_gas = sign(1, few);
+    // Two bundles over the same funds: what the first one gives is not there for the second.
+    let all = rollup.reader.account(0, wallet(3).address()).unwrap().unwrap().balance.to::<u128>();
+    let over_half = all / 2 + 1;
+    let with = |bundle: &Bundle, leg: &Leg, nonce| {
+        let mut leg = leg.clone();
+        leg.moves[0].amount = U256::from(over_half);
+        let bundle = Bundle { legs: vec![leg.hash(), bundle.legs[1]], ..bundle.clone() };
+        let sent = send(A, 3, nonce, ATOMIC_VAULT, over_half, prepare(&bundle, 0, &leg));
+        (bundle, sent)
+    };
+    let ((first, a), (second, b)) = (with(&first, &gives[0], 0), with(&second, &again[0], 1));
+    let at = vec![leg_at(&short, 0, &out_of_gas), leg_at(&first, 0, &a), leg_at(&second, 0, &b)];
+    let applied = next(&mut rollup, 1_000, B256::ZERO, vec![out_of_gas, a, b], at);
+    let expected = vec![vote(&short, 0, Ballot::No), vote(&first, 0, Ballot::Yes), vote(&second, 0, Ballot::No)];
+    assert_eq!(votes(&rollup, &applied), [(1, expected)]);
+    let held = rollup.reader.account(1, ATOMIC_VAULT).unwrap().unwrap().balance;
+    assert_eq!(held, U256::from(over_half), "of the one that voted yes");
+}
+
+#[test]
 fn a_leg_that_was_sent_alone_before_its_bundle_is_a_stray_and_then_a_no() {
     let mut rollup = new(Sealing::HubBlock);
     let (bundle, legs) = bundle([1, 2], 1);

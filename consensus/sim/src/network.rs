@@ -15,7 +15,10 @@ use std::{
     collections::VecDeque,
     net::SocketAddr,
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 use switchyard_consensus_network::{CHANNELS, Network};
@@ -64,7 +67,7 @@ pub trait Mouth: Send + Sync + 'static {
     fn say(&self, channel: Channel, recipients: &Recipients<PublicKey>, message: &Bytes) -> Option<Said>;
 }
 
-/// How badly a validator's messages arrive.
+/// How badly a validator's messages arrive, until the network is well.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Disorder {
     /// Of a thousand messages, so many arrive twice.
@@ -78,6 +81,8 @@ pub struct Disorder {
 pub struct Fabric {
     oracle: simulated::Oracle<PublicKey, Clock>,
     directory: Arc<Directory>,
+    /// Whether messages arrive in order, once each.
+    is_well: Arc<AtomicBool>,
 }
 
 /// A process that takes part.
@@ -117,7 +122,17 @@ impl Fabric {
         let (network, oracle) =
             simulated::Network::new_with_peers(context.child("network"), config, keys.to_vec()).await;
         network.start();
-        Self { oracle, directory }
+        Self { oracle, directory, is_well: Arc::default() }
+    }
+
+    /// Ends all disorder: in a view in which every vote counts, a few that are held back are enough to have it given up.
+    pub fn heal(&self) {
+        self.is_well.store(true, Ordering::Relaxed);
+    }
+
+    fn ear(&self, inner: Hears, members: Members, disorder: Disorder, rng: StdRng) -> Ear {
+        let (is_well, held) = (self.is_well.clone(), VecDeque::new());
+        Ear { inner, members, disorder, is_well, rng, held, again: None }
     }
 
     /// Sets one direction, or cuts it.
@@ -149,8 +164,8 @@ impl Fabric {
             let (inner, receiver) = control.register(channel as u64, kind.quota).await.expect("the network runs");
             let rng = StdRng::seed_from_u64(seed ^ channel as u64);
             let inner_ear = Hears::Network(receiver);
-            let (held, members) = (VecDeque::new(), members.clone());
-            let ear = Ear { inner: inner_ear, members: members.clone(), disorder, rng, held, again: None };
+            let members = members.clone();
+            let ear = self.ear(inner_ear, members.clone(), disorder, rng);
             channels.push_back((Sender { inner, channel, mouth: mouth.clone(), members }, ear));
         }
         network(channels, members, address)
@@ -178,9 +193,9 @@ impl Fabric {
                 let (way, queue) = mpsc::unbounded_channel();
                 ways.push(way);
                 let inner_ear = Hears::Twin { queue, capacity };
-                let (rng, held, members) = (StdRng::seed_from_u64(0), VecDeque::new(), members.clone());
+                let (rng, members) = (StdRng::seed_from_u64(0), members.clone());
                 let disorder = Disorder::default();
-                let ear = Ear { inner: inner_ear, members: members.clone(), disorder, rng, held, again: None };
+                let ear = self.ear(inner_ear, members.clone(), disorder, rng);
                 channels.push_back((Sender { inner: inner.clone(), channel, mouth: mouth.clone(), members }, ear));
             }
             let (directory, twins) = (self.directory.clone(), twins.to_vec());
@@ -306,6 +321,7 @@ pub struct Ear {
     inner: Hears,
     members: Members,
     disorder: Disorder,
+    is_well: Arc<AtomicBool>,
     rng: StdRng,
     held: VecDeque<Message<PublicKey>>,
     again: Option<Message<PublicKey>>,
@@ -322,10 +338,18 @@ impl Receiver for Ear {
         if let Some(message) = self.again.take() {
             return Ok(message);
         }
+        if self.is_well.load(Ordering::Relaxed)
+            && let Some(message) = self.held.pop_front()
+        {
+            return Ok(message);
+        }
         loop {
             let message = self.inner.recv().await?;
             if !self.members.hears(&message.0) {
                 continue;
+            }
+            if self.is_well.load(Ordering::Relaxed) {
+                return Ok(message);
             }
             let (twice, late) = (self.disorder.twice_per_mille, self.disorder.late_per_mille);
             if twice > 0 && self.rng.random_range(0..1000) < twice {

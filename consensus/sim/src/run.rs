@@ -476,6 +476,7 @@ impl Run {
         for (from, to) in pairs(plan.places()) {
             self.fabric.set(from, to, Some(plan.link)).await;
         }
+        self.fabric.heal();
         self.world.halted.lock().clear();
         let mut before = 0;
         self.witness.tell(|w| before = w.agreement.height());

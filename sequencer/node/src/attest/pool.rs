@@ -116,6 +116,8 @@ impl Candidate {
 impl Pool {
     /// An empty pool.
     pub fn new(hub: HubStates, metrics: Arc<Metrics>) -> Self {
+        // Alerts compare with what there is from the beginning.
+        metrics.attestations_refused.get_or_create(&ReasonLabel { reason: "signature" }).inc_by(0);
         Self {
             hub,
             waiting: Mutex::default(),

@@ -292,20 +292,20 @@ impl Pool {
     /// each signer of the one.
     pub fn sift(&self, state: &SystemState, entries: &[CertifiedCheckpoint]) -> bool {
         let Some(bridge) = state.bridge() else { return false };
-        let key = |operator: &B256| bridge.operators().get(operator).map(|operator| operator.bls);
-        entries.iter().any(|entry| {
-            let CertifiedCheckpoint { checkpoint, .. } = entry;
-            let words = self.words(checkpoint);
-            let keys = words.iter().map(|word| key(&word.operator)).collect::<Option<Vec<_>>>();
-            let sum = aggregate(words.iter().map(|word| &word.signature));
+        entries.iter().any(|CertifiedCheckpoint { checkpoint, signers, .. }| {
+            // Those of the sum and no others: with what somebody else has sent it may hold.
+            let attesters = bridge.attesters(state, checkpoint.rollup);
+            let signers = signers.signers().filter_map(|i| attesters.get(usize::try_from(i).ok()?));
+            let said = self.said(checkpoint);
+            let words: Vec<_> = signers.filter_map(|(id, bls, _)| Some((*id, *bls, *said.get(id)?))).collect();
             let message = Attestation::message(state.network(), checkpoint);
-            if keys.zip(sum).is_some_and(|(keys, sum)| verify_aggregate(&[(message, keys)], &sum)) {
+            let holds = |keys, signature: &_| verify_aggregate(&[(message.clone(), keys)], signature);
+            let sum = aggregate(words.iter().map(|(_, _, signature)| signature));
+            if sum.is_some_and(|sum| holds(words.iter().map(|(_, bls, _)| *bls).collect(), &sum)) {
                 return false;
             }
-            let is_signed =
-                |word: &Attestation| key(&word.operator).is_some_and(|bls| word.is_signed(state.network(), bls));
-            let liars: Vec<_> = words.iter().filter(|word| !is_signed(word)).map(|word| word.operator).collect();
-            for operator in &liars {
+            let liars: Vec<_> = words.iter().filter(|(_, bls, signature)| !holds(vec![*bls], signature)).collect();
+            for (operator, _, _) in &liars {
                 tracing::error!(%operator, rollup = %checkpoint.rollup, number = checkpoint.number, "an attestation is not signed");
                 self.mute(*operator, state.next_height());
             }
@@ -313,12 +313,12 @@ impl Pool {
         })
     }
 
-    /// What was said for a checkpoint.
-    fn words(&self, checkpoint: &Checkpoint) -> Vec<Attestation> {
+    /// The signatures for a checkpoint.
+    fn said(&self, checkpoint: &Checkpoint) -> BTreeMap<B256, [u8; 96]> {
         let waiting = self.waiting.lock();
         let slot = waiting.slots.get(&(checkpoint.rollup, checkpoint.number));
         let candidate = slot.and_then(|slot| slot.candidates.get(&checkpoint.hash()));
-        candidate.map_or_else(Vec::new, |candidate| candidate.words().collect())
+        candidate.map_or_else(BTreeMap::new, |candidate| candidate.signatures.clone())
     }
 
     /// An operator has sent what it has not signed: it is not heard for a while, and what it has said is forgotten.

@@ -5,14 +5,15 @@ use super::*;
 use crate::hub::HubStates;
 use std::num::NonZeroU64;
 use switchyard_bridge_core::{
-    BridgeError, BridgeRecord, Certificate, Checkpoint, Founding, Operator as Founder, SystemError, SystemState, Vote,
+    BridgeError, BridgeRecord, Certificate, Checkpoint, Founding, Operator as Founder, OperatorChange, OperatorKind,
+    SystemError, SystemState, Vote,
 };
 use switchyard_consensus_core::{
     EpochRules, HubState,
-    keys::{bls_public_key, bls_secret_from_entropy},
+    keys::{aggregate, bls_public_key, bls_secret_from_entropy},
     stake::Registration,
 };
-use switchyard_primitives::{Block, Header, RollupId, Segment};
+use switchyard_primitives::{Block, Bytes, Header, RollupId, Segment};
 use switchyard_store::MemoryStore;
 
 const NETWORK: B256 = B256::repeat_byte(9);
@@ -55,8 +56,12 @@ fn pool() -> (Pool, Arc<SystemState>, Arc<Metrics>) {
 /// The next block is made of what the pool can certify.
 fn certify(pool: &Pool) -> Arc<SystemState> {
     let state = pool.hub.tip();
-    let certificate = pool.certificate(&state, usize::MAX).map(record);
-    let segment = certificate.map(|record| Segment { rollup: RollupId::SYSTEM, transactions: vec![record] });
+    next(pool, &state, pool.certificate(&state, usize::MAX).map(record))
+}
+
+/// The next block has this record.
+fn next(pool: &Pool, state: &SystemState, record: Option<Bytes>) -> Arc<SystemState> {
+    let segment = record.map(|record| Segment { rollup: RollupId::SYSTEM, transactions: vec![record] });
     let header = state.stamp(Header { height: state.next_height(), ..Header::genesis(NETWORK, 0, B256::ZERO) });
     let next = pool.hub.next(&Block::new(header, segment.into_iter().collect())).unwrap().unwrap();
     pool.hub.advance(next.clone());
@@ -169,6 +174,28 @@ fn a_signature_that_is_none_is_found_and_its_operator_is_not_heard_for_a_while()
     (0..super::pool::MUTED).for_each(|_| drop(certify(&pool)));
     pool.add(word(1, checkpoint(2)));
     assert!(pool.has_heard(&word(1, checkpoint(2))), "heard again");
+}
+
+#[test]
+fn two_liars_whose_signatures_make_up_for_each_other_are_found() {
+    let (pool, state, metrics) = pool();
+    let leave = OperatorChange::sign(NETWORK, identity(4), 0, OperatorKind::Leave, &secret(4)).unwrap();
+    let state = next(&pool, &state, Some(BridgeRecord::Operator(leave).encode()));
+    // What one has too much, the other, who leaves and is no part of the sum, has too little.
+    let more = word(1, checkpoint(9)).signature;
+    let mut less = more;
+    less[0] ^= 0x20;
+    for (i, other) in [(1, more), (4, less)] {
+        let word = word(i, checkpoint(1));
+        pool.add(Attestation { signature: aggregate(&[word.signature, other]).unwrap(), ..word });
+    }
+    [2, 3].into_iter().for_each(|i| pool.add(word(i, checkpoint(1))));
+    let certificate = pool.certificate(&state, usize::MAX).unwrap();
+    let refusal = state.draft().add(&record(certificate.clone()));
+    assert_eq!(refusal, Err(SystemError::Bridge(BridgeError::Signature)));
+    assert!(pool.sift(&state, &certificate.entries));
+    assert!(pool.is_muted(&identity(1), state.next_height()));
+    assert_eq!(refused(&metrics, "signature"), 1);
 }
 
 #[test]

@@ -104,7 +104,7 @@ impl Pool {
         let words = self.verdicts.lock().get(challenge).cloned().unwrap_or_default();
         let is_signed = |operator: &B256, word: &VerdictWord| {
             let bls = bridge.operators().get(operator).map(|operator| operator.bls);
-            bls.is_some_and(|bls| word.holds(state.network(), bls))
+            bls.is_none_or(|bls| word.holds(state.network(), bls))
         };
         let liars: Vec<B256> = words.iter().filter(|(by, word)| !is_signed(by, word)).map(|(by, _)| *by).collect();
         for operator in &liars {

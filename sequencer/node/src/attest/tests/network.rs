@@ -1,9 +1,9 @@
 //! Whole attestation and VITAL of several nodes on one log, without consensus: a node in turn makes each block of what it has heard.
 
 use super::{chain::Chain, *};
-use switchyard_bridge_core::{Held, OperatorChange, OperatorKind, VerdictWord};
+use switchyard_bridge_core::{Held, VerdictWord};
 use switchyard_consensus_engine::{Detached, GossipHandle};
-use switchyard_primitives::{Block, Bytes, Limits, Segment};
+use switchyard_primitives::Limits;
 use tokio::sync::mpsc;
 
 const B: RollupId = RollupId(2);

@@ -288,7 +288,7 @@ impl Pool {
     }
 
     /// After the sum of these did not hold: finds a checkpoint of which it does not, and who has not signed it. They are not heard
-    /// for [`MUTED`] blocks, and what they have said is dropped. Whether there was one. Slow: two pairings for each checkpoint, and for
+    /// for 256 blocks, and what they have said is dropped. Whether there was one. Slow: two pairings for each checkpoint, and for
     /// each signer of the one.
     pub fn sift(&self, state: &SystemState, entries: &[CertifiedCheckpoint]) -> bool {
         let Some(bridge) = state.bridge() else { return false };
